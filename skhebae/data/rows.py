@@ -1,0 +1,109 @@
+"""Standardised rows by index, resident on the device or made per minibatch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils import gen_batches
+from torch import Tensor
+
+from skhebae.data.scaling import CHUNK_ROWS, FeatureScaling, Matrix
+
+#: A dense table up to this size, as float32, is standardised once and kept on
+#: the CPU during `fit`; a larger one is standardised minibatch by minibatch.
+RESIDENT_BYTES = 2**29
+
+#: Share of a GPU's free memory that the rows may take.
+GPU_SHARE = 0.5
+
+
+class Rows(Protocol):
+    """Anything that hands out standardised float32 rows by index."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        ...
+
+    def take(self, indices: NDArray[np.intp]) -> Tensor:
+        """Return rows (len(indices), p) on the training device."""
+        ...
+
+
+class ResidentRows:
+    """The whole table, standardised once, as one tensor on the device."""
+
+    def __init__(self, X: Matrix, scaling: FeatureScaling, device: torch.device) -> None:
+        self._rows = torch.empty(X.shape, dtype=torch.float32, device=device)
+        for chunk in gen_batches(len(X), CHUNK_ROWS):
+            self._rows[chunk] = torch.from_numpy(scaling.standardise(X[chunk])).to(device)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, indices: NDArray[np.intp]) -> Tensor:
+        """Gather rows on the device."""
+        index = torch.from_numpy(indices).to(self._rows.device)
+        return self._rows.index_select(0, index)
+
+
+class StreamedRows:
+    """Rows read, densified and standardised per minibatch.
+
+    For CSR, for memory maps and for tables too large to copy.
+    """
+
+    def __init__(self, X: Matrix, scaling: FeatureScaling, device: torch.device) -> None:
+        self._X = X
+        self._scaling = scaling
+        self._device = device
+
+    def __len__(self) -> int:
+        return int(self._X.shape[0])
+
+    def take(self, indices: NDArray[np.intp]) -> Tensor:
+        """Read, densify, standardise and send rows."""
+        rows = self._scaling.standardise(self._X[indices])
+        return torch.from_numpy(rows).to(self._device)
+
+
+def fits_on(device: torch.device, n_bytes: int) -> bool:
+    """Whether `n_bytes` of rows may live on `device` during training."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return n_bytes <= GPU_SHARE * free
+    return n_bytes <= RESIDENT_BYTES
+
+
+def open_rows(X: Matrix, scaling: FeatureScaling, device: torch.device) -> Rows:
+    """Choose how to read a validated table.
+
+    Parameters
+    ----------
+    X : ndarray or CSR of shape (n_samples, n_features)
+    scaling : FeatureScaling
+    device : torch.device
+
+    Returns
+    -------
+    ResidentRows or StreamedRows
+        Resident for an in-memory dense table that fits.
+    """
+    mapped = isinstance(X, np.memmap) or isinstance(getattr(X, "base", None), np.memmap)
+    n_bytes = 4 * X.shape[0] * X.shape[1]
+    if sparse.issparse(X) or mapped or not fits_on(device, n_bytes):
+        return StreamedRows(X, scaling, device)
+    return ResidentRows(X, scaling, device)
+
+
+def minibatch_indices(order: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
+    """Split `order` into minibatches of at least `batch_size` rows.
+
+    The tail is spread over the others, so sizes differ by one at most and no
+    minibatch is small (a covariance of one row is no covariance). Fewer rows
+    than `batch_size` make one minibatch.
+    """
+    return np.array_split(order, max(1, len(order) // batch_size))

@@ -1,0 +1,83 @@
+"""Per-feature standardisation, measured one chunk of rows at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
+from sklearn.utils.sparsefuncs import min_max_axis
+
+#: A feature is divided by the larger of its standard deviation and this
+#: fraction of its range. The standard deviation alone would blow a rare value
+#: (a border pixel lit in one image of a thousand) up to tens of units, where
+#: it dominates the encoder of every row that has it.
+RANGE_FRACTION = 1.0 / 3.0
+
+#: Rows per chunk of a pass over the table.
+CHUNK_ROWS = 4096
+
+Matrix = Any  # numpy.ndarray or scipy CSR; scipy's stubs have no common type
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """The map ``x -> (x - location) / scale`` and its inverse.
+
+    Attributes
+    ----------
+    location, scale : ndarray of shape (n_features,), float64
+    variance : ndarray of shape (n_features,), float64
+        Variance of the rows on the standardised scale; 1 for constant features.
+    """
+
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @classmethod
+    def measure(cls, X: Matrix) -> FeatureScaling:
+        """Measure a validated table in one pass, a chunk at a time."""
+        # scikit-learn's scaler merges chunks stably and knows when a feature
+        # is constant up to rounding.
+        scaler = StandardScaler(with_mean=not sparse.issparse(X))
+        low = np.full(X.shape[1], np.inf)
+        high = np.full(X.shape[1], -np.inf)
+        for rows in gen_batches(X.shape[0], CHUNK_ROWS):
+            # A plain array: a memory map stays a subclass under slicing.
+            chunk = X[rows] if sparse.issparse(X) else np.asarray(X[rows])
+            if chunk.dtype.kind != "f":
+                chunk = chunk.astype(np.float64)
+            scaler.partial_fit(chunk)
+            chunk_low, chunk_high = (
+                min_max_axis(chunk, axis=0)
+                if sparse.issparse(chunk)
+                else (chunk.min(axis=0), chunk.max(axis=0))
+            )
+            low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
+        deviation = np.asarray(scaler.scale_, dtype=np.float64)
+        constant = np.asarray(scaler.var_) == 0.0
+        constant |= (deviation == 1.0) & (np.asarray(scaler.var_) != 1.0)
+        scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
+        scale[constant] = 1.0
+        variance = np.where(constant, 1.0, np.square(deviation / scale))
+        return cls(np.asarray(scaler.mean_, dtype=np.float64), scale, variance)
+
+    def standardise(self, X: Matrix) -> NDArray[np.float32]:
+        """Rows to float32, dense, standardised: always a new array.
+
+        The subtraction happens in float64, so a large offset (a time stamp)
+        does not cost its feature the digits that vary.
+        """
+        dense = X.toarray() if sparse.issparse(X) else np.asarray(X)
+        result: NDArray[np.float32] = ((dense - self.location) / self.scale).astype(np.float32)
+        return result
+
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Back to the original units, float32."""
+        result: NDArray[np.float32] = (standardised * self.scale + self.location).astype(np.float32)
+        return result

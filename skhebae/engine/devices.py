@@ -1,0 +1,70 @@
+"""Where to compute and in which precision to train."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn the parameter `device` into a torch device that works here.
+
+    Parameters
+    ----------
+    name : str
+        "auto" (CUDA if present, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the device is not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(
+            f"device={name!r} is not a device skhebae knows; "
+            "use 'auto', 'cpu', 'cuda', 'cuda:<index>' or 'mps'."
+        )
+    present = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }[device.type]
+    if (device.index or 0) >= present:
+        raise ValueError(
+            f"device={name!r} was asked for, but torch sees {present} such device(s) here; "
+            "use device='auto' to take what there is."
+        )
+    return device
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 matrices in hardware.
+
+    CUDA from compute capability 8.0; a CPU with avx512_bf16 or AMX.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # Public since torch 2.11; without it, float32 is the safe answer.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """Turn the parameter `precision` into the dtype of the matrix products.
+
+    Parameters
+    ----------
+    name : {"auto", "float32", "bfloat16"}
+        "auto" is bfloat16 where the processor has it natively.
+    device : torch.device
+    """
+    if name == "auto":
+        name = "bfloat16" if has_native_bfloat16(device) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

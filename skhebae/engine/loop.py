@@ -1,0 +1,270 @@
+"""One epoch for training and validation alike, and the loop around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skhebae.data import Rows, minibatch_indices
+from skhebae.exceptions import NonFiniteLossError
+from skhebae.likelihoods import GaussianLikelihood
+from skhebae.model import Autoencoder
+from skhebae.objectives import Objective
+
+#: The noise variances are a handful of numbers that must travel several nats
+#: while Adam moves each by about one learning rate a step.
+NOISE_LEARNING_RATE_RATIO = 10.0
+
+#: Patience counts at least this many optimiser steps: an epoch of a small
+#: table is one or two, too few to call a loss flat.
+PATIENCE_STEPS = 100
+
+History = dict[str, list[float]]
+HISTORY_KEYS = ("loss", "reconstruction", "penalty", "validation_loss", "seconds")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and when to stop before that.
+
+    Attributes
+    ----------
+    n_epochs : int
+    batch_size : int
+    learning_rate : float
+        Falls linearly to 0 over `n_epochs` if `decay`.
+    tol : float
+        Smallest improvement of the loss that counts, in nats.
+    n_iter_no_change : int
+        Epochs of patience.
+    input_noise : float
+        Standard deviation of the noise added to the encoder's standardised input.
+    decay : bool
+    stop_on_plateau : bool
+        Whether a flat training loss ends the training.
+    """
+
+    n_epochs: int
+    batch_size: int
+    learning_rate: float
+    tol: float = 0.0
+    n_iter_no_change: int = 10
+    input_noise: float = 0.0
+    decay: bool = True
+    stop_on_plateau: bool = False
+
+
+@dataclass
+class Trainer:
+    """An autoencoder, its objective and its optimiser.
+
+    Attributes
+    ----------
+    model : Autoencoder
+    objective : Objective
+    order : torch.Generator
+        On the CPU, for the order of the rows.
+    noise : torch.Generator
+        On the model's device, for everything drawn in a step.
+    weight_decay : float
+        Decoupled decay of the weight matrices (not of biases or noise variances).
+    """
+
+    model: Autoencoder
+    objective: Objective
+    order: torch.Generator
+    noise: torch.Generator
+    weight_decay: float = 0.0
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim == 1]
+        likelihood = self.model.likelihood
+        noise = [likelihood.log_noise] if isinstance(likelihood, GaussianLikelihood) else []
+        vectors = [p for p in vectors if not any(p is q for q in noise)]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": self.weight_decay, "ratio": 1.0},
+            {"params": vectors, "ratio": 1.0},
+            {"params": noise, "ratio": NOISE_LEARNING_RATE_RATIO},
+        ]
+        # AdamW with a decay of 0 is Adam.
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], weight_decay=0.0, fused=True
+        )
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Give every parameter group its multiple of `learning_rate`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["ratio"]
+
+    def loss_terms(
+        self, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, reconstruction and penalty of one minibatch, each (), nats."""
+        terms = self.objective(self.model, x, generator, input_noise)
+        reconstruction, penalty = terms.reconstruction.mean(), terms.penalty()
+        return reconstruction + self.objective.weight * penalty, reconstruction, penalty
+
+    def train_epoch(
+        self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule, epoch: int
+    ) -> dict[str, float]:
+        """One pass of optimiser steps over `indices` in a fresh order."""
+        self.model.train()
+        order = torch.randperm(len(indices), generator=self.order).numpy()
+        minibatches = minibatch_indices(indices[order], schedule.batch_size)
+
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
+            done = (epoch + i / len(minibatches)) / schedule.n_epochs
+            self.set_learning_rate(schedule.learning_rate * (1.0 - done * schedule.decay))
+            terms = self.loss_terms(x, self.noise, schedule.input_noise)
+            self.optimizer.zero_grad()
+            terms[0].backward()
+            self.optimizer.step()
+            return terms
+
+        return run_epoch(step, rows, minibatches)
+
+    def validate(self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule) -> float:
+        """Loss of held-out rows, with the same noise at every call."""
+        self.model.eval()
+        generator = torch.Generator(self.model.device).manual_seed(0)
+        minibatches = minibatch_indices(indices, schedule.batch_size)
+        with torch.no_grad():
+            means = run_epoch(lambda x, _: self.loss_terms(x, generator), rows, minibatches)
+        return means["loss"]
+
+    def train(
+        self,
+        rows: Rows,
+        training: NDArray[np.intp],
+        validation: NDArray[np.intp] | None,
+        schedule: Schedule,
+        epochs: Sequence[int] | Any,
+    ) -> tuple[History, bool]:
+        """Train until a stopping rule holds or the epochs are spent.
+
+        Parameters
+        ----------
+        rows : Rows
+        training, validation : ndarray of int
+            Which rows to learn from, and to stop on (None: on the training loss).
+        schedule : Schedule
+        epochs : iterable of int
+            ``range(schedule.n_epochs)``, perhaps inside a progress bar.
+
+        Returns
+        -------
+        history : dict of list of float
+            One entry an epoch under each of `HISTORY_KEYS`.
+        converged : bool
+            Whether a stopping rule held.
+
+        Raises
+        ------
+        NonFiniteLossError
+            At the end of the first epoch whose loss is not finite.
+        """
+        history: History = {key: [] for key in HISTORY_KEYS}
+        n_steps = max(1, len(training) // schedule.batch_size)
+        patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
+        stopper = EarlyStopping(self.model, patience, schedule.tol)
+        converged = False
+        for epoch in epochs:
+            start = time.perf_counter()
+            means = self.train_epoch(rows, training, schedule, epoch)
+            check_finite(means, epoch)
+            held_out = float("nan")
+            if validation is not None:
+                held_out = self.validate(rows, validation, schedule)
+                check_finite({"validation loss": held_out}, epoch)
+            seconds = time.perf_counter() - start
+            for key, value in {**means, "validation_loss": held_out, "seconds": seconds}.items():
+                history[key].append(value)
+            if hasattr(epochs, "set_postfix"):
+                epochs.set_postfix(loss=f"{means['loss']:.4g}")
+            if validation is not None:
+                converged = stopper.update(held_out)
+            else:
+                converged = is_flat(history["loss"], patience, schedule.tol)
+            if converged and (validation is not None or schedule.stop_on_plateau):
+                break
+        if validation is not None:
+            stopper.restore()
+        return history, converged
+
+
+def run_epoch(
+    step: Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]],
+    rows: Rows,
+    minibatches: list[NDArray[np.intp]],
+) -> dict[str, float]:
+    """Apply `step` to every minibatch; row-weighted means of what it returns.
+
+    The numbers stay on the device until the end: no host synchronisation
+    inside an epoch.
+    """
+    terms = [
+        torch.stack([term.detach() for term in step(rows.take(indices), i)])
+        for i, indices in enumerate(minibatches)
+    ]
+    weights = np.array([len(indices) for indices in minibatches], dtype=np.float64)
+    means = np.average(torch.stack(terms).cpu().double().numpy(), axis=0, weights=weights)
+    return dict(zip(("loss", "reconstruction", "penalty"), means.tolist(), strict=True))
+
+
+def check_finite(means: dict[str, float], epoch: int) -> None:
+    """Raise `NonFiniteLossError` naming the epoch, the term and likely cures."""
+    # The parts before the whole: they say where it went wrong.
+    for name in sorted(means, key=lambda key: key == "loss"):
+        if not np.isfinite(means[name]):
+            raise NonFiniteLossError(
+                f"The {name} became {means[name]} in epoch {epoch + 1}. Likely cures: a smaller "
+                "learning_rate_init, a smaller reg_weight or beta, precision='float32', "
+                "or removing rows with extreme values (scale the features first)."
+            )
+
+
+def is_flat(losses: list[float], window: int, tol: float) -> bool:
+    """Whether the mean loss of the last `window` epochs improved by less than `tol`.
+
+    Means of windows, not single epochs: the loss of an epoch is noisy.
+    """
+    if len(losses) < 2 * window:
+        return False
+    return bool(np.mean(losses[-2 * window : -window]) - np.mean(losses[-window:]) < tol)
+
+
+class EarlyStopping:
+    """Keeps the best weights and counts epochs without improvement."""
+
+    def __init__(self, model: Autoencoder, patience: int, tol: float) -> None:
+        self._model = model
+        self._patience = patience
+        self._tol = tol
+        self._best = self._reference = float("inf")
+        self._weights: dict[str, Tensor] = {}
+        self._waited = 0
+
+    def update(self, loss: float) -> bool:
+        """Take an epoch's validation loss; True when patience has run out."""
+        if loss < self._best:
+            self._best = loss
+            self._weights = {k: v.clone() for k, v in self._model.state_dict().items()}
+        if loss < self._reference - self._tol:
+            self._reference, self._waited = loss, 0
+        else:
+            self._waited += 1
+        return self._waited >= self._patience
+
+    def restore(self) -> None:
+        """Put the best weights back into the model."""
+        if self._weights:
+            self._model.load_state_dict(self._weights)

@@ -1,0 +1,90 @@
+"""The parts of the class docstrings that the estimators share."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+T = TypeVar("T", bound=type)
+
+NETWORK = """\
+hidden_layer_sizes : tuple of int, default=(128,)
+        Hidden layers of the encoder; the decoder mirrors them. ``()`` makes
+        both linear.
+    activation : {"silu", "relu", "tanh", "gelu", "elu", "softplus", "logistic", \
+"identity"}, default="silu"
+        Smooth by default: on small tables it generalises better than ReLU.
+    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+        p(x | z). "gaussian" learns one noise variance per feature, never under
+        1 % of the feature's own variance, so units do not matter. "bernoulli"
+        takes X within [0, 1]."""
+
+TRAINING = """\
+input_noise : float or "auto", default="auto"
+        Standard deviation of the Gaussian noise that the encoder's
+        standardised input gets during training (a denoising autoencoder); 0
+        turns it off. "auto" is 0.3 while the encoder has more weights than
+        there are rows, fades in proportion beyond, and is 0 for linear networks.
+    learning_rate_init : float, default=0.005
+        Of Adam at the start; it falls linearly to 0 over `max_iter` epochs.
+    weight_decay : float, default=0.0
+        Decoupled decay of the weight matrices (AdamW).
+    batch_size : int, default=128
+        Rows in a minibatch, at least: what is left over is spread evenly, so no
+        minibatch is smaller. Fewer rows make one minibatch.
+    max_iter : int or "auto", default="auto"
+        Epochs. "auto" grows the number of optimiser steps with the table, up
+        to 8000 (5 epochs at least), and is a budget: it does not warn.
+        A number is a limit: training stops before it when the loss is flat,
+        and warns when it is not flat at the limit.
+    early_stopping : bool, default=False
+        Hold out `validation_fraction` of the rows, stop when their loss no
+        longer improves, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows held out by `early_stopping`.
+    n_iter_no_change : int, default=10
+        Patience in epochs, and at least 100 optimiser steps.
+    tol : float, default=1e-4
+        Smallest improvement of the loss that counts, in nats per feature.
+    warm_start : bool, default=False
+        Let `fit` continue from the fitted networks.
+    device : str, default="auto"
+        "auto" takes CUDA if present, else the CPU; or "cpu", "cuda", "cuda:1", "mps".
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the networks' matrix products during training. "auto" is bfloat16
+        where the processor multiplies it natively. Everything else, and
+        everything after training, is float32.
+    random_state : int, RandomState instance or None, default=None
+        Of initial weights, order of rows and noise. An int gives identical fits.
+    verbose : int, default=0
+        1 shows a progress bar."""
+
+ATTRIBUTES = """\
+n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of str
+        Their names, if `X` had string names.
+    n_iter_ : int
+        Epochs trained.
+    history_ : dict of list of float
+        "loss", "reconstruction", "penalty", "validation_loss" (NaN without
+        early stopping) in nats a row, and "seconds", per epoch;
+        ``pandas.DataFrame(est.history_)`` makes it a frame.
+    latent_mean_ : ndarray of shape (n_components,)
+        Mean of the training set's aggregated posterior.
+    latent_covariance_ : ndarray of shape (n_components, n_components)
+        Its covariance, noise included.
+    noise_variance_ : ndarray of shape (n_features_in_,)
+        Learned noise variance of each feature, in its squared unit; only with
+        the gaussian likelihood."""
+
+
+def shared_docs(cls: T) -> T:
+    """Fill the ``{network}``, ``{training}`` and ``{attributes}`` of a class docstring."""
+    if cls.__doc__ is not None:  # python -OO strips docstrings
+        for name, text in (
+            ("{network}", NETWORK),
+            ("{training}", TRAINING),
+            ("{attributes}", ATTRIBUTES),
+        ):
+            cls.__doc__ = cls.__doc__.replace(name, text)
+    return cls

@@ -1,0 +1,83 @@
+"""From the parameters of an estimator to the parts that are trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skhebae.data import FeatureScaling
+from skhebae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from skhebae.model import Architecture, Autoencoder
+from skhebae.networks import Encoder, mlp
+
+#: `max_iter="auto"` spends this many optimiser steps on a large table...
+AUTO_STEPS = 8000
+#: ...half of them on a table of this many rows...
+AUTO_HALF_ROWS = 1500
+#: ...and never shows a row to the network less often than this.
+AUTO_MIN_EPOCHS = 5
+
+#: `input_noise="auto"` on a table with fewer rows than the encoder has weights.
+AUTO_INPUT_NOISE = 0.3
+
+
+def auto_epochs(n_rows: int, batch_size: int) -> int:
+    """Epochs that `max_iter="auto"` stands for.
+
+    The number of steps rises with the number of rows and saturates: small
+    tables are over-fitted by more, large ones learn nothing more from it.
+    """
+    steps = AUTO_STEPS * n_rows / (n_rows + AUTO_HALF_ROWS)
+    return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_rows // batch_size)))
+
+
+def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
+    """Noise that `input_noise="auto"` stands for.
+
+    Constant while the encoder has more weights than there are rows, so that
+    it could learn them by heart, and fading in proportion beyond: with enough
+    rows, the estimator is the plain method. A linear encoder learns a
+    subspace, which needs no such help, and gets none.
+    """
+    matrices = [p for p in model.encoder.parameters() if p.ndim > 1]
+    if len(matrices) == 1:
+        return 0.0
+    n_weights = sum(p.numel() for p in matrices)
+    return AUTO_INPUT_NOISE * min(1.0, n_weights / n_rows)
+
+
+def build_likelihood(name: str, scaling: FeatureScaling) -> Likelihood:
+    """Make the likelihood of rows standardised by `scaling`."""
+    location = torch.from_numpy(scaling.location.astype(np.float32))
+    scale = torch.from_numpy(scaling.scale.astype(np.float32))
+    if name == "gaussian":
+        variance = torch.from_numpy(scaling.variance.astype(np.float32))
+        return GaussianLikelihood(location, scale, variance)
+    return BernoulliLikelihood(location, scale)
+
+
+def build_model(
+    architecture: Architecture,
+    scaling: FeatureScaling,
+    generator: torch.Generator,
+    initial_scale: float = 0.0,
+) -> Autoencoder:
+    """Make the untrained networks on the CPU, all randomness from `generator`."""
+    likelihood = build_likelihood(architecture.likelihood, scaling)
+    hidden = architecture.hidden_layer_sizes
+    encoder = Encoder(
+        architecture.n_features,
+        architecture.n_components,
+        hidden,
+        architecture.activation,
+        n_scales=architecture.n_scales,
+        initial_scale=initial_scale,
+        generator=generator,
+    )
+    sizes = (architecture.n_components, *hidden[::-1], architecture.n_features)
+    decoder = mlp(sizes, architecture.activation, generator)
+    output = decoder[-1]
+    assert isinstance(output, torch.nn.Linear)
+    with torch.no_grad():
+        output.bias.copy_(likelihood.initial_bias())
+    return Autoencoder(encoder, decoder, likelihood)

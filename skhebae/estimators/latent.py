@@ -1,0 +1,146 @@
+"""What is kept of the training codes: their moments and a mixture to sample."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+FloatArray = NDArray[np.float64]
+
+#: Codes the mixture is fitted to, at most.
+MIXTURE_ROWS = 10_000
+
+#: Components of the mixture, and the rows each needs per latent dimension.
+MIXTURE_COMPONENTS = 10
+MIXTURE_ROWS_PER_PARAMETER = 5
+
+
+@dataclass(frozen=True)
+class CodeMoments:
+    """Moments of the codes of all rows seen, mergeable.
+
+    Attributes
+    ----------
+    n_rows : int
+    mean : ndarray of shape (d,)
+        Of the posterior means.
+    covariance : ndarray of shape (d, d)
+        Of the posterior means, divisor ``n_rows - 1``.
+    spread : ndarray of shape (d, d)
+        ``mean_i sigma_i sigma_i^T`` of the posterior standard deviations.
+    """
+
+    n_rows: int
+    mean: FloatArray
+    covariance: FloatArray
+    spread: FloatArray
+
+    @classmethod
+    def measure(cls, codes: NDArray[np.float32], sigma: NDArray[np.float32]) -> CodeMoments:
+        """Measure the codes (n, d) and standard deviations (n, d) of n >= 2 rows."""
+        mean = codes.mean(axis=0, dtype=np.float64)
+        centred = codes - mean
+        wide = sigma.astype(np.float64)
+        return cls(
+            n_rows=len(codes),
+            mean=mean,
+            covariance=centred.T @ centred / (len(codes) - 1),
+            spread=wide.T @ wide / len(codes),
+        )
+
+    def aggregated_covariance(self, noise_covariance: FloatArray) -> FloatArray:
+        """``S + mean_i D_i C D_i``: the aggregated posterior's covariance (equation 9)."""
+        return self.covariance + self.spread * noise_covariance
+
+    def merge(self, other: CodeMoments) -> CodeMoments:
+        """Moments of both sets of rows together (Chan, Golub and LeVeque, 1979)."""
+        n_rows = self.n_rows + other.n_rows
+        share = other.n_rows / n_rows
+        step = other.mean - self.mean
+        scatter = (
+            (self.n_rows - 1) * self.covariance
+            + (other.n_rows - 1) * other.covariance
+            + np.outer(step, step) * self.n_rows * share
+        )
+        return CodeMoments(
+            n_rows=n_rows,
+            mean=self.mean + share * step,
+            covariance=scatter / (n_rows - 1),
+            spread=(1.0 - share) * self.spread + share * other.spread,
+        )
+
+
+@dataclass(frozen=True)
+class CodeMixture:
+    """A Gaussian mixture over codes, as plain arrays.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (k,)
+    means : ndarray of shape (k, d)
+    covariances : ndarray of shape (k, d, d)
+    """
+
+    weights: FloatArray
+    means: FloatArray
+    covariances: FloatArray
+
+    @classmethod
+    def fit(cls, codes: NDArray[np.float32], seed: int) -> CodeMixture:
+        """Fit scikit-learn's full-covariance mixture to codes (n, d)."""
+        n_rows, n_components = codes.shape
+        wanted = n_rows // (MIXTURE_ROWS_PER_PARAMETER * n_components)
+        distinct = len(np.unique(codes, axis=0))
+        mixture = GaussianMixture(
+            n_components=max(1, min(MIXTURE_COMPONENTS, wanted, distinct)), random_state=seed
+        )
+        with warnings.catch_warnings():
+            # The mixture only has to be a good place to draw from; whether EM
+            # took its last step is not the user's concern.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(codes.astype(np.float64))
+        return cls(mixture.weights_, mixture.means_, mixture.covariances_)
+
+    def sample(self, n_samples: int, rng: np.random.RandomState) -> FloatArray:
+        """Draw codes (n_samples, d), in random order of components."""
+        mixture = GaussianMixture(len(self.weights), random_state=rng)
+        mixture.weights_, mixture.means_ = self.weights, self.means
+        mixture.covariances_ = self.covariances
+        codes: FloatArray = mixture.sample(n_samples)[0]
+        return codes[rng.permutation(n_samples)]
+
+
+def draw_codes(
+    latent: str,
+    n_samples: int,
+    rng: np.random.RandomState,
+    *,
+    mean: FloatArray,
+    covariance: FloatArray,
+    mixture: CodeMixture,
+) -> FloatArray:
+    """Draw latent codes from one of the three densities.
+
+    Parameters
+    ----------
+    latent : {"mixture", "gaussian", "prior"}
+    n_samples : int
+    rng : numpy.random.RandomState
+    mean, covariance : ndarray of shape (d,) and (d, d)
+        Of the aggregated posterior, for "gaussian".
+    mixture : CodeMixture
+
+    Returns
+    -------
+    ndarray of shape (n_samples, d)
+    """
+    if latent == "mixture":
+        return mixture.sample(n_samples, rng)
+    if latent == "gaussian":
+        return rng.multivariate_normal(mean, covariance, size=n_samples)
+    return rng.standard_normal((n_samples, len(mean)))

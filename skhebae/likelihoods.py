@@ -1,0 +1,148 @@
+"""Likelihoods p(x | z): what the decoder's output says about a row.
+
+Networks see *standardised* rows, ``(x - location) / scale`` per feature, so
+that training does not depend on the units of the table. A likelihood knows
+that map and reports log-densities of the *original* rows, in nats, summed
+over features.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: The learned noise variance never falls under this fraction of a feature's
+#: own variance. A feature the decoder reproduces exactly, or a constant one
+#: (whose variance is taken as 1), then has a finite density.
+NOISE_VARIANCE_FLOOR = 0.01
+
+
+class Likelihood(nn.Module, ABC):
+    """One factorised observation model over `n_features` columns.
+
+    Parameters
+    ----------
+    location, scale : Tensor of shape (n_features,)
+        The standardisation the rows went through.
+    """
+
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, location: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("location", location)
+        self.register_buffer("scale", scale)
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        """Log-density of standardised rows `x` (n, p), as original rows: (n,), nats."""
+
+    @abstractmethod
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x | z] on the standardised scale, (n, p)."""
+
+    @abstractmethod
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw rows from p(x | z) on the standardised scale, (n, p)."""
+
+    @abstractmethod
+    def fisher_information(self, output: Tensor) -> Tensor:
+        """Fisher information of the decoder's output, (n, p): diagonal, positive."""
+
+    @abstractmethod
+    def initial_bias(self) -> Tensor:
+        """Decoder bias with which an untrained model predicts the feature means, (p,)."""
+
+
+class GaussianLikelihood(Likelihood):
+    """``p(x_j | z) = N(x_j; mean_j(z), v_j)`` with one learned variance a feature.
+
+    ``v_j = NOISE_VARIANCE_FLOOR * var(x_j) + exp(rho_j)``: with the variance
+    learned, rescaling a feature moves the log-density by a constant and
+    leaves the optimum where it was.
+
+    Parameters
+    ----------
+    location, scale : Tensor of shape (n_features,)
+        The standardisation the rows went through.
+    variance : Tensor of shape (n_features,)
+        Variance of the training rows on the standardised scale, 1 where constant.
+    """
+
+    floor: Tensor
+
+    def __init__(self, location: Tensor, scale: Tensor, variance: Tensor) -> None:
+        super().__init__(location, scale)
+        self.register_buffer("floor", NOISE_VARIANCE_FLOOR * variance)
+        self.log_noise = nn.Parameter(torch.zeros_like(variance))
+
+    def noise_variance(self) -> Tensor:
+        """Noise variance per feature on the standardised scale, (p,)."""
+        return self.floor + self.log_noise.exp()
+
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        """Sum over features of ``log N(x_j; mean_j, v_j)`` (n,), nats."""
+        variance = self.noise_variance()
+        # The last term is the Jacobian of the standardisation.
+        constant = (variance.log() + math.log(2.0 * math.pi)).sum() + 2.0 * self.scale.log().sum()
+        return -0.5 * (((x - output).square() / variance).sum(dim=-1) + constant)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Return the decoder's output, (n, p)."""
+        return output
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Add noise of the learned variance, (n, p)."""
+        noise = torch.randn(output.shape, generator=generator, device=output.device)
+        return output + self.noise_variance().sqrt() * noise
+
+    def fisher_information(self, output: Tensor) -> Tensor:
+        """``1 / v_j`` for every row, (n, p)."""
+        return (1.0 / self.noise_variance()).expand_as(output)
+
+    def initial_bias(self) -> Tensor:
+        """Zeros: the standardised mean, (p,)."""
+        return torch.zeros_like(self.location)
+
+
+class BernoulliLikelihood(Likelihood):
+    """``p(x_j | z) = b_j^x_j (1 - b_j)^(1 - x_j)``, ``logit b_j`` the decoder's output.
+
+    For x in [0, 1] rather than {0, 1} this is the usual cross-entropy, a
+    pseudo-likelihood that is not normalised over [0, 1].
+    """
+
+    def _original(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.location
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        return (x - self.location) / self.scale
+
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        """Negative cross-entropy summed over features (n,), nats."""
+        cross_entropy = functional.binary_cross_entropy_with_logits(
+            output, self._original(x), reduction="none"
+        )
+        return -cross_entropy.sum(dim=-1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Success probability, standardised, (n, p)."""
+        return self._standardised(output.sigmoid())
+
+    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw zeros and ones, standardised, (n, p)."""
+        return self._standardised(torch.bernoulli(output.sigmoid(), generator=generator))
+
+    def fisher_information(self, output: Tensor) -> Tensor:
+        """``b_j (1 - b_j)`` of each row, (n, p)."""
+        probability = output.sigmoid()
+        return probability * (1.0 - probability)
+
+    def initial_bias(self) -> Tensor:
+        """Logit of the feature means, kept within +-4.6 (1 % and 99 %), (p,)."""
+        return torch.logit(self.location, eps=0.01)

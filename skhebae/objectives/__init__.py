@@ -1,0 +1,8 @@
+"""How codes are regularised: one objective a file."""
+
+from skhebae.objectives.base import Objective, Terms
+from skhebae.objectives.hebae import HEBAEObjective
+from skhebae.objectives.vae import VAEObjective
+from skhebae.objectives.wae import WAEObjective
+
+__all__ = ["HEBAEObjective", "Objective", "Terms", "VAEObjective", "WAEObjective"]

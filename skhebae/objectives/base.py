@@ -1,0 +1,97 @@
+"""What an objective is, and the terms it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from skhebae.model import Autoencoder
+
+
+class Terms(NamedTuple):
+    """The parts of one minibatch's loss, in nats, before weighting.
+
+    Attributes
+    ----------
+    reconstruction : Tensor of shape (B,)
+        ``-log p(x_i | z_i)`` summed over features.
+    row_penalty : Tensor of shape (B,) or None
+        Latent term of each row: a mean over rows.
+    minibatch_penalty : Tensor of shape () or None
+        Latent term of the minibatch as a whole. A log-determinant is not a
+        mean over rows, so it must not be averaged over shards.
+    """
+
+    reconstruction: Tensor
+    row_penalty: Tensor | None = None
+    minibatch_penalty: Tensor | None = None
+
+    def penalty(self) -> Tensor:
+        """Both latent terms as one number, ()."""
+        total = self.reconstruction.new_zeros(())
+        if self.row_penalty is not None:
+            total = total + self.row_penalty.mean()
+        if self.minibatch_penalty is not None:
+            total = total + self.minibatch_penalty
+        return total
+
+
+class Objective(ABC):
+    """Draws codes from the approximate posterior and penalises them.
+
+    The posterior of a row is ``N(mu_i, D_i C D_i)``: D_i from the scale head, C
+    common to all rows. A new objective is one file: the four methods below
+    and a `weight`.
+
+    Attributes
+    ----------
+    weight : float
+        Factor of the penalty in the loss.
+    initial_scale : float
+        Bias of the scale head before training.
+    """
+
+    weight: float
+    initial_scale: float = 0.0
+
+    @abstractmethod
+    def n_scales(self, n_components: int) -> int:
+        """Width of the encoder's scale head."""
+
+    @abstractmethod
+    def __call__(
+        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+    ) -> Terms:
+        """Terms of one minibatch of standardised rows `x` (B, p).
+
+        The encoder sees `x` with Gaussian noise of standard deviation
+        `input_noise`; the likelihood is that of the clean rows.
+        """
+
+    @abstractmethod
+    def spread(self, scales: Tensor, n_components: int) -> Tensor:
+        """Diagonal of ``D_i``: the scale head as standard deviations, (n, n_components)."""
+
+    @abstractmethod
+    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+        """``C`` in each row's posterior ``N(mu_i, D_i C D_i)``, (d, d).
+
+        Parameters
+        ----------
+        code_covariance : Tensor of shape (d, d)
+            Sample covariance of the codes (posterior means) of the training set.
+        n_rows : int
+            Rows behind it.
+        """
+
+
+def corrupted(x: Tensor, input_noise: float, generator: torch.Generator) -> Tensor:
+    """`x` with Gaussian noise: the denoising criterion (Vincent et al., 2008)."""
+    if input_noise == 0.0:
+        return x
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    return x.add(noise, alpha=input_noise)

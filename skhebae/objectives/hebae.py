@@ -1,0 +1,88 @@
+"""Hierarchical empirical Bayes autoencoder (arXiv:2007.10389)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from skhebae.divergences import (
+    cholesky_factor,
+    gaussian_kl_to_standard,
+    in_double,
+    minibatch_moments,
+    regularised_covariance,
+)
+from skhebae.objectives.base import Objective, Terms, corrupted
+
+if TYPE_CHECKING:
+    from skhebae.model import Autoencoder
+
+
+class HEBAEObjective(Objective):
+    """``mean_i -log p(x_i | z_i) + reg_weight * KL(N(m, S) || N(0, I))``.
+
+    ``m`` and ``S`` are the moments of the minibatch's posterior means and
+    ``z_i = mu_i + D_i L eps_i`` with ``D_i = diag(exp(log_scale_i))`` and
+    ``L L^T = S`` (equations 6, 7, 8, 11 and 13).
+
+    Parameters
+    ----------
+    reg_weight : float
+        Weight of the penalty.
+    covariance : {"full", "diag"}
+        Whether the noise of a code follows ``S`` or only its diagonal, the
+        cheaper form of the published experiments. The penalty always has the
+        full covariance.
+    posterior_scale : {"diagonal", "scalar"}
+        One scale a component, or one a row.
+    covariance_prior : float
+        Pseudo-rows ``nu`` of the hyperprior on ``S``.
+    """
+
+    # sigma = exp(-2): enough noise to smooth the first epochs, not to drown them.
+    initial_scale = -2.0
+
+    def __init__(
+        self,
+        reg_weight: float,
+        *,
+        covariance: str = "full",
+        posterior_scale: str = "diagonal",
+        covariance_prior: float = 1.0,
+    ) -> None:
+        self.weight = reg_weight
+        self.covariance = covariance
+        self.posterior_scale = posterior_scale
+        self.covariance_prior = covariance_prior
+
+    def n_scales(self, n_components: int) -> int:
+        """One per component, or one per row."""
+        return n_components if self.posterior_scale == "diagonal" else 1
+
+    def __call__(
+        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+    ) -> Terms:
+        """Equations 7 and 8 on one minibatch."""
+        mu, log_scale = model.encode(corrupted(x, input_noise, generator))
+        mean, sample_covariance = minibatch_moments(in_double(mu))
+        covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
+        factor = cholesky_factor(covariance)
+        diagonal = self.covariance == "diag"
+        noise_factor = covariance.diagonal().sqrt().diag() if diagonal else factor
+        noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+        z = mu + log_scale.exp() * (noise @ noise_factor.to(mu.dtype).T)
+        return Terms(
+            reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
+            minibatch_penalty=gaussian_kl_to_standard(mean, factor).to(mu.dtype),
+        )
+
+    def spread(self, scales: Tensor, n_components: int) -> Tensor:
+        """``exp(log_scale)``, (n, d)."""
+        return scales.exp().expand(-1, n_components)
+
+    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+        """``S`` of equation 6, or its diagonal, from the whole training set, (d, d)."""
+        covariance = regularised_covariance(code_covariance, n_rows, self.covariance_prior)
+        return covariance.diagonal().diag() if self.covariance == "diag" else covariance

@@ -1,0 +1,54 @@
+"""Variational autoencoder (arXiv:1312.6114), with a weight beta on its penalty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from skhebae.divergences import diagonal_kl_to_standard
+from skhebae.objectives.base import Objective, Terms, corrupted
+
+if TYPE_CHECKING:
+    from skhebae.model import Autoencoder
+
+
+class VAEObjective(Objective):
+    """``mean_i [ -log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || N(0, I)) ]``.
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the penalty; 1 is the evidence lower bound.
+    """
+
+    # A log-variance: sigma = exp(-1). Starting at the prior's 1 invites collapse.
+    initial_scale = -2.0
+
+    def __init__(self, beta: float) -> None:
+        self.weight = beta
+
+    def n_scales(self, n_components: int) -> int:
+        """One log-variance a component."""
+        return n_components
+
+    def __call__(
+        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+    ) -> Terms:
+        """Equations 1 to 4 on one minibatch."""
+        mu, log_var = model.encode(corrupted(x, input_noise, generator))
+        noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+        z = mu + (0.5 * log_var).exp() * noise
+        return Terms(
+            reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
+            row_penalty=diagonal_kl_to_standard(mu, log_var),
+        )
+
+    def spread(self, scales: Tensor, n_components: int) -> Tensor:
+        """``exp(log_var / 2)``, (n, d)."""
+        return (0.5 * scales).exp()
+
+    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+        """Identity: the posterior is mean-field, (d, d)."""
+        return torch.eye(len(code_covariance), dtype=code_covariance.dtype)
