@@ -56,7 +56,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def initial_bias(self) -> Tensor:
-        """Decoder bias with which an untrained model predicts the feature means, (p,)."""
+        """Return the decoder bias that predicts the feature means, (p,)."""
 
 
 class GaussianLikelihood(Likelihood):
@@ -75,22 +75,41 @@ class GaussianLikelihood(Likelihood):
     """
 
     floor: Tensor
+    log_units: Tensor
 
     def __init__(self, location: Tensor, scale: Tensor, variance: Tensor) -> None:
         super().__init__(location, scale)
         self.register_buffer("floor", NOISE_VARIANCE_FLOOR * variance)
-        self.log_noise = nn.Parameter(torch.zeros_like(variance))
+        # 2 pi of the density and the Jacobian of the standardisation.
+        log_units = len(scale) * math.log(2.0 * math.pi) + 2.0 * scale.double().log().sum()
+        self.register_buffer("log_units", log_units.to(scale.dtype))
+        # One common start: features then count by what they explain of the
+        # table, and only in the course of training each by its own noise. A
+        # start at each feature's own variance would give rare values (border
+        # pixels) the weight of the rest from the first step.
+        self.log_noise = nn.Parameter(torch.full_like(variance, float(variance.mean().log())))
 
     def noise_variance(self) -> Tensor:
         """Noise variance per feature on the standardised scale, (p,)."""
         return self.floor + self.log_noise.exp()
 
+    def set_noise_variance(self, mean_square_residual: Tensor) -> None:
+        """Set the variances to their maximum-likelihood values, given the networks.
+
+        Parameters
+        ----------
+        mean_square_residual : Tensor of shape (p,)
+            ``mean_i E_q (x_ij - mean_j(z_i))^2`` over training rows.
+        """
+        learned = (mean_square_residual - self.floor).clamp_min(1e-3 * self.floor)
+        with torch.no_grad():
+            self.log_noise.copy_(learned.log())
+
     def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """Sum over features of ``log N(x_j; mean_j, v_j)`` (n,), nats."""
         variance = self.noise_variance()
-        # The last term is the Jacobian of the standardisation.
-        constant = (variance.log() + math.log(2.0 * math.pi)).sum() + 2.0 * self.scale.log().sum()
-        return -0.5 * (((x - output).square() / variance).sum(dim=-1) + constant)
+        mahalanobis = (x - output).square() @ variance.reciprocal()
+        return -0.5 * (mahalanobis + variance.log().sum() + self.log_units)
 
     def mean(self, output: Tensor) -> Tensor:
         """Return the decoder's output, (n, p)."""

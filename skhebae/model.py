@@ -120,15 +120,17 @@ class Autoencoder(nn.Module):
         """Lower factor of ``(I + J^T W J)^-1`` at each code, (n, d, d)."""
         n_components = mu.shape[1]
         identity = torch.eye(n_components, device=mu.device)
-        columns = [
-            torch.func.jvp(self.decode, (mu,), (tangent.expand_as(mu).contiguous(),))
+        columns: list[Tensor] = [
+            torch.func.jvp(self.decode, (mu,), (tangent.expand_as(mu).contiguous(),))[1]
             for tangent in identity
         ]
-        weight = self.likelihood.fisher_information(columns[0][0])
-        jacobian = torch.stack([column for _, column in columns], dim=2)
+        weight = self.likelihood.fisher_information(self.decode(mu))
+        jacobian = torch.stack(columns, dim=2)
         precision = identity + jacobian.transpose(1, 2) @ (weight[:, :, None] * jacobian)
         # P = C C^T makes C^-T a factor of P^-1, but an upper triangular one;
         # flipping the axes before and after makes it lower.
         factor = torch.linalg.cholesky_ex(precision.flip((1, 2))).L
-        inverse = torch.linalg.solve_triangular(factor, identity.expand_as(precision), upper=False)
+        inverse: Tensor = torch.linalg.solve_triangular(
+            factor, identity.expand_as(precision), upper=False
+        )
         return inverse.transpose(1, 2).flip((1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,7 @@ def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn
 
     ``nn.Linear(...)`` would draw from the global random state.
     """
-    layer = skip_init(nn.Linear, n_in, n_out)
-    assert isinstance(layer, nn.Linear)
+    layer: nn.Linear = skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
     nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -52,7 +52,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
     """
     layers: list[nn.Module] = []
     last = len(sizes) - 2
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         layers.append(linear(n_in, n_out, 2.0**0.5 if i < last else 1.0, generator))
         if i < last:
             layers.append(ACTIVATIONS[activation]())

@@ -16,7 +16,7 @@ from sklearn.utils.sparsefuncs import min_max_axis
 #: fraction of its range. The standard deviation alone would blow a rare value
 #: (a border pixel lit in one image of a thousand) up to tens of units, where
 #: it dominates the encoder of every row that has it.
-RANGE_FRACTION = 1.0 / 3.0
+RANGE_FRACTION = 0.3
 
 #: Rows per chunk of a pass over the table.
 CHUNK_ROWS = 4096
@@ -49,7 +49,8 @@ class FeatureScaling:
         high = np.full(X.shape[1], -np.inf)
         for rows in gen_batches(X.shape[0], CHUNK_ROWS):
             # A plain array: a memory map stays a subclass under slicing.
-            chunk = X[rows] if sparse.issparse(X) else np.asarray(X[rows])
+            chunk: Matrix = X[rows]
+            chunk = chunk if sparse.issparse(chunk) else np.asarray(chunk)
             if chunk.dtype.kind != "f":
                 chunk = chunk.astype(np.float64)
             scaler.partial_fit(chunk)
@@ -73,7 +74,8 @@ class FeatureScaling:
         The subtraction happens in float64, so a large offset (a time stamp)
         does not cost its feature the digits that vary.
         """
-        dense = X.toarray() if sparse.issparse(X) else np.asarray(X)
+        # Not sparse.issparse: scipy's stubs narrow to a type without toarray.
+        dense: NDArray[Any] = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
         result: NDArray[np.float32] = ((dense - self.location) / self.scale).astype(np.float32)
         return result
 

@@ -14,13 +14,8 @@ from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
 from skhebae.exceptions import NonFiniteLossError
-from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
-
-#: The noise variances are a handful of numbers that must travel several nats
-#: while Adam moves each by about one learning rate a step.
-NOISE_LEARNING_RATE_RATIO = 10.0
 
 #: Patience counts at least this many optimiser steps: an epoch of a small
 #: table is one or two, too few to call a loss flat.
@@ -87,23 +82,19 @@ class Trainer:
     def __post_init__(self) -> None:
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim == 1]
-        likelihood = self.model.likelihood
-        noise = [likelihood.log_noise] if isinstance(likelihood, GaussianLikelihood) else []
-        vectors = [p for p in vectors if not any(p is q for q in noise)]
-        groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": self.weight_decay, "ratio": 1.0},
-            {"params": vectors, "ratio": 1.0},
-            {"params": noise, "ratio": NOISE_LEARNING_RATE_RATIO},
-        ]
-        # AdamW with a decay of 0 is Adam.
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], weight_decay=0.0, fused=True
-        )
+        # AdamW with a decay of 0 is Adam; then one group will do, and is faster.
+        groups: list[dict[str, Any]] = [{"params": matrices + vectors}]
+        if self.weight_decay > 0.0:
+            groups = [
+                {"params": matrices, "weight_decay": self.weight_decay},
+                {"params": vectors},
+            ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Give every parameter group its multiple of `learning_rate`."""
+        """Set the learning rate of every parameter group."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate * group["ratio"]
+            group["lr"] = learning_rate
 
     def loss_terms(
         self, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
@@ -126,7 +117,7 @@ class Trainer:
             self.set_learning_rate(schedule.learning_rate * (1.0 - done * schedule.decay))
             terms = self.loss_terms(x, self.noise, schedule.input_noise)
             self.optimizer.zero_grad()
-            terms[0].backward()
+            torch.autograd.backward(terms[0])
             self.optimizer.step()
             return terms
 
@@ -211,12 +202,12 @@ def run_epoch(
     The numbers stay on the device until the end: no host synchronisation
     inside an epoch.
     """
-    terms = [
-        torch.stack([term.detach() for term in step(rows.take(indices), i)])
-        for i, indices in enumerate(minibatches)
-    ]
+    terms: list[Tensor] = []
+    for i, indices in enumerate(minibatches):
+        terms.extend(term.detach() for term in step(rows.take(indices), i))
     weights = np.array([len(indices) for indices in minibatches], dtype=np.float64)
-    means = np.average(torch.stack(terms).cpu().double().numpy(), axis=0, weights=weights)
+    values = torch.stack(terms).cpu().double().numpy().reshape(-1, 3)
+    means = np.average(values, axis=0, weights=weights)
     return dict(zip(("loss", "reconstruction", "penalty"), means.tolist(), strict=True))
 
 

@@ -28,12 +28,13 @@ input_noise : float or "auto", default="auto"
         Of Adam at the start; it falls linearly to 0 over `max_iter` epochs.
     weight_decay : float, default=0.0
         Decoupled decay of the weight matrices (AdamW).
-    batch_size : int, default=128
+    batch_size : int or "auto", default="auto"
         Rows in a minibatch, at least: what is left over is spread evenly, so no
-        minibatch is smaller. Fewer rows make one minibatch.
+        minibatch is smaller. Fewer rows make one minibatch. "auto" is an
+        eighth of the rows, within 32 and 128.
     max_iter : int or "auto", default="auto"
         Epochs. "auto" grows the number of optimiser steps with the table, up
-        to 8000 (5 epochs at least), and is a budget: it does not warn.
+        to 6000 (5 epochs at least), and is a budget: it does not warn.
         A number is a limit: training stops before it when the loss is flat,
         and warns when it is not flat at the limit.
     early_stopping : bool, default=False
@@ -51,8 +52,9 @@ input_noise : float or "auto", default="auto"
         "auto" takes CUDA if present, else the CPU; or "cpu", "cuda", "cuda:1", "mps".
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the networks' matrix products during training. "auto" is bfloat16
-        where the processor multiplies it natively. Everything else, and
-        everything after training, is float32.
+        where the processor multiplies it natively and a layer is large enough
+        (65,536 weights) to gain by it. Everything else, and everything after
+        training, is float32.
     random_state : int, RandomState instance or None, default=None
         Of initial weights, order of rows and noise. An int gives identical fits.
     verbose : int, default=0

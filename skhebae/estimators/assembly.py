@@ -10,12 +10,18 @@ from skhebae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelih
 from skhebae.model import Architecture, Autoencoder
 from skhebae.networks import Encoder, mlp
 
-#: `max_iter="auto"` spends this many optimiser steps on a large table...
-AUTO_STEPS = 8000
-#: ...half of them on a table of this many rows...
-AUTO_HALF_ROWS = 1500
+#: `max_iter="auto"` spends from the first to the second of these numbers of
+#: optimiser steps...
+AUTO_STEPS = (400, 6000)
+#: ...the middle of them on a table of this many rows...
+AUTO_HALF_ROWS = 6000
 #: ...and never shows a row to the network less often than this.
 AUTO_MIN_EPOCHS = 5
+
+#: Smallest and largest minibatch of `batch_size="auto"`, and the minibatches
+#: in an epoch that it aims at between them.
+AUTO_BATCH = (32, 128)
+AUTO_MINIBATCHES = 8
 
 #: `input_noise="auto"` on a table with fewer rows than the encoder has weights.
 AUTO_INPUT_NOISE = 0.3
@@ -27,8 +33,15 @@ def auto_epochs(n_rows: int, batch_size: int) -> int:
     The number of steps rises with the number of rows and saturates: small
     tables are over-fitted by more, large ones learn nothing more from it.
     """
-    steps = AUTO_STEPS * n_rows / (n_rows + AUTO_HALF_ROWS)
+    low, high = AUTO_STEPS
+    steps = low + (high - low) * n_rows / (n_rows + AUTO_HALF_ROWS)
     return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_rows // batch_size)))
+
+
+def auto_batch_size(n_rows: int) -> int:
+    """Rows that `batch_size="auto"` stands for: small tables want noisier steps."""
+    low, high = AUTO_BATCH
+    return min(high, max(low, n_rows // AUTO_MINIBATCHES))
 
 
 def auto_input_noise(model: Autoencoder, n_rows: int) -> float:

@@ -92,7 +92,7 @@ class HEBAETransformer(BaseAutoencoder):
         input_noise: float | str = "auto",
         learning_rate_init: float = 0.005,
         weight_decay: float = 0.0,
-        batch_size: int = 128,
+        batch_size: int | str = "auto",
         max_iter: int | str = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,

@@ -1,0 +1,368 @@
+"""What a fitted estimator does with rows, codes and files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skhebae.data import FeatureScaling
+from skhebae.data.scaling import Matrix
+from skhebae.engine import resolve_device
+from skhebae.engine.inference import map_rows
+from skhebae.estimators.fitting import codes_and_sigma, noise_covariance
+from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
+from skhebae.estimators.persistence import pack, read, unpack, write
+from skhebae.model import Autoencoder
+from skhebae.objectives import Objective
+
+Float32Array = NDArray[np.float32]
+
+
+class Posterior(NamedTuple):
+    """Approximate posterior ``N(mean, F F^T)`` of each row.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_samples, n_components)
+    covariance_factor : ndarray of shape (n_samples, n_components, n_components)
+        Lower triangular F.
+    """
+
+    mean: Float32Array
+    covariance_factor: Float32Array
+
+
+class FittedAutoencoder(BaseEstimator):
+    """The methods that need no training.
+
+    `fit` of a subclass assigns the attributes declared here.
+    """
+
+    n_features_in_: int
+    latent_mean_: NDArray[np.float64]
+    latent_covariance_: NDArray[np.float64]
+    likelihood: str
+    _model: Autoencoder
+    _scaling: FeatureScaling
+    _moments: CodeMoments
+    _mixture: CodeMixture
+
+    def _objective(self) -> Objective:
+        raise NotImplementedError
+
+    def transform(self, X: ArrayLike | Matrix) -> Float32Array:
+        """Codes of rows: the mean of each row's approximate posterior.
+
+        Deterministic, and the same for a row alone or among others.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components), float32
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `X` does not match the rows of `fit`.
+        """
+        return self._map_table(X, lambda x: self._model.encode(x)[0])
+
+    def inverse_transform(self, Z: ArrayLike) -> Float32Array:
+        """Rows that codes stand for: the mean of p(x | z).
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            In the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `Z` has not `n_components` columns or is not finite.
+        """
+        check_is_fitted(self)
+        codes: Float32Array = check_array(as_numpy(Z), dtype=np.float32, order="C", input_name="Z")
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
+                f"n_components={self._n_features_out}; pass codes as transform returns them."
+            )
+        return self._decoded(codes, lambda z: self._model.likelihood.mean(self._model.decode(z)))
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        latent: Literal["mixture", "gaussian", "prior"] = "mixture",
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        noise: bool = False,
+    ) -> Float32Array:
+        """Generate rows: draw codes and decode them.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        latent : {"mixture", "gaussian", "prior"}, default="mixture"
+            Where codes come from: a Gaussian mixture fitted to at most 10,000
+            training codes, the Gaussian with `latent_mean_` and
+            `latent_covariance_`, or N(0, I). Codes that match N(0, I) in their
+            moments need not be Gaussian, so the mixture is the most faithful.
+        random_state : int, RandomState instance or None, default=None
+            Of this draw only; None draws afresh at every call.
+        noise : bool, default=False
+            Draw from p(x | z) instead of returning its mean.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `n_samples` or `latent` is not one of the above.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r} must be an integer >= 1.")
+        if latent not in ("mixture", "gaussian", "prior"):
+            raise ValueError(f"latent={latent!r} must be 'mixture', 'gaussian' or 'prior'.")
+        rng = check_random_state(random_state)
+        codes = draw_codes(
+            latent,
+            int(n_samples),
+            rng,
+            mean=self.latent_mean_,
+            covariance=self.latent_covariance_,
+            mixture=self._mixture,
+        )
+        generator = torch.Generator(self._model.device).manual_seed(int(rng.randint(2**31 - 1)))
+
+        def decode(z: torch.Tensor) -> torch.Tensor:
+            output = self._model.decode(z)
+            likelihood = self._model.likelihood
+            return likelihood.sample(output, generator) if noise else likelihood.mean(output)
+
+        return self._decoded(codes.astype(np.float32), decode)
+
+    def score_samples(self, X: ArrayLike | Matrix) -> Float32Array:
+        """Evidence lower bound of each row, in nats; higher is more typical.
+
+        ``E_q log p(x | z) - KL(q(z) || N(0, I))``, where q is the Gaussian at
+        the row's code whose covariance follows from the decoder's local
+        linearisation, ``(I + J^T W J)^-1``. It does not use the encoder's
+        noise, so the three estimators (and WAE, which has none) are scored
+        alike. The expectation is a deterministic cubature, exact for linear
+        decoders with Gaussian likelihood.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            Nats, summed over features, in the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`.
+        """
+        # Jacobian, its weighted copy and the stack it is built from.
+        width = 3 * getattr(self, "n_features_in_", 1) * self.n_components
+        return self._map_table(X, lambda x: self._model.score(x), width)
+
+    def score(self, X: ArrayLike | Matrix, y: object = None) -> float:
+        """Mean of `score_samples`, in nats.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : None
+            Ignored, present for model selection.
+
+        Returns
+        -------
+        float
+        """
+        return float(self.score_samples(X).mean(dtype=np.float64))
+
+    def posterior(self, X: ArrayLike | Matrix) -> Posterior:
+        """Approximate posterior of each row.
+
+        For HEBAE ``N(mu_i, D_i S D_i)`` (equation 6 of arXiv:2007.10389) with
+        S the covariance of all training codes, for VAE ``N(mu_i, diag
+        sigma_i^2)``, for WAE a point (a factor of zeros).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Posterior
+            Named tuple of `mean` (n_samples, n_components) and
+            `covariance_factor` (n_samples, n_components, n_components), F
+            lower triangular with covariance ``F F^T``.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`.
+        """
+        check_is_fitted(self)
+        objective = self._objective()
+        n_components = self._n_features_out
+
+        values = self._map_table(X, lambda x: codes_and_sigma(self._model, objective, x))
+        mean, sigma = values[:, :n_components], values[:, n_components:]
+        factor = np.linalg.cholesky(noise_covariance(objective, self._moments))
+        return Posterior(mean.copy(), (sigma[:, :, None] * factor).astype(np.float32))
+
+    def _map_table(
+        self,
+        X: ArrayLike | Matrix,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        numbers_per_row: int = 1,
+    ) -> Float32Array:
+        """Validate rows and apply a row-wise function of standardised tensors."""
+        check_is_fitted(self)
+        table = self._validated(X, reset=False, min_samples=1)
+
+        def read(rows: slice) -> torch.Tensor:
+            return torch.from_numpy(self._scaling.standardise(table[rows])).to(self._model.device)
+
+        width = max(numbers_per_row, self.n_features_in_)
+        return map_rows(function, read, table.shape[0], numbers_per_row=width)
+
+    def _decoded(
+        self, codes: Float32Array, function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Float32Array:
+        """Apply a decoding function to codes and restore the units."""
+
+        def read(rows: slice) -> torch.Tensor:
+            # A copy: `codes` may be the caller's read-only memory map.
+            return torch.from_numpy(np.array(codes[rows])).to(self._model.device)
+
+        rows = map_rows(function, read, len(codes), numbers_per_row=self.n_features_in_)
+        return self._scaling.restore(rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one file, whole or not at all.
+
+        The file is safetensors with JSON metadata: small, executes nothing
+        when read, and loads on any machine. A `random_state` that is not an
+        integer is saved as None.
+
+        Parameters
+        ----------
+        path : path-like
+            Overwritten if it exists.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        params = self.get_params(deep=False)
+        if not isinstance(params["random_state"], Integral):
+            params["random_state"] = None
+        fitted = {k: v for k, v in self.__getstate__().items() if k not in params}
+        write(path, type(self).__name__, params, fitted)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an estimator written by `save`.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        estimator
+            On the device its `device` parameter names if that is here, else on the CPU.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ModelFileError
+            If the file is truncated, foreign, of a newer format or another class.
+        """
+        params, fitted = read(path, cls.__name__)
+        estimator = cls(**params)
+        estimator.__setstate__({**estimator.__dict__, **fitted})
+        return estimator
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pack(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        try:
+            device = resolve_device(state.get("device", "cpu"))
+        except ValueError:
+            # Fitted on a device this machine has not.
+            device = torch.device("cpu")
+        super().__setstate__(unpack(state, device))
+
+    def _validated(self, X: ArrayLike | Matrix, *, reset: bool, min_samples: int) -> Matrix:
+        """Check a table: an ndarray or CSR matrix, finite, of the right width."""
+        try:
+            table = validate_data(
+                self,
+                as_numpy(X),
+                reset=reset,
+                accept_sparse="csr",
+                dtype="numeric",
+                ensure_min_samples=min_samples,
+            )
+        except ValueError as error:
+            if "contains NaN" not in str(error):
+                raise
+            raise ValueError(
+                "Input X contains NaN: missing values are not supported yet. Fill them in first, "
+                f"for example make_pipeline(SimpleImputer(), {type(self).__name__}())."
+            ) from error
+        if self.likelihood == "bernoulli":
+            low, high = table.min(), table.max()
+            if low < 0 or high > 1:
+                raise ValueError(
+                    f"likelihood='bernoulli' needs X within [0, 1], got values from {low:.4g} to "
+                    f"{high:.4g} (negative values in data are not a probability); rescale X with "
+                    "MinMaxScaler(clip=True), or use likelihood='gaussian'."
+                )
+        return table
+
+
+def as_numpy(X: ArrayLike | Matrix) -> ArrayLike | Matrix:
+    """Turn a torch tensor into an array; leave anything else alone."""
+    if not isinstance(X, torch.Tensor):
+        return X
+    tensor = X.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy()
