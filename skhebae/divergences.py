@@ -69,7 +69,7 @@ def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) 
     Tensor of shape (d, d)
     """
     identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    return (pseudo_rows * identity + (n_rows - 1) * covariance) / (pseudo_rows + n_rows - 1)
+    return (pseudo_rows * identity + (n_rows - 1) * covariance) / (pseudo_rows + (n_rows - 1))
 
 
 def cholesky_factor(covariance: Tensor) -> Tensor:

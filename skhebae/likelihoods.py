@@ -17,7 +17,10 @@ from torch.nn import functional
 
 #: The learned noise variance never falls under this fraction of a feature's
 #: own variance. A feature the decoder reproduces exactly, or a constant one
-#: (whose variance is taken as 1), then has a finite density.
+#: (whose variance is taken as 1), then has a finite density. It also keeps a
+#: nearly deterministic autoencoder (HEBAE, WAE) from spending its d codes on
+#: d features copied exactly at vanishing noise, the Heywood case of factor
+#: analysis: with a floor of 1e-4, linear networks do just that when trained long.
 NOISE_VARIANCE_FLOOR = 0.01
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skhebae.divergences import gaussian_kl_to_standard
+from skhebae.divergences import gaussian_kl_to_standard, in_double
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import Encoder
 
@@ -119,13 +119,23 @@ class Autoencoder(nn.Module):
     def _posterior_factor(self, mu: Tensor) -> Tensor:
         """Lower factor of ``(I + J^T W J)^-1`` at each code, (n, d, d)."""
         n_components = mu.shape[1]
-        identity = torch.eye(n_components, device=mu.device)
-        columns: list[Tensor] = [
-            torch.func.jvp(self.decode, (mu,), (tangent.expand_as(mu).contiguous(),))[1]
-            for tangent in identity
-        ]
-        weight = self.likelihood.fisher_information(self.decode(mu))
-        jacobian = torch.stack(columns, dim=2)
+        with torch.enable_grad():
+            z = mu.detach().requires_grad_()
+            output = self.decode(z)
+            # J^T u is linear in u, so its derivatives with respect to u are
+            # J's columns: n_components backward passes for any decoder.
+            # (torch.func.jvp compiles with the deprecated torch.jit.)
+            u = torch.zeros_like(output, requires_grad=True)
+            (pulled,) = torch.autograd.grad(output, z, u, create_graph=True)
+            columns = [
+                torch.autograd.grad(pulled[:, j].sum(), u, retain_graph=True)[0]
+                for j in range(n_components)
+            ]
+        # In double: the eigenvalues of P run from 1 to the decoder's gain
+        # squared over the noise variance, too far apart for float32.
+        weight = in_double(self.likelihood.fisher_information(output.detach()))
+        jacobian = in_double(torch.stack(columns, dim=2))
+        identity = in_double(torch.eye(n_components, device=mu.device))
         precision = identity + jacobian.transpose(1, 2) @ (weight[:, :, None] * jacobian)
         # P = C C^T makes C^-T a factor of P^-1, but an upper triangular one;
         # flipping the axes before and after makes it lower.
@@ -133,4 +143,4 @@ class Autoencoder(nn.Module):
         inverse: Tensor = torch.linalg.solve_triangular(
             factor, identity.expand_as(precision), upper=False
         )
-        return inverse.transpose(1, 2).flip((1, 2))
+        return inverse.transpose(1, 2).flip((1, 2)).to(mu.dtype)

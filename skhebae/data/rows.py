@@ -78,6 +78,13 @@ def fits_on(device: torch.device, n_bytes: int) -> bool:
     return n_bytes <= RESIDENT_BYTES
 
 
+def is_mapped(X: Matrix) -> bool:
+    """Whether `X` is a view of a memory-mapped file."""
+    while X is not None and not isinstance(X, np.memmap):
+        X = getattr(X, "base", None)
+    return X is not None
+
+
 def open_rows(X: Matrix, scaling: FeatureScaling, device: torch.device) -> Rows:
     """Choose how to read a validated table.
 
@@ -92,9 +99,8 @@ def open_rows(X: Matrix, scaling: FeatureScaling, device: torch.device) -> Rows:
     ResidentRows or StreamedRows
         Resident for an in-memory dense table that fits.
     """
-    mapped = isinstance(X, np.memmap) or isinstance(getattr(X, "base", None), np.memmap)
     n_bytes = 4 * X.shape[0] * X.shape[1]
-    if sparse.issparse(X) or mapped or not fits_on(device, n_bytes):
+    if sparse.issparse(X) or is_mapped(X) or not fits_on(device, n_bytes):
         return StreamedRows(X, scaling, device)
     return ResidentRows(X, scaling, device)
 

@@ -61,8 +61,9 @@ class FeatureScaling:
             )
             low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
         deviation = np.asarray(scaler.scale_, dtype=np.float64)
-        constant = np.asarray(scaler.var_) == 0.0
-        constant |= (deviation == 1.0) & (np.asarray(scaler.var_) != 1.0)
+        # Where the variance is 0 up to rounding, the scaler's `scale_` is 1
+        # and no longer the root of its `var_`.
+        constant = deviation != np.sqrt(np.asarray(scaler.var_, dtype=np.float64))
         scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
         scale[constant] = 1.0
         variance = np.where(constant, 1.0, np.square(deviation / scale))

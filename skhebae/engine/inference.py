@@ -46,7 +46,7 @@ def map_rows(
     """
     chunk = max(1, min(CHUNK_ROWS, CHUNK_NUMBERS // numbers_per_row))
     result: Float32Array | None = None
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, n_rows, chunk):
             rows = read(slice(start, min(start + chunk, n_rows)))
             n_read = len(rows)

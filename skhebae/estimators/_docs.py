@@ -31,7 +31,7 @@ input_noise : float or "auto", default="auto"
     batch_size : int or "auto", default="auto"
         Rows in a minibatch, at least: what is left over is spread evenly, so no
         minibatch is smaller. Fewer rows make one minibatch. "auto" is an
-        eighth of the rows, within 32 and 128.
+        eighth of the rows, within 32 and 128, and 4 * n_components at least.
     max_iter : int or "auto", default="auto"
         Epochs. "auto" grows the number of optimiser steps with the table, up
         to 6000 (5 epochs at least), and is a budget: it does not warn.
@@ -44,7 +44,7 @@ input_noise : float or "auto", default="auto"
         Share of the rows held out by `early_stopping`.
     n_iter_no_change : int, default=10
         Patience in epochs, and at least 100 optimiser steps.
-    tol : float, default=1e-4
+    tol : float, default=1e-3
         Smallest improvement of the loss that counts, in nats per feature.
     warm_start : bool, default=False
         Let `fit` continue from the fitted networks.

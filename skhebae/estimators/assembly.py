@@ -22,6 +22,8 @@ AUTO_MIN_EPOCHS = 5
 #: in an epoch that it aims at between them.
 AUTO_BATCH = (32, 128)
 AUTO_MINIBATCHES = 8
+#: Whatever the table, this many rows a minibatch for every latent dimension.
+AUTO_ROWS_PER_COMPONENT = 4
 
 #: `input_noise="auto"` on a table with fewer rows than the encoder has weights.
 AUTO_INPUT_NOISE = 0.3
@@ -38,10 +40,16 @@ def auto_epochs(n_rows: int, batch_size: int) -> int:
     return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_rows // batch_size)))
 
 
-def auto_batch_size(n_rows: int) -> int:
-    """Rows that `batch_size="auto"` stands for: small tables want noisier steps."""
+def auto_batch_size(n_rows: int, n_components: int) -> int:
+    """Rows that `batch_size="auto"` stands for.
+
+    Small tables want noisier steps. And a minibatch of fewer rows than the
+    code has dimensions sees its covariance inflated in the few directions it
+    spans, so that the codes of the whole table come out too narrow.
+    """
     low, high = AUTO_BATCH
-    return min(high, max(low, n_rows // AUTO_MINIBATCHES))
+    wanted = min(high, max(low, n_rows // AUTO_MINIBATCHES))
+    return max(wanted, AUTO_ROWS_PER_COMPONENT * n_components)
 
 
 def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
@@ -92,5 +100,7 @@ def build_model(
     output = decoder[-1]
     assert isinstance(output, torch.nn.Linear)
     with torch.no_grad():
+        # Start at the feature means: constant features then stay there exactly.
+        output.weight.zero_()
         output.bias.copy_(likelihood.initial_bias())
     return Autoencoder(encoder, decoder, likelihood)

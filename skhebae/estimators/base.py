@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 
@@ -39,9 +38,7 @@ from skhebae.objectives import Objective
 Float32Array = NDArray[np.float32]
 
 
-class BaseAutoencoder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, FittedAutoencoder, metaclass=ABCMeta
-):
+class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
     """Everything but the objective: a subclass gives `__init__` and `_objective`."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -206,7 +203,9 @@ class BaseAutoencoder(
 
     def _minibatch_rows(self, n_samples: int) -> int:
         batch_size = self.batch_size
-        return auto_batch_size(n_samples) if isinstance(batch_size, str) else int(batch_size)
+        if isinstance(batch_size, str):
+            return auto_batch_size(n_samples, self.n_components)
+        return int(batch_size)
 
     def _train(self, X: Matrix, schedule: Schedule, *, continues: bool, partial: bool) -> bool:
         """Train, then assign every fitted attribute; True if training converged."""

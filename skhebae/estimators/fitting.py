@@ -44,7 +44,8 @@ def measure_codes(
 
 def noise_covariance(objective: Objective, moments: CodeMoments) -> NDArray[np.float64]:
     """Covariance C of the posterior ``N(mu_i, D_i C D_i)``, from the training codes."""
-    covariance = torch.from_numpy(moments.covariance)
+    # A copy: a memory-mapped pickle gives read-only arrays.
+    covariance = torch.from_numpy(np.array(moments.covariance))
     result: NDArray[np.float64] = objective.noise_covariance(covariance, moments.n_rows).numpy()
     return result
 
@@ -69,7 +70,7 @@ def fit_noise_variance(
     factor = factor.to(model.device, torch.float32)
     n_components = len(factor)
     total = torch.zeros_like(likelihood.location)
-    with torch.inference_mode():
+    with torch.no_grad():
         for chunk in minibatch_indices(np.arange(len(rows)), CHUNK_ROWS):
             x = rows.take(chunk)
             values = codes_and_sigma(model, objective, x)

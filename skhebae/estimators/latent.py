@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -99,12 +100,21 @@ class CodeMixture:
         mixture = GaussianMixture(
             n_components=max(1, min(MIXTURE_COMPONENTS, wanted, distinct)), random_state=seed
         )
-        with warnings.catch_warnings():
+        # The mixture's own regularisation is absolute, so it must not see units.
+        mean = codes.mean(axis=0, dtype=np.float64)
+        unit = codes.std(axis=0, dtype=np.float64)
+        unit[unit == 0.0] = 1.0
+        # Its k-means start refuses to run while array API dispatch is on.
+        with config_context(array_api_dispatch=False), warnings.catch_warnings():
             # The mixture only has to be a good place to draw from; whether EM
             # took its last step is not the user's concern.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(codes.astype(np.float64))
-        return cls(mixture.weights_, mixture.means_, mixture.covariances_)
+            mixture.fit((codes - mean) / unit)
+        return cls(
+            mixture.weights_,
+            mean + unit * mixture.means_,
+            np.outer(unit, unit) * mixture.covariances_,
+        )
 
     def sample(self, n_samples: int, rng: np.random.RandomState) -> FloatArray:
         """Draw codes (n_samples, d), in random order of components."""

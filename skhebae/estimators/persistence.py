@@ -127,7 +127,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
             f"{str(path)!r} is not a readable model file: truncated, damaged, or not "
             f"written by save() ({error})."
         ) from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    keys = {"format", "version", "class", "params", "fitted"}
+    if not isinstance(document, dict) or not keys <= document.keys():
         raise ModelFileError(f"{str(path)!r} is a safetensors file, but not one of skhebae's.")
     if document["version"] > FORMAT_VERSION:
         raise ModelFileError(

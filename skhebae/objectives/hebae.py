@@ -24,7 +24,7 @@ class HEBAEObjective(Objective):
     """``mean_i -log p(x_i | z_i) + reg_weight * KL(N(m, S) || N(0, I))``.
 
     ``m`` and ``S`` are the moments of the minibatch's posterior means and
-    ``z_i = mu_i + D_i L eps_i`` with ``D_i = diag(exp(log_scale_i))`` and
+    ``z_i = mu_i + D_i L eps_i`` with ``D_i = diag(exp(log_scale_i)) < I`` and
     ``L L^T = S`` (equations 6, 7, 8, 11 and 13).
 
     Parameters
@@ -41,7 +41,7 @@ class HEBAEObjective(Objective):
         Pseudo-rows ``nu`` of the hyperprior on ``S``.
     """
 
-    # sigma = exp(-2): enough noise to smooth the first epochs, not to drown them.
+    # sigma = 0.12: enough noise to smooth the first epochs, not to drown them.
     initial_scale = -2.0
 
     def __init__(
@@ -65,22 +65,27 @@ class HEBAEObjective(Objective):
         self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
     ) -> Terms:
         """Equations 7 and 8 on one minibatch."""
-        mu, log_scale = model.encode(corrupted(x, input_noise, generator))
+        mu, scales = model.encode(corrupted(x, input_noise, generator))
         mean, sample_covariance = minibatch_moments(in_double(mu))
         covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
         factor = cholesky_factor(covariance)
         diagonal = self.covariance == "diag"
         noise_factor = covariance.diagonal().sqrt().diag() if diagonal else factor
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
-        z = mu + log_scale.exp() * (noise @ noise_factor.to(mu.dtype).T)
+        z = mu + self.spread(scales, mu.shape[1]) * (noise @ noise_factor.to(mu.dtype).T)
         return Terms(
             reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
             minibatch_penalty=gaussian_kl_to_standard(mean, factor).to(mu.dtype),
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
-        """``exp(log_scale)``, (n, d)."""
-        return scales.exp().expand(-1, n_components)
+        """``exp(log_scale)`` with ``log_scale = log sigmoid(head)``, (n, d).
+
+        Noise above the width of the code cloud is of no use, and the penalty
+        does not restrain it: were the head the log-scale itself, a linear
+        encoder on a table of low rank would drive ``exp`` to overflow.
+        """
+        return scales.sigmoid().expand(-1, n_components)
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """``S`` of equation 6, or its diagonal, from the whole training set, (d, d)."""

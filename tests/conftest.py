@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+
+# scikit-learn's array API checks want this set before scipy is imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+
+ESTIMATORS = [HEBAETransformer, VAETransformer, WAETransformer]
+
+
+@pytest.fixture(params=ESTIMATORS, ids=lambda cls: cls.__name__)
+def cls(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Train and test rows in [0, 1] and their labels, 75/25."""
+    X, y = load_digits(return_X_y=True)
+    return train_test_split(X / 16, y, test_size=0.25, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def table():
+    """240 rows of 12 correlated features around curved 2-d codes."""
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(240, 2))
+    features = np.concatenate([codes, np.sin(codes), codes**2], axis=1)
+    return features @ rng.normal(size=(6, 12)) + 0.1 * rng.normal(size=(240, 12)) + 3.0
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """Parameters of a fit that takes a moment."""
+    return {"n_components": 3, "hidden_layer_sizes": (16,), "random_state": 0}
+
+
+@pytest.fixture(scope="session", params=ESTIMATORS, ids=lambda cls: cls.__name__)
+def fitted(request, table, quick):
+    """Each estimator fitted on `table`. Do not refit: shared by the session."""
+    return request.param(**quick).fit(table)
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of real data sets that are not part of the repository."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SKHEBAE_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}; set SKHEBAE_DATA to run this test")
+    return folder

@@ -1,0 +1,162 @@
+"""What a user gets wrong, and what the error says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+
+
+def with_value(value, dtype=float):
+    X = np.random.default_rng(0).random((20, 4)).astype(dtype)
+    X[3, 2] = value
+    return X
+
+
+BAD_TABLES = {
+    "nan": (with_value(np.nan), r"missing values are not supported yet.*SimpleImputer"),
+    "inf": (with_value(np.inf), "infinity"),
+    "complex": (with_value(1j, complex), "Complex data not supported"),
+    "strings": (np.array([["a", "b"], ["c", "d"]]), "not compatible with arrays of bytes/strings"),
+    "one dimension": (np.arange(5.0), "Expected 2D array, got 1D array"),
+    "three dimensions": (np.zeros((3, 3, 3)), "dim 3"),
+    "no rows": (np.empty((0, 4)), r"0 sample\(s\)"),
+    "no features": (np.empty((5, 0)), r"0 feature\(s\)"),
+    "one row": (np.ones((1, 4)), r"1 sample"),
+}
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
+@pytest.mark.parametrize("kind", list(BAD_TABLES))
+def test_bad_tables_never_reach_training(cls, method, kind):
+    X, message = BAD_TABLES[kind]
+    estimator = cls()
+    with pytest.raises(ValueError, match=message):
+        getattr(estimator, method)(X)
+    assert not any(name.endswith("_") for name in vars(estimator))
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples", "posterior"])
+def test_bad_rows_after_fit(fitted, table, method):
+    use = getattr(fitted, method)
+    with pytest.raises(ValueError, match=r"X has 5 features, but .* expecting 12 features"):
+        use(table[:, :5])
+    with pytest.raises(ValueError, match="missing values are not supported yet"):
+        use(np.full((2, 12), np.nan))
+    with pytest.raises(ValueError, match="0 sample"):
+        use(table[:0])
+
+
+def test_wrong_column_names(cls, table, quick):
+    frame = pd.DataFrame(table, columns=[f"c{i}" for i in range(12)])
+    estimator = cls(**quick).fit(frame)
+    assert list(estimator.feature_names_in_) == list(frame)
+    with pytest.raises(ValueError, match="feature names should match"):
+        estimator.transform(frame.rename(columns={"c0": "other"}))
+    with pytest.raises(ValueError, match="feature names should match"):
+        estimator.transform(frame[frame.columns[::-1]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        estimator.transform(table)
+
+
+def test_bad_codes(fitted):
+    with pytest.raises(ValueError, match=r"Z has 2 columns, but .* n_components=3"):
+        fitted.inverse_transform(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="Input Z contains NaN"):
+        fitted.inverse_transform(np.full((1, 3), np.nan))
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        fitted.inverse_transform(np.zeros(3))
+
+
+@pytest.mark.parametrize("low_high", [(-0.5, 1.0), (0.0, 255.0)])
+def test_bernoulli_needs_the_unit_interval(cls, low_high):
+    X = np.random.default_rng(0).uniform(*low_high, size=(30, 3))
+    with pytest.raises(ValueError, match=r"likelihood='bernoulli' needs X within \[0, 1\].*Min"):
+        cls(likelihood="bernoulli").fit(X)
+    estimator = cls(2, likelihood="bernoulli", random_state=0).fit(np.clip(X, 0, 1))
+    with pytest.raises(ValueError, match=r"within \[0, 1\]"):
+        estimator.transform(X)
+
+
+COMMON = {
+    "n_components": [0, -1, 2.5, "ten", None],
+    "hidden_layer_sizes": [(0,), (8, -1), (2.5,), ("a",), 3],
+    "activation": ["swish", None],
+    "likelihood": ["poisson", None],
+    "input_noise": [-0.1, "some"],
+    "learning_rate_init": [0.0, -1.0, "fast"],
+    "weight_decay": [-1e-3],
+    "batch_size": [0, 1, -3, 2.5, "big"],
+    "max_iter": [0, -1, 1.5, "many"],
+    "early_stopping": ["yes", None],
+    "validation_fraction": [0.0, 1.0, -0.2],
+    "n_iter_no_change": [0, 1.5],
+    "tol": [-1.0, None],
+    "warm_start": ["no"],
+    "device": ["gpu", "tpu", 0, "cuda:99", "meta"],
+    "precision": ["float16", None],
+    "random_state": ["seed", -1.5],
+    "verbose": [-1, "loud"],
+}
+OWN = {
+    HEBAETransformer: {
+        "reg_weight": [-1.0, "x"],
+        "covariance": ["sparse"],
+        "posterior_scale": ["vector"],
+        "covariance_prior": [0.0, -1.0],
+    },
+    VAETransformer: {"beta": [-1.0, None]},
+    WAETransformer: {"reg_weight": [-1.0, None]},
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{value}")
+        for cls, own in OWN.items()
+        for name, values in {**COMMON, **own}.items()
+        for value in values
+    ],
+)
+def test_bad_parameters(cls, name, value, table):
+    with pytest.raises((ValueError, TypeError), match=name) as caught:
+        cls(**{name: value}).fit(table)
+    # The value too, so that it can be found in a grid of hundreds.
+    assert repr(value).strip("()'") in str(caught.value) or str(value) in str(caught.value)
+
+
+def test_every_parameter_has_a_bad_value_above():
+    for cls, own in OWN.items():
+        assert set(cls().get_params()) == set(COMMON) | set(own)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_absent_gpu(cls, table):
+    with pytest.raises(ValueError, match=r"device='cuda' .* use device='auto'"):
+        cls(device="cuda").fit(table)
+
+
+@pytest.mark.parametrize("latent", ["posterior", None, 3])
+def test_bad_sample_kind(fitted, latent):
+    with pytest.raises(ValueError, match=r"latent=.* must be 'mixture', 'gaussian' or 'prior'"):
+        fitted.sample(3, latent=latent)
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 2.5, "a"])
+def test_bad_number_of_samples(fitted, n_samples):
+    with pytest.raises(ValueError, match=r"n_samples=.* must be an integer >= 1"):
+        fitted.sample(n_samples)
+
+
+def test_early_stopping_needs_rows(cls, table):
+    with pytest.raises(ValueError, match=r"early_stopping=True .* use early_stopping=False"):
+        cls(early_stopping=True).fit(table[:3])
+
+
+def test_positional_parameters_are_refused(cls):
+    with pytest.raises(TypeError, match="positional"):
+        cls(3, (16,))

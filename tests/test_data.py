@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import sparse
+
+from skhebae.data import (
+    FeatureScaling,
+    ResidentRows,
+    StreamedRows,
+    minibatch_indices,
+    open_rows,
+    rows,
+    scaling,
+)
+
+CPU = torch.device("cpu")
+
+
+def dense_table(n_rows=60, dtype=np.float64):
+    """Features of unequal size: Gaussian, skewed, rarely positive, constant."""
+    rng = np.random.default_rng(0)
+    columns = [
+        rng.normal(100.0, 5.0, n_rows),
+        rng.exponential(0.01, n_rows),
+        np.where(np.arange(n_rows) == 3, 7.0, 0.0),
+        np.full(n_rows, 0.1),
+        np.zeros(n_rows),
+    ]
+    return np.stack(columns, axis=1).astype(dtype)
+
+
+def memory_map(X, folder):
+    path = folder / "rows.dat"
+    np.memmap(path, dtype=X.dtype, mode="w+", shape=X.shape)[:] = X
+    return np.memmap(path, dtype=X.dtype, mode="r", shape=X.shape)
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_measure_is_numpys_moments(as_type, dtype):
+    X = dense_table(dtype=dtype)
+    measured = FeatureScaling.measure(as_type(X))
+    wide = X.astype(np.float64)
+    deviation = wide.std(axis=0)
+    scale = np.maximum(deviation, scaling.RANGE_FRACTION * np.ptp(wide, axis=0))
+    scale[3:] = 1.0
+    assert_allclose(measured.location, wide.mean(axis=0), rtol=1e-6)
+    assert_allclose(measured.scale, scale, rtol=1e-6)
+    assert_allclose(measured.variance[:3], (deviation / scale)[:3] ** 2, rtol=1e-5)
+    assert_allclose(measured.variance[3:], 1.0)
+    assert measured.location.dtype == measured.scale.dtype == measured.variance.dtype == np.float64
+    # The variance is that of the standardised rows.
+    standardised = measured.standardise(as_type(X)).astype(np.float64)
+    assert_allclose(standardised[:, :3].var(axis=0), measured.variance[:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
+def test_measure_of_integers_is_that_of_their_floats(dtype):
+    X = np.random.default_rng(0).integers(0, 2, (30, 4)).astype(dtype)
+    expected = FeatureScaling.measure(X.astype(np.float64))
+    for table in (X, sparse.csr_matrix(X)):
+        measured = FeatureScaling.measure(table)
+        assert_allclose(measured.scale, expected.scale)
+        assert_allclose(measured.location, expected.location)
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("chunk_rows", [1, 7, 59])
+def test_measure_does_not_depend_on_chunks(as_type, chunk_rows, monkeypatch):
+    X = as_type(dense_table())
+    whole = FeatureScaling.measure(X)
+    monkeypatch.setattr(scaling, "CHUNK_ROWS", chunk_rows)
+    chunked = FeatureScaling.measure(X)
+    assert_allclose(chunked.location, whole.location, rtol=1e-12)
+    assert_allclose(chunked.scale, whole.scale, rtol=1e-10)
+    assert_allclose(chunked.variance, whole.variance, rtol=1e-10)
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e9, 1e9 + 0.1, 1e-30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_features_have_unit_scale(as_type, value, dtype):
+    X = as_type(np.full((1000, 1), value, dtype=dtype))
+    measured = FeatureScaling.measure(X)
+    assert measured.scale == measured.variance == 1.0
+    assert_allclose(measured.location, float(dtype(value)), rtol=1e-12)
+    # Rounding in the mean of a large constant, not more.
+    assert_allclose(measured.standardise(X), 0.0, atol=1e-13 * max(1.0, abs(value)))
+
+
+def test_features_constant_up_to_rounding_have_unit_scale():
+    X = np.full((100, 1), 0.3)
+    X[::2] = 0.1 + 0.2
+    assert np.unique(X).size == 2
+    measured = FeatureScaling.measure(X)
+    assert measured.scale == measured.variance == 1.0
+
+
+def test_scale_of_a_feature_does_not_jump_where_its_deviation_is_one():
+    # Tables that somebody standardised before have variances 1 +- 1 ulp.
+    X = np.random.default_rng(0).normal(3.0, 2.0, (200, 300))
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    measured = FeatureScaling.measure(X)
+    expected = np.maximum(1.0, scaling.RANGE_FRACTION * np.ptp(X, axis=0))
+    assert_allclose(measured.scale, expected, rtol=1e-10)
+    assert_allclose(measured.variance, expected**-2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5, 1.7e9])
+def test_standardise_keeps_the_digits_beside_a_large_offset(offset):
+    wave = np.random.default_rng(0).normal(0.0, 10.0, (500, 1)).round(3)
+    measured = FeatureScaling.measure(wave + offset)
+    expected = (wave - wave.mean()) / (scaling.RANGE_FRACTION * np.ptp(wave))
+    assert_allclose(measured.standardise(wave + offset), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_restore_inverts_standardise(as_type, dtype):
+    X = dense_table(dtype=dtype)
+    before = X.copy()
+    measured = FeatureScaling.measure(X)
+    standardised = measured.standardise(as_type(X))
+    assert standardised.dtype == measured.restore(standardised).dtype == np.float32
+    assert_allclose(measured.restore(standardised), X, rtol=1e-6, atol=1e-6)
+    assert not np.shares_memory(standardised, X)
+    assert np.array_equal(X, before)
+
+
+@pytest.mark.parametrize(
+    "kind", ["array", "fortran", "read-only", "csr", "memmap", "asarray(memmap)"]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_resident_and_streamed_rows_are_the_same_tensors(kind, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 7)
+    X = dense_table(dtype=dtype)
+    measured = FeatureScaling.measure(X)
+    expected = measured.standardise(X)
+    table = {
+        "array": lambda: X,
+        "fortran": lambda: np.asfortranarray(X),
+        "read-only": lambda: np.frombuffer(X.tobytes(), dtype=dtype).reshape(X.shape),
+        "csr": lambda: sparse.csr_matrix(X),
+        "memmap": lambda: memory_map(X, tmp_path),
+        "asarray(memmap)": lambda: np.asarray(memory_map(X, tmp_path)),
+    }[kind]()
+    assert_allclose(FeatureScaling.measure(table).scale, measured.scale, rtol=1e-6)
+    indices = np.array([59, 0, 3, 3, 17])
+    readers = [StreamedRows(table, measured, CPU)]
+    if kind != "csr":
+        readers.append(ResidentRows(table, measured, CPU))
+    for reader in readers:
+        assert len(reader) == 60
+        taken = reader.take(indices)
+        assert taken.dtype == torch.float32
+        assert np.array_equal(taken.numpy(), expected[indices])
+
+
+def test_resident_rows_are_a_copy():
+    X = dense_table()
+    measured = FeatureScaling.measure(X)
+    reader = ResidentRows(X, measured, CPU)
+    before = reader.take(np.arange(60)).clone()
+    reader.take(np.arange(60)).zero_()
+    X[:] = -1.0
+    assert torch.equal(reader.take(np.arange(60)), before)
+
+
+def test_open_rows_keeps_small_dense_tables_and_streams_the_rest(tmp_path, monkeypatch):
+    X = dense_table()
+    measured = FeatureScaling.measure(X)
+    assert isinstance(open_rows(X, measured, CPU), ResidentRows)
+    mapped = memory_map(X, tmp_path)
+    for table in (sparse.csr_matrix(X), mapped, np.asarray(mapped), mapped[5:]):
+        assert isinstance(open_rows(table, measured, CPU), StreamedRows)
+    n_bytes = 4 * X.size  # as float32
+    monkeypatch.setattr(rows, "RESIDENT_BYTES", n_bytes)
+    assert isinstance(open_rows(X, measured, CPU), ResidentRows)
+    monkeypatch.setattr(rows, "RESIDENT_BYTES", n_bytes - 1)
+    assert isinstance(open_rows(X, measured, CPU), StreamedRows)
+
+
+def test_a_gpu_takes_rows_up_to_its_share_of_free_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 10_000))
+    cuda = torch.device("cuda")
+    assert rows.fits_on(cuda, int(rows.GPU_SHARE * 1000))
+    assert not rows.fits_on(cuda, int(rows.GPU_SHARE * 1000) + 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n_rows=st.integers(1, 500),
+    batch_size=st.integers(1, 600),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_minibatches_partition_the_rows_evenly(n_rows, batch_size, seed):
+    order = np.random.default_rng(seed).permutation(n_rows) + 10
+    minibatches = minibatch_indices(order, batch_size)
+    sizes = [len(indices) for indices in minibatches]
+    assert np.array_equal(np.concatenate(minibatches), order)
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= min(batch_size, n_rows)
+    assert max(sizes) < 2 * batch_size or len(sizes) == 1

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.stats import multivariate_normal
+
+from skhebae.data import FeatureScaling
+from skhebae.estimators.assembly import build_model
+from skhebae.model import Architecture
+
+P, D = 5, 3
+
+
+def make_model(likelihood="gaussian", hidden=(), n_components=D, seed=0):
+    """Autoencoder of random weights, with unequal units and noise variances."""
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(0.0, 1.0, (50, P))
+    if likelihood == "gaussian":
+        X = X * [0.1, 1.0, 20.0, 3.0, 0.5] + 7.0
+    architecture = Architecture(P, n_components, hidden, "tanh", likelihood, 0)
+    model = build_model(architecture, FeatureScaling.measure(X), generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5)
+    return model.eval()
+
+
+def rows(n_rows=8):
+    return torch.randn((n_rows, P), generator=torch.Generator().manual_seed(1))
+
+
+def linear_parts(model):
+    """W (p, d), bias (p,) and noise variance (p,) of a linear decoder, float64."""
+    layer = model.decoder[0]
+    parts = layer.weight, layer.bias, model.likelihood.noise_variance()
+    return tuple(part.detach().double().numpy() for part in parts)
+
+
+def log_marginal(model, x):
+    """log p(x) of the original rows under a linear decoder, exactly."""
+    W, bias, noise = linear_parts(model)
+    log_units = np.log(model.likelihood.scale.double().numpy()).sum()
+    covariance = W @ W.T + np.diag(noise)
+    return multivariate_normal.logpdf(x.double().numpy(), bias, covariance) - log_units
+
+
+def set_exact_posterior(model):
+    W, bias, noise = linear_parts(model)
+    gain = np.linalg.solve(np.eye(W.shape[1]) + W.T / noise @ W, W.T / noise)
+    layer = model.encoder.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(gain))
+        layer.bias.copy_(torch.from_numpy(-gain @ bias))
+
+
+@pytest.mark.parametrize("n_components", [1, 3, 7])
+def test_score_of_the_exact_posterior_is_the_marginal_likelihood(n_components):
+    model, x = make_model(n_components=n_components), rows()
+    set_exact_posterior(model)
+    with torch.no_grad():
+        assert_allclose(model.score(x), log_marginal(model, x), rtol=1e-4)
+
+
+def test_score_is_that_of_the_original_rows():
+    model, x = make_model(), rows()
+    set_exact_posterior(model)
+    W, bias, noise = linear_parts(model)
+    scale = model.likelihood.scale.double().numpy()
+    location = model.likelihood.location.double().numpy()
+    original = x.double().numpy() * scale + location
+    covariance = np.outer(scale, scale) * (W @ W.T + np.diag(noise))
+    expected = multivariate_normal.logpdf(original, location + scale * bias, covariance)
+    with torch.no_grad():
+        assert_allclose(model.score(x), expected, rtol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), error=st.floats(0.01, 3.0))
+def test_score_of_any_other_encoder_is_a_lower_bound(seed, error):
+    model, x = make_model(seed=seed), rows()
+    set_exact_posterior(model)
+    with torch.no_grad():
+        weight = model.encoder.layers[0].weight
+        generator = torch.Generator().manual_seed(seed)
+        weight.add_(torch.randn(weight.shape, generator=generator), alpha=error)
+        score = model.score(x).double().numpy()
+    exact = log_marginal(model, x)
+    assert (score <= exact + 1e-4 * np.abs(exact)).all()
+
+
+def test_gap_of_the_score_is_the_divergence_from_the_posterior():
+    # Only the mean is wrong: KL = 1/2 e^T P e with the precision P of the posterior.
+    model, x = make_model(), rows()
+    set_exact_posterior(model)
+    shift = torch.tensor([0.5, -1.0, 0.25])
+    with torch.no_grad():
+        model.encoder.layers[0].bias.add_(shift)
+        gap = log_marginal(model, x) - model.score(x).double().numpy()
+    W, _, noise = linear_parts(model)
+    error = shift.double().numpy()
+    assert_allclose(gap, 0.5 * error @ (np.eye(D) + W.T / noise @ W) @ error, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "hidden"), list(product(["gaussian", "bernoulli"], [(), (6,), (6, 4)]))
+)
+def test_posterior_factor_inverts_the_precision(likelihood, hidden):
+    model = make_model(likelihood, hidden)
+    mu = torch.randn((4, D), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        factor = model._posterior_factor(mu)
+        weight = model.likelihood.fisher_information(model.decode(mu)).double().numpy()
+    assert torch.equal(factor, factor.tril())
+    assert (factor.diagonal(dim1=1, dim2=2) > 0.0).all()
+    for i in range(4):
+        jacobian = torch.autograd.functional.jacobian(model.decode, mu[i : i + 1])[0, :, 0, :]
+        J = jacobian.double().numpy()
+        expected = np.linalg.inv(np.eye(D) + J.T @ (weight[i][:, None] * J))
+        F = factor[i].double().numpy()
+        assert_allclose(F @ F.T, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_score_of_a_nonlinear_decoder_is_the_cubature(likelihood):
+    model, x = make_model(likelihood, (6,)), rows(3)
+    if likelihood == "bernoulli":
+        x = (x.sigmoid() - model.likelihood.location) / model.likelihood.scale
+    with torch.no_grad():
+        mu, _ = model.encode(x)
+        factor = model._posterior_factor(mu)
+        total = np.zeros(3)
+        for sign, j in product((-1.0, 1.0), range(D)):
+            z = mu + sign * D**0.5 * factor[:, :, j]
+            total += model.likelihood.log_prob(x, model.decode(z)).double().numpy() / (2 * D)
+        score = model.score(x)
+    F, m = factor.double().numpy(), mu.double().numpy()
+    covariance = F @ F.transpose(0, 2, 1)
+    trace = np.trace(covariance, axis1=1, axis2=2)
+    kl = 0.5 * (trace + (m**2).sum(axis=1) - D - np.linalg.slogdet(covariance)[1])
+    assert_allclose(score, total - kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steepness", [1.0, 3.0, 10.0])
+def test_score_of_a_wide_decoder_of_low_rank(steepness):
+    # A noiseless table of rank 2: the precision J^T W J has 8 eigenvalues of 0, so
+    # that of the posterior spans 1 to 1e7, more than float32 can factorise.
+    n_features, n_components = 784, 10
+    generator = torch.Generator().manual_seed(0)
+    scaling = FeatureScaling.measure(np.random.default_rng(0).normal(size=(50, n_features)))
+    architecture = Architecture(n_features, n_components, (), "relu", "gaussian", 0)
+    model = build_model(architecture, scaling, generator).eval()
+    loadings = torch.randn((n_features, 2), generator=generator)
+    loadings = steepness * loadings @ torch.randn((2, n_components), generator=generator)
+    with torch.no_grad():
+        model.decoder[0].weight.copy_(loadings)
+    model.likelihood.set_noise_variance(torch.zeros(n_features))
+    set_exact_posterior(model)
+    x = torch.randn((4, n_components), generator=generator) @ loadings.T / steepness
+    x += 0.1 * torch.randn((4, n_features), generator=generator)
+    with torch.no_grad():
+        assert_allclose(model.score(x), log_marginal(model, x), rtol=1e-4)
+
+
+def test_score_of_a_row_does_not_depend_on_the_others():
+    model, x = make_model(hidden=(6,)), rows()
+    with torch.no_grad():
+        together = model.score(x)
+        alone = torch.cat([model.score(row[None]) for row in x])
+    assert_allclose(together, alone, rtol=1e-5)

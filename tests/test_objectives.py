@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy import stats
+from scipy.special import expit
+
+from skhebae.data import FeatureScaling
+from skhebae.divergences import multiquadratic_mmd
+from skhebae.estimators.assembly import build_model
+from skhebae.likelihoods import GaussianLikelihood
+from skhebae.model import Architecture
+from skhebae.objectives import HEBAEObjective, Terms, VAEObjective, WAEObjective
+from skhebae.objectives.base import corrupted
+
+P, D = 5, 3
+
+OBJECTIVES = {
+    "hebae": HEBAEObjective(0.7),
+    "hebae-diag": HEBAEObjective(0.7, covariance="diag"),
+    "hebae-scalar": HEBAEObjective(0.7, posterior_scale="scalar", covariance_prior=4.0),
+    "hebae-diag-scalar": HEBAEObjective(0.7, covariance="diag", posterior_scale="scalar"),
+    "vae": VAEObjective(0.5),
+    "wae": WAEObjective(10.0),
+}
+HEBAE = [name for name in OBJECTIVES if name.startswith("hebae")]
+
+
+def tiny_model(objective, hidden=(7,)):
+    """Autoencoder with random weights everywhere, scale head included."""
+    generator = torch.Generator().manual_seed(0)
+    X = np.random.default_rng(0).normal(5.0, [0.1, 1.0, 2.0, 10.0, 0.5], (40, P))
+    architecture = Architecture(P, D, hidden, "tanh", "gaussian", objective.n_scales(D))
+    model = build_model(architecture, FeatureScaling.measure(X), generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    return model.eval()
+
+
+def rows(n_rows=9, seed=1):
+    return torch.randn((n_rows, P), generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed=3):
+    return torch.Generator().manual_seed(seed)
+
+
+def encoded(model, x):
+    """Posterior means and scales as float64 arrays."""
+    with torch.no_grad():
+        return tuple(head.double().numpy() for head in model.encode(x))
+
+
+def decoded_codes(model, objective, x, monkeypatch, generator=None):
+    """The codes that the objective sends to the decoder, and its terms."""
+    seen = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z: seen.append(z) or decode(z))
+    with torch.no_grad():
+        terms = objective(model, x, generator or seeded())
+    (z,) = seen
+    return z.double().numpy(), terms
+
+
+def gaussian_reconstruction(model, x, z):
+    """-log p(x | z) of the original rows, by scipy."""
+    likelihood = model.likelihood
+    with torch.no_grad():
+        output = model.decode(torch.from_numpy(z).float())
+        scale = likelihood.scale.double()
+        deviation = (likelihood.noise_variance().double().sqrt() * scale).numpy()
+        difference = ((x.double() - output.double()) * scale).numpy()
+    return -stats.norm.logpdf(difference, 0.0, deviation).sum(axis=1)
+
+
+def shrunk_covariance(mu, nu):
+    sample = np.cov(mu, rowvar=False, ddof=1)
+    return (nu * np.eye(D) + (len(mu) - 1) * sample) / (nu + len(mu) - 1)
+
+
+@pytest.mark.parametrize("name", HEBAE)
+def test_hebae_terms_are_the_equations(name):
+    objective = OBJECTIVES[name]
+    model, x = tiny_model(objective), rows()
+    with torch.no_grad():
+        terms = objective(model, x, seeded())
+    mu, head = encoded(model, x)
+    covariance = shrunk_covariance(mu, objective.covariance_prior)
+    mean, (_, log_det) = mu.mean(axis=0), np.linalg.slogdet(covariance)
+    penalty = 0.5 * (np.trace(covariance) + mean @ mean - D - log_det)
+    assert_allclose(float(terms.minibatch_penalty), penalty, rtol=1e-5)
+    assert terms.row_penalty is None
+    factor = np.linalg.cholesky(covariance)
+    if objective.covariance == "diag":
+        factor = np.diag(np.sqrt(np.diag(covariance)))
+    noise = torch.randn((9, D), generator=seeded()).double().numpy()
+    z = mu + expit(head) * (noise @ factor.T)
+    assert_allclose(terms.reconstruction, gaussian_reconstruction(model, x, z), rtol=1e-4)
+
+
+def test_vae_terms_are_the_equations():
+    objective = OBJECTIVES["vae"]
+    model, x = tiny_model(objective), rows()
+    with torch.no_grad():
+        terms = objective(model, x, seeded())
+    mu, log_var = encoded(model, x)
+    penalty = 0.5 * (mu**2 + np.exp(log_var) - 1.0 - log_var).sum(axis=1)
+    assert_allclose(terms.row_penalty, penalty, rtol=1e-5)
+    assert terms.minibatch_penalty is None
+    z = mu + np.exp(0.5 * log_var) * torch.randn((9, D), generator=seeded()).numpy()
+    assert_allclose(terms.reconstruction, gaussian_reconstruction(model, x, z), rtol=1e-4)
+
+
+def test_wae_terms_are_the_equations():
+    objective = OBJECTIVES["wae"]
+    model, x = tiny_model(objective), rows()
+    with torch.no_grad():
+        terms = objective(model, x, seeded())
+    mu, scales = encoded(model, x)
+    assert scales.shape == (9, 0)
+    draws = torch.randn((9, D), generator=seeded()).double()
+    expected = multiquadratic_mmd(torch.from_numpy(mu), draws)
+    assert_allclose(float(terms.minibatch_penalty), float(expected), rtol=1e-4, atol=1e-5)
+    assert terms.row_penalty is None
+    assert_allclose(terms.reconstruction, gaussian_reconstruction(model, x, mu), rtol=1e-4)
+
+
+def test_weights_are_the_parameters():
+    assert [objective.weight for objective in OBJECTIVES.values()] == [0.7] * 4 + [0.5, 10.0]
+
+
+def test_terms_add_the_mean_over_rows_to_the_minibatch_part():
+    reconstruction, row_penalty = torch.ones(2), torch.tensor([1.0, 4.0])
+    assert float(Terms(reconstruction).penalty()) == 0.0
+    assert float(Terms(reconstruction, row_penalty=row_penalty).penalty()) == 2.5
+    assert float(Terms(reconstruction, row_penalty, torch.tensor(0.25)).penalty()) == 2.75
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_codes_have_the_stated_posterior(name, monkeypatch):
+    # One large minibatch of few distinct rows: many draws of each posterior.
+    objective, n_draws = OBJECTIVES[name], 50 if name == "wae" else 20_000
+    model, distinct = tiny_model(objective), rows(4)
+    x = distinct.repeat_interleave(n_draws, dim=0)
+    z, _ = decoded_codes(model, objective, x, monkeypatch)
+    mu, _ = encoded(model, x)
+    with torch.no_grad():
+        spread = objective.spread(model.encode(distinct)[1], D).double().numpy()
+        sample_covariance = torch.from_numpy(np.cov(mu, rowvar=False))
+        common = objective.noise_covariance(sample_covariance, len(x)).numpy()
+    if name == "wae":
+        assert_allclose(z, mu, atol=1e-6)
+    for i in range(4):
+        noise = (z - mu)[i * n_draws : (i + 1) * n_draws]
+        expected = np.diag(spread[i]) @ common @ np.diag(spread[i])
+        variance = np.diag(expected)
+        # Five standard errors of a mean and of a covariance of Gaussians.
+        error = np.sqrt((np.outer(variance, variance) + expected**2) / n_draws)
+        assert (np.abs(np.cov(noise, rowvar=False) - expected) <= 5.0 * error + 1e-12).all()
+        assert (np.abs(noise.mean(axis=0)) <= 5.0 * np.sqrt(variance / n_draws) + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", HEBAE)
+def test_hebae_posterior_covariance_is_the_docstrings(name):
+    objective = OBJECTIVES[name]
+    codes = np.random.default_rng(0).standard_normal((11, D)) @ [[1, 2, 0], [0, 1, 1], [0, 0, 3]]
+    sample = torch.from_numpy(np.cov(codes, rowvar=False))
+    expected = shrunk_covariance(codes, objective.covariance_prior)
+    if objective.covariance == "diag":
+        expected = np.diag(np.diag(expected))
+    assert_allclose(objective.noise_covariance(sample, 11), expected, rtol=1e-10)
+    scales = torch.randn((4, objective.n_scales(D)), generator=seeded())
+    expected = expit(scales.numpy()) * np.ones((4, D))
+    assert_allclose(objective.spread(scales, D), expected, rtol=1e-6)
+
+
+def test_vae_and_wae_posterior_covariances_are_the_docstrings():
+    sample = torch.from_numpy(np.cov(rows().double().numpy()[:, :D], rowvar=False))
+    log_var = torch.randn((4, D), generator=seeded())
+    vae, wae = OBJECTIVES["vae"], OBJECTIVES["wae"]
+    assert_allclose(vae.spread(log_var, D), np.exp(log_var.numpy() / 2.0), rtol=1e-6)
+    assert torch.equal(vae.noise_covariance(sample, 9), torch.eye(D, dtype=torch.float64))
+    assert torch.equal(wae.spread(torch.empty(4, 0), D), torch.zeros(4, D))
+    assert torch.equal(wae.noise_covariance(sample, 9), torch.eye(D, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("posterior_scale", ["diagonal", "scalar"])
+def test_diag_is_full_where_the_covariance_is_diagonal(posterior_scale, monkeypatch):
+    full = HEBAEObjective(1.0, posterior_scale=posterior_scale)
+    diagonal = HEBAEObjective(1.0, covariance="diag", posterior_scale=posterior_scale)
+    model = tiny_model(full, hidden=())
+    with torch.no_grad():
+        # Codes are the first three columns of the rows.
+        model.encoder.layers[0].weight[:D] = torch.eye(D, P)
+        model.encoder.layers[0].bias[:D] = 0.0
+    x = torch.zeros(6, P)
+    x[:3, :D], x[3:, :D] = (
+        torch.diag(torch.tensor([1.0, 2.0, 4.0])),
+        -torch.diag(torch.tensor([1.0, 2.0, 4.0])),
+    )
+    with torch.no_grad():
+        a, b = full(model, x, seeded()), diagonal(model, x, seeded())
+    assert_allclose(a.reconstruction, b.reconstruction, rtol=1e-6)
+    assert torch.equal(a.minibatch_penalty, b.minibatch_penalty)
+    with torch.no_grad():
+        x[0, 1] = 3.0  # and not where it is not
+        a, b = full(model, x, seeded()), diagonal(model, x, seeded())
+    assert not np.allclose(a.reconstruction, b.reconstruction, rtol=1e-3)
+
+
+@pytest.fixture
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_of_the_loss_by_finite_differences(name):
+    # It fails if m, S or its factor L is detached from the codes.
+    objective = OBJECTIVES[name]
+    weight, x = torch.randn((D, P), generator=seeded(4)), rows()
+    likelihood = GaussianLikelihood(torch.zeros(P), torch.ones(P), torch.ones(P))
+
+    def loss(mu, scales):
+        model = SimpleNamespace(
+            encode=lambda _: (mu, scales), decode=lambda z: torch.tanh(z @ weight)
+        )
+        model.likelihood = likelihood
+        terms = objective(model, x, seeded())
+        return terms.reconstruction.mean() + objective.weight * terms.penalty()
+
+    mu = torch.randn((9, D), generator=seeded(5), requires_grad=True)
+    scales = torch.randn((9, objective.n_scales(D)), generator=seeded(6), requires_grad=True)
+    inputs = (mu,) if name == "wae" else (mu, scales)
+    assert torch.autograd.gradcheck(
+        lambda mu, scales=scales: loss(mu, scales), inputs, atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_both_terms_reach_the_weights_of_the_encoder(name):
+    objective = OBJECTIVES[name]
+    model, x = tiny_model(objective), rows()
+    first = model.encoder.layers[0].weight
+    terms = objective(model, x, seeded())
+    (of_penalty,) = torch.autograd.grad(terms.penalty(), first, retain_graph=True)
+    (of_reconstruction,) = torch.autograd.grad(terms.reconstruction.mean(), first)
+    assert of_penalty.any()
+    assert of_reconstruction.any()
+
+
+def test_noise_of_one_code_moves_the_others_through_the_covariance():
+    # With a constant decoder input mean, only L links the rows of a minibatch.
+    objective = OBJECTIVES["hebae"]
+    model, x = tiny_model(objective), rows().requires_grad_()
+    terms = objective(model, x, seeded())
+    (gradient,) = torch.autograd.grad(terms.reconstruction[0], x)
+    assert gradient[1:].abs().max() > 0.0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_take_all_randomness_from_their_generator(name):
+    objective = OBJECTIVES[name]
+    model, x, state = tiny_model(objective), rows(), torch.get_rng_state()
+    with torch.no_grad():
+        first, again = objective(model, x, seeded()), objective(model, x, seeded())
+        other = objective(model, x, seeded(8))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.reconstruction, again.reconstruction)
+    assert float(first.penalty()) == float(again.penalty())
+    drawn = [terms.penalty() if name == "wae" else terms.reconstruction for terms in (first, other)]
+    assert not torch.equal(*drawn)
+
+
+def test_hebae_is_finite_for_one_row_and_for_fewer_rows_than_components():
+    objective = OBJECTIVES["hebae"]
+    model = tiny_model(objective)
+    for n_rows in (1, 2, D):
+        terms = objective(model, rows(n_rows), seeded())
+        (terms.reconstruction.mean() + terms.penalty()).backward()
+        assert torch.isfinite(terms.reconstruction).all()
+        assert torch.isfinite(terms.penalty())
+    assert all(torch.isfinite(p.grad).all() for p in model.encoder.parameters())
+
+
+def test_hebae_penalty_of_one_row_is_half_the_squared_mean():
+    objective = OBJECTIVES["hebae"]
+    model, x = tiny_model(objective), rows(1)
+    with torch.no_grad():
+        penalty = float(objective(model, x, seeded()).penalty())
+    assert_allclose(penalty, 0.5 * np.sum(encoded(model, x)[0] ** 2), rtol=1e-6)
+
+
+def test_corrupted_adds_noise_of_the_stated_deviation():
+    x = torch.zeros(400, 100)
+    generator = seeded()
+    state = generator.get_state()
+    assert corrupted(x, 0.0, generator) is x
+    assert torch.equal(generator.get_state(), state)
+    noisy = corrupted(x + 2.0, 0.3, generator) - 2.0
+    assert abs(float(noisy.mean())) < 4.0 * 0.3 / 200.0
+    assert_allclose(float(noisy.var()), 0.09, rtol=4.0 * (2.0 / x.numel()) ** 0.5)
+    assert not x.any()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_input_noise_is_for_the_encoder_alone(name, monkeypatch):
+    objective = OBJECTIVES[name]
+    model, x = tiny_model(objective), rows()
+    encoder_input, likelihood_input = [], []
+    encode, log_prob = model.encode, model.likelihood.log_prob
+    monkeypatch.setattr(model, "encode", lambda x: encoder_input.append(x) or encode(x))
+    monkeypatch.setattr(
+        model.likelihood, "log_prob", lambda x, o: likelihood_input.append(x) or log_prob(x, o)
+    )
+    with torch.no_grad():
+        objective(model, x, seeded(), 0.5)
+        objective(model, x, seeded())
+    expected = x + 0.5 * torch.randn(x.shape, generator=seeded())
+    assert_allclose(encoder_input[0], expected, rtol=1e-6)
+    assert torch.equal(encoder_input[1], x)
+    assert all(torch.equal(clean, x) for clean in likelihood_input)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_lower_precision_is_for_the_networks_in_training_alone(name):
+    objective = OBJECTIVES[name]
+    model, x = tiny_model(objective), rows()
+    with torch.no_grad():
+        exact = model.encode(x), model.decode(rows()[:, :D])
+        model.training_dtype = torch.bfloat16
+        evaluated = model.encode(x), model.decode(rows()[:, :D])
+        model.train()
+        trained = model.encode(x), model.decode(rows()[:, :D])
+        terms = objective(model, x, seeded())
+    for (mu, scales), output in (exact, evaluated, trained):
+        assert {mu.dtype, scales.dtype, output.dtype} == {torch.float32}
+    assert torch.equal(exact[0][0], evaluated[0][0])
+    assert torch.equal(exact[0][1], evaluated[0][1])
+    assert torch.equal(exact[1], evaluated[1])
+    # bfloat16 has 8 significant bits: different, but not by much.
+    for a, b in ((exact[0][0], trained[0][0]), (exact[1], trained[1])):
+        assert not torch.equal(a, b)
+        assert_allclose(a, b, atol=0.05)
+    assert {terms.reconstruction.dtype, terms.penalty().dtype} == {torch.float32}

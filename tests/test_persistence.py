@@ -1,0 +1,244 @@
+"""Copies and files give the same answers, anywhere."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skhebae import HEBAETransformer, VAETransformer
+from skhebae.estimators import persistence
+from skhebae.exceptions import ModelFileError
+
+
+def assert_same(one, other, table):
+    np.testing.assert_array_equal(one.transform(table), other.transform(table))
+    np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
+    np.testing.assert_array_equal(one.sample(9, random_state=3), other.sample(9, random_state=3))
+    np.testing.assert_array_equal(one.posterior(table)[1], other.posterior(table)[1])
+    codes = one.transform(table)
+    np.testing.assert_array_equal(one.inverse_transform(codes), other.inverse_transform(codes))
+    assert one.get_params() == other.get_params()
+    assert str(one.history_) == str(other.history_)  # as text: NaN is not equal to itself
+    np.testing.assert_array_equal(one.latent_covariance_, other.latent_covariance_)
+
+
+def via_joblib(estimator, folder):
+    joblib.dump(estimator, folder / "model.joblib")
+    return joblib.load(folder / "model.joblib")
+
+
+def via_mapped_joblib(estimator, folder):
+    joblib.dump(estimator, folder / "model.joblib")
+    return joblib.load(folder / "model.joblib", mmap_mode="r")
+
+
+def via_skops(estimator, folder):
+    dumped = skops.io.dumps(estimator)
+    untrusted = skops.io.get_untrusted_types(data=dumped)
+    # Only our own class asks for trust.
+    cls = type(estimator)
+    assert untrusted == [f"{cls.__module__}.{cls.__name__}"]
+    return skops.io.loads(dumped, trusted=untrusted)
+
+
+def via_save(estimator, folder):
+    estimator.save(folder / "model.skhebae")
+    return type(estimator).load(folder / "model.skhebae")
+
+
+ROUTES = {
+    "pickle": lambda estimator, folder: pickle.loads(pickle.dumps(estimator)),
+    "deepcopy": lambda estimator, folder: copy.deepcopy(estimator),
+    "joblib": via_joblib,
+    "joblib, mapped": via_mapped_joblib,
+    "skops": via_skops,
+    "save": via_save,
+    "save twice": lambda e, folder: via_save(via_save(e, folder), folder),
+    "pickle of save": lambda e, folder: pickle.loads(pickle.dumps(via_save(e, folder))),
+}
+
+
+@pytest.mark.parametrize("route", list(ROUTES))
+def test_round_trip(fitted, table, tmp_path, route):
+    assert_same(fitted, ROUTES[route](fitted, tmp_path), table)
+
+
+@pytest.mark.parametrize("route", list(ROUTES))
+def test_bernoulli_and_names_round_trip(tmp_path, route):
+    X = pd.DataFrame(np.random.default_rng(0).random((80, 3)), columns=["a", "b", "c"])
+    estimator = VAETransformer(
+        2, likelihood="bernoulli", hidden_layer_sizes=[8, 4], activation="tanh", random_state=0
+    ).fit(X)
+    loaded = ROUTES[route](estimator, tmp_path)
+    assert_same(estimator, loaded, X)
+    assert list(loaded.feature_names_in_) == ["a", "b", "c"]
+    assert loaded.fit(X).n_iter_ == estimator.n_iter_
+
+
+def test_unfitted_copies(cls, tmp_path):
+    estimator = cls(4, random_state=1)
+    for other in (
+        clone(estimator),
+        pickle.loads(pickle.dumps(estimator)),
+        copy.deepcopy(estimator),
+    ):
+        assert other.get_params() == estimator.get_params()
+    with pytest.raises(NotFittedError):
+        estimator.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_clone_of_a_fitted_one_is_unfitted(fitted, table):
+    with pytest.raises(NotFittedError):
+        clone(fitted).transform(table)
+
+
+def test_loaded_models_can_go_on_learning(fitted, table, tmp_path):
+    loaded = via_save(fitted, tmp_path)
+    loaded.partial_fit(table)
+    assert loaded.n_iter_ == fitted.n_iter_ + 1
+    loaded.set_params(warm_start=True).fit(table)
+    assert np.isfinite(loaded.score(table))
+
+
+def test_pipeline_pickles(cls, table, quick):
+    pipeline = make_pipeline(StandardScaler(), cls(**quick)).fit(table)
+    copied = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_array_equal(pipeline.transform(table), copied.transform(table))
+
+
+def test_pickle_holds_no_torch_object(fitted):
+    class NoTorch(pickle.Unpickler):
+        def find_class(self, module, name):
+            assert not module.startswith("torch"), (module, name)
+            return super().find_class(module, name)
+
+    NoTorch(io.BytesIO(pickle.dumps(fitted))).load()
+
+
+def test_file_is_safetensors_and_json_only(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    with safe_open(tmp_path / "model", framework="numpy") as file:
+        document = json.loads(file.metadata()["skhebae"])
+    assert document["format"] == "skhebae"
+    assert document["version"] == 1
+    assert document["class"] == type(fitted).__name__
+    assert (tmp_path / "model").stat().st_size < 60_000
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_random_state_instance_is_saved_as_none(table, quick, tmp_path):
+    estimator = HEBAETransformer(**{**quick, "random_state": np.random.RandomState(0)}).fit(table)
+    loaded = via_save(estimator, tmp_path)
+    assert loaded.random_state is None
+    np.testing.assert_array_equal(loaded.transform(table), estimator.transform(table))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_truncated_file(fitted, tmp_path, share):
+    path = tmp_path / "model"
+    fitted.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelFileError, match="truncated, damaged, or not written by save"):
+        type(fitted).load(path)
+
+
+def test_foreign_files(cls, tmp_path):
+    path = tmp_path / "model"
+    with pytest.raises(FileNotFoundError, match="No model file"):
+        cls.load(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ModelFileError, match="not written by save"):
+        cls.load(path)
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(ModelFileError, match="not one of skhebae's"):
+        cls.load(path)
+    save_file({"a": np.zeros(3)}, path, metadata={"skhebae": "{broken"})
+    with pytest.raises(ModelFileError):
+        cls.load(path)
+    save_file({"a": np.zeros(3)}, path, metadata={"skhebae": '{"format": "skhebae"}'})
+    with pytest.raises(ModelFileError):
+        cls.load(path)
+
+
+def test_other_class_and_newer_format(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    fitted.save(path)
+    other = VAETransformer if not isinstance(fitted, VAETransformer) else HEBAETransformer
+    with pytest.raises(ModelFileError, match=f"holds a {type(fitted).__name__}; use"):
+        other.load(path)
+    monkeypatch.setattr(persistence, "FORMAT_VERSION", 2)
+    fitted.save(path)
+    monkeypatch.setattr(persistence, "FORMAT_VERSION", 1)
+    with pytest.raises(ModelFileError, match=r"format version 2.*upgrade skhebae"):
+        type(fitted).load(path)
+
+
+def test_failed_save_keeps_the_old_file(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    fitted.save(path)
+    before = path.read_bytes()
+
+    def full_disk(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(persistence, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        fitted.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_model_of_an_absent_device_loads_on_the_cpu(fitted, table, tmp_path):
+    # As if fitted on the ninth GPU of another machine.
+    moved = copy.deepcopy(fitted).set_params(device="cuda:8")
+    for loaded in (pickle.loads(pickle.dumps(moved)), via_save(moved, tmp_path)):
+        assert loaded._model.device == torch.device("cpu")
+        assert loaded.device == "cuda:8"
+        np.testing.assert_array_equal(loaded.transform(table), fitted.transform(table))
+
+
+def test_file_loads_in_a_fresh_process(fitted, table, tmp_path):
+    fitted.save(tmp_path / "model")
+    np.save(tmp_path / "X.npy", table)
+    code = (
+        "import sys, numpy as np, skhebae\n"
+        "model = getattr(skhebae, sys.argv[1]).load('model')\n"
+        "np.save('codes.npy', model.transform(np.load('X.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, type(fitted).__name__], cwd=tmp_path, check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "codes.npy"), fitted.transform(table), rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_fit_loads_on_cpu(cls, table, quick):
+    estimator = cls(**quick, device="cuda").fit(table)
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)._model.device)"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(estimator),
+        capture_output=True,
+        env=environment,
+        check=True,
+    ).stdout
+    assert output.strip() == b"cpu"

@@ -1,0 +1,63 @@
+"""scikit-learn's own checks: all that its generator yields, and twelve it keeps for itself."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from conftest import ESTIMATORS
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+OWN_CHECKS = [
+    "check_dataframe_column_names_consistency",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+    "check_get_feature_names_out_error",
+    "check_param_validation",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_inplace_ensure_writeable",
+    "check_estimators_partial_fit_n_features",
+]
+
+
+def estimators():
+    """Default parameters but for few epochs, and a seed the checks would set anyway."""
+    return [cls(max_iter=5) for cls in ESTIMATORS]
+
+
+def generated():
+    for estimator in estimators():
+        for instance, check in estimator_checks_generator(estimator, mark=None):
+            name = getattr(check, "func", check).__name__
+            yield pytest.param(instance, check, id=f"{type(estimator).__name__}-{name}")
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(generated()))
+def test_generated_check(estimator, check):
+    with warnings.catch_warnings():
+        # Five epochs do not converge, which is not what is checked here.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        check(estimator)
+
+
+@pytest.mark.parametrize("estimator", estimators(), ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("check", OWN_CHECKS)
+def test_own_check(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Some of these checks fit on a frame and transform an array, or the reverse.
+        warnings.filterwarnings("ignore", "X (has|does not have valid) feature names", UserWarning)
+        getattr(estimator_checks, check)(type(estimator).__name__, estimator)
+
+
+def test_number_of_checks():
+    # Fewer would mean that a tag turned some off.
+    names = {param.id for param in generated()}
+    assert len(names) >= 3 * 40
+    assert not any(tag.non_deterministic for tag in (e.__sklearn_tags__() for e in estimators()))

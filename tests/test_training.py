@@ -1,0 +1,319 @@
+"""Fitting: stopping, continuing, failing, reporting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.linalg import subspace_angles
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+
+from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.engine import loop
+from skhebae.estimators import fitting
+from skhebae.estimators.assembly import auto_batch_size, auto_epochs, auto_input_noise, build_model
+from skhebae.exceptions import NonFiniteLossError
+from skhebae.model import Architecture
+
+
+def public_state(estimator):
+    return {k: v for k, v in vars(estimator).items() if k.endswith("_")}
+
+
+def test_max_iter_as_a_limit_warns(cls, table, quick):
+    with pytest.warns(ConvergenceWarning, match="max_iter=3 epochs reached"):
+        estimator = cls(**quick, max_iter=3).fit(table)
+    assert estimator.n_iter_ == 3
+
+
+def test_max_iter_stops_when_flat_without_warning(cls, table, quick):
+    estimator = cls(**quick, max_iter=1000, tol=0.05).fit(table)
+    assert estimator.n_iter_ < 1000
+    # Patience is 100 optimiser steps: 7 a epoch make 15 epochs, two windows 30.
+    assert estimator.n_iter_ >= 30
+
+
+def test_auto_budgets():
+    # Monotone in the table, saturating in steps, never below the minimum of epochs.
+    steps = []
+    for n_rows in (2, 50, 200, 1000, 5000, 60_000):
+        batch = auto_batch_size(n_rows, 10)
+        steps.append(auto_epochs(n_rows, batch) * max(1, n_rows // batch))
+    assert steps == sorted(steps)
+    assert 380 <= steps[0] <= 420
+    assert steps[-1] <= 6200
+    assert auto_epochs(3_000_000, 128) == 5
+    assert auto_batch_size(200, 10) == 40
+    assert auto_batch_size(800, 10) == 100
+    assert auto_batch_size(10**6, 10) == 128
+    assert auto_batch_size(10**6, 64) == 256
+
+
+def test_auto_input_noise_fades(table):
+    from skhebae.data import FeatureScaling
+
+    scaling = FeatureScaling.measure(table)
+
+    def noise(hidden, n_rows):
+        architecture = Architecture(12, 3, hidden, "silu", "gaussian", 3)
+        return auto_input_noise(build_model(architecture, scaling, torch.Generator()), n_rows)
+
+    assert noise((16,), 100) == 0.3
+    assert noise((16,), 288) == pytest.approx(0.3)  # 12 * 16 + 16 * 6 weights
+    assert noise((16,), 2880) == pytest.approx(0.03)
+    assert noise((), 2) == 0.0
+
+
+def test_early_stopping_restores_best_weights(cls, table, quick):
+    estimator = cls(**quick, early_stopping=True, max_iter=400).fit(table)
+    held_out = np.array(estimator.history_["validation_loss"])
+    assert np.isfinite(held_out).all()
+    best = int(held_out.argmin())
+    if best + 1 < estimator.n_iter_:
+        # Refit for exactly the epochs up to the best: the decay differs, so
+        # only the recorded loss at the best epoch can be compared.
+        assert held_out[best] <= held_out[-1]
+    assert estimator.n_iter_ <= 400
+
+
+def test_early_stopping_keeps_the_weights_of_the_best_epoch(table, quick, monkeypatch):
+    seen = []
+    original = loop.Trainer.validate
+
+    def validate(self, *args):
+        loss = original(self, *args)
+        seen.append((loss, {k: v.clone() for k, v in self.model.state_dict().items()}))
+        return loss
+
+    monkeypatch.setattr(loop.Trainer, "validate", validate)
+    estimator = VAETransformer(**quick, early_stopping=True).fit(table)
+    best = min(seen, key=lambda pair: pair[0])[1]
+    for name, value in estimator._model.state_dict().items():
+        if name != "likelihood.log_noise":  # set in closed form after training
+            assert torch.equal(value, best[name])
+
+
+def test_warm_start_continues(cls, table, quick):
+    estimator = cls(**quick, warm_start=True).fit(table)
+    first, n_iter = estimator.history_["loss"][0], estimator.n_iter_
+    estimator.fit(table)
+    assert estimator.n_iter_ == 2 * n_iter == len(estimator.history_["loss"])
+    assert estimator.history_["loss"][n_iter] < first - 1.0
+    with pytest.raises(ValueError, match="n_components is 2, but the fitted networks"):
+        estimator.set_params(n_components=2).fit(table)
+    with pytest.raises(ValueError, match="expecting 12 features"):
+        estimator.set_params(n_components=3).fit(table[:, :5])
+
+
+def test_fit_forgets_without_warm_start(cls, table, quick):
+    estimator = cls(**quick).fit(table[:, :5])
+    estimator.fit(table)
+    np.testing.assert_array_equal(
+        estimator.transform(table), cls(**quick).fit(table).transform(table)
+    )
+
+
+def test_partial_fit_learns_a_stream(cls, table, quick):
+    estimator = cls(**quick)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        estimator.partial_fit(table[rng.permutation(240)[:120]])
+    assert estimator.n_iter_ == 60
+    loss = estimator.history_["loss"]
+    assert np.mean(loss[-5:]) < np.mean(loss[:5]) - 2.0
+    assert estimator._moments.n_rows == 60 * 120
+    error = ((estimator.inverse_transform(estimator.transform(table)) - table) ** 2).mean()
+    assert error < 0.5 * table.var(axis=0).mean()
+    again = cls(**quick)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        again.partial_fit(table[rng.permutation(240)[:120]])
+    np.testing.assert_array_equal(again.transform(table), estimator.transform(table))
+
+
+def test_partial_fit_keeps_the_optimiser(table, quick):
+    estimator = VAETransformer(**quick).partial_fit(table)
+    step = next(iter(estimator._optimizer_state["state"].values()))["step"]
+    estimator.partial_fit(table)
+    assert next(iter(estimator._optimizer_state["state"].values()))["step"] == 2 * step
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_interruption_leaves_the_estimator_as_it_was(table, quick, monkeypatch, method, error):
+    def interrupted(*args):
+        raise error
+
+    fresh = HEBAETransformer(**quick)
+    fitted = HEBAETransformer(**quick, warm_start=True).fit(table)
+    codes, state = fitted.transform(table), public_state(fitted)
+    for module, name in ((loop, "check_finite"), (fitting, "codes_and_sigma")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, interrupted)
+            with pytest.raises(error):
+                getattr(fresh, method)(table)
+            with pytest.raises(error):
+                getattr(fitted, method)(table)
+        assert public_state(fresh) == {}
+        with pytest.raises(NotFittedError):
+            fresh.transform(table)
+        assert public_state(fitted) == state
+        np.testing.assert_array_equal(fitted.transform(table), codes)
+
+
+def test_non_finite_loss_names_epoch_term_and_cure(cls, table, quick):
+    estimator = cls(**quick).fit(table)
+    codes = estimator.transform(table)
+    estimator.set_params(learning_rate_init=1e30)
+    message = r"(reconstruction|penalty) became .* in epoch \d+.*learning_rate_init"
+    with pytest.raises(NonFiniteLossError, match=message):
+        estimator.fit(table)
+    np.testing.assert_array_equal(estimator.transform(table), codes)
+
+
+def test_verbose_shows_a_bar_and_silence_is_the_default(table, quick, capsys):
+    HEBAETransformer(**quick).fit(table)
+    output = capsys.readouterr()
+    assert output.out == output.err == ""
+    HEBAETransformer(**quick, verbose=1).fit(table)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "HEBAETransformer" in output.err
+    assert "loss=" in output.err
+
+
+def test_thread_settings_untouched(table, quick):
+    before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    HEBAETransformer(**quick).fit(table)
+    assert before == (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled())
+
+
+def test_thread_count_changes_the_loss_little():
+    code = (
+        "import torch, sys; torch.set_num_threads(int(sys.argv[1]))\n"
+        "from sklearn.datasets import load_digits; from skhebae import HEBAETransformer\n"
+        "X = load_digits().data / 16\n"
+        "print(HEBAETransformer(random_state=0).fit(X).history_['loss'][-1])"
+    )
+    losses = [float(subprocess.check_output([sys.executable, "-c", code, str(n)])) for n in (1, 2)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
+def test_more_components_than_rows(cls):
+    # Documented: works, through the covariance prior.
+    X = np.random.default_rng(0).normal(size=(6, 9))
+    estimator = cls(20, random_state=0).fit(X)
+    codes = estimator.transform(X)
+    assert codes.shape == (6, 20)
+    assert np.isfinite(codes).all()
+    for latent in ("mixture", "gaussian", "prior"):
+        assert np.isfinite(estimator.sample(5, latent, 0)).all()
+    assert np.isfinite(estimator.posterior(X).covariance_factor).all()
+    assert np.isfinite(estimator.score(X))
+
+
+def test_constant_features_and_rows(cls, quick):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 4)) @ np.diag([1.0, 0.0, 2.0, 0.0]) + [0.0, 7.0, -1.0, 1e6]
+    estimator = cls(**quick).fit(X)
+    rebuilt = estimator.inverse_transform(estimator.transform(X))
+    np.testing.assert_allclose(rebuilt[:, 1], 7.0, atol=0.05)
+    np.testing.assert_allclose(rebuilt[:, 3], 1e6, atol=0.15)
+    assert np.isfinite(estimator.score_samples(X)).all()
+    identical = cls(**quick).fit(np.ones((20, 3)))
+    assert np.isfinite(identical.transform(np.ones((2, 3)))).all()
+    assert np.isfinite(identical.sample(3, random_state=0)).all()
+
+
+def test_noise_variance_is_the_mean_square_residual(table, quick):
+    estimator = WAETransformer(**quick).fit(table)
+    residual = estimator.inverse_transform(estimator.transform(table)) - table
+    expected = np.maximum((residual**2).mean(axis=0), 0.01 * table.var(axis=0))
+    np.testing.assert_allclose(estimator.noise_variance_, expected, rtol=5e-3)
+
+
+def test_noise_variance_floor():
+    # A rank-1 table is reproduced to the last digit; the loss stays finite.
+    X = np.outer(np.linspace(-1, 1, 300), [1.0, 2.0, -3.0])
+    estimator = HEBAETransformer(1, hidden_layer_sizes=(), random_state=0).fit(X)
+    assert (estimator.noise_variance_ >= 0.0099 * X.var(axis=0)).all()
+    assert min(estimator.history_["loss"]) > -50.0
+
+
+def test_two_rows(cls, quick):
+    X = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 5.0]])
+    assert np.isfinite(cls(**quick).fit(X).transform(X)).all()
+
+
+def test_large_offsets_keep_their_digits(cls, table, quick):
+    shifted = cls(**quick).fit(table + 1.6e9)
+    plain = cls(**quick).fit(table)
+    # 1.6e9 leaves float64 seven digits behind the point.
+    np.testing.assert_allclose(shifted.transform(table + 1.6e9), plain.transform(table), atol=0.02)
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 239, 1000])
+def test_any_batch_size(cls, table, quick, batch_size):
+    estimator = cls(**quick, batch_size=batch_size, max_iter=2)
+    with pytest.warns(ConvergenceWarning):
+        estimator.fit(table)
+    assert np.isfinite(estimator.history_["loss"]).all()
+
+
+def test_linear_hebae_is_pca():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 3)) @ (rng.normal(size=(3, 10)) * [[2.0], [1.5], [1.0]])
+    X += 0.7 * rng.normal(size=X.shape)
+    estimator = HEBAETransformer(3, hidden_layer_sizes=(), random_state=0).fit(X)
+    rebuilt = estimator.inverse_transform(estimator.transform(X))
+    loadings = estimator.inverse_transform(np.eye(3)) - estimator.inverse_transform(
+        np.zeros((1, 3))
+    )
+    pca = PCA(3).fit(X)
+    best = ((pca.inverse_transform(pca.transform(X)) - X) ** 2).mean()
+    angle = np.degrees(subspace_angles(loadings.T, pca.components_.T).max())
+    assert angle < 3.0
+    # Not PCA's error exactly: each feature has a noise variance of its own.
+    assert ((rebuilt - X) ** 2).mean() < 1.1 * best
+    np.testing.assert_allclose(np.cov(estimator.transform(X).T), np.eye(3), atol=0.1)
+
+
+def test_linear_hebae_on_a_table_of_low_rank():
+    # An unbounded log-scale head drove this to a loss of 1e18.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 2)) @ rng.normal(size=(2, 784))
+    for n_components in (3, 10):
+        estimator = HEBAETransformer(n_components, hidden_layer_sizes=(), random_state=0).fit(X)
+        rebuilt = estimator.inverse_transform(estimator.transform(X))
+        assert ((rebuilt - X) ** 2).mean() < 0.05 * X.var(axis=0).mean()
+        assert max(estimator.history_["loss"]) < 5000.0
+
+
+def test_codes_are_standard_normal_in_moments(digits):
+    train, *_ = digits
+    estimator = HEBAETransformer(random_state=0).fit(train)
+    np.testing.assert_allclose(estimator.latent_mean_, 0.0, atol=0.15)
+    np.testing.assert_allclose(estimator.latent_covariance_, np.eye(10), atol=0.25)
+
+
+def test_vae_at_a_large_weight_collapses_and_hebae_does_not(digits):
+    train, *_ = digits
+    vae = VAETransformer(beta=30.0, random_state=0).fit(train)
+    hebae = HEBAETransformer(reg_weight=30.0, random_state=0).fit(train)
+    assert (vae.transform(train).var(axis=0) < 0.01).sum() >= 3
+    assert (hebae.transform(train).var(axis=0) > 0.5).all()
+
+
+def test_streamed_rows_train_like_resident_ones(table, quick):
+    X = sparse.csr_array(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        one = HEBAETransformer(**quick, max_iter=5).fit(X)
+        other = HEBAETransformer(**quick, max_iter=5).fit(table)
+    np.testing.assert_allclose(one.history_["loss"], other.history_["loss"], rtol=1e-4)
