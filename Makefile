@@ -34,6 +34,7 @@ bench: .venv/installed  ## rerun every benchmark behind a number in the docs
 	$(BIN)/python -m benchmarks.defaults
 	$(BIN)/python -m benchmarks.covariance_prior
 	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.readme
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

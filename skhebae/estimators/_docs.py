@@ -44,7 +44,7 @@ input_noise : float or "auto", default="auto"
         Share of the rows held out by `early_stopping`.
     n_iter_no_change : int, default=10
         Patience in epochs, and at least 100 optimiser steps.
-    tol : float, default=1e-3
+    tol : float, default=0.001
         Smallest improvement of the loss that counts, in nats per feature.
     warm_start : bool, default=False
         Let `fit` continue from the fitted networks.

@@ -123,6 +123,7 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         Returns
         -------
         self
+            The fitted estimator.
 
         Raises
         ------
@@ -169,6 +170,7 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         Returns
         -------
         self
+            The fitted estimator.
 
         Raises
         ------

@@ -60,17 +60,19 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         raise NotImplementedError
 
     def transform(self, X: ArrayLike | Matrix) -> Float32Array:
-        """Codes of rows: the mean of each row's approximate posterior.
+        """Map rows to codes, the means of their approximate posteriors.
 
         Deterministic, and the same for a row alone or among others.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
+            One code a row; a frame if `set_output` says so.
 
         Raises
         ------
@@ -82,11 +84,12 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self._map_table(X, lambda x: self._model.encode(x)[0])
 
     def inverse_transform(self, Z: ArrayLike) -> Float32Array:
-        """Rows that codes stand for: the mean of p(x | z).
+        """Map codes to rows, the means of p(x | z).
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+            Codes, as `transform` returns them.
 
         Returns
         -------
@@ -122,6 +125,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Parameters
         ----------
         n_samples : int, default=1
+            Rows to generate.
         latent : {"mixture", "gaussian", "prior"}, default="mixture"
             Where codes come from: a Gaussian mixture fitted to at most 10,000
             training codes, the Gaussian with `latent_mean_` and
@@ -135,6 +139,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
+            In the units of the rows of `fit`.
 
         Raises
         ------
@@ -179,6 +184,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
 
         Returns
         -------
@@ -200,12 +206,14 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
         y : None
             Ignored, present for model selection.
 
         Returns
         -------
         float
+            Nats a row; higher is better.
         """
         return float(self.score_samples(X).mean(dtype=np.float64))
 
@@ -219,6 +227,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
 
         Returns
         -------
@@ -300,6 +309,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Parameters
         ----------
         path : path-like
+            A file written by `save`.
 
         Returns
         -------

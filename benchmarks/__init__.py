@@ -1,0 +1,1 @@
+"""Commands behind every number in the docs; each writes JSON to benchmarks/results."""

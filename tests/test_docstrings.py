@@ -1,0 +1,48 @@
+"""Public docstrings are numpydoc's, and the quoted numbers of parameters are right."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from conftest import ESTIMATORS
+from numpydoc.validate import validate
+
+METHODS = [
+    "fit",
+    "partial_fit",
+    "transform",
+    "inverse_transform",
+    "sample",
+    "score_samples",
+    "score",
+    "posterior",
+    "save",
+    "load",
+]
+# Methods share the example and the cross-references of their class, and a
+# method that does one thing needs no extended summary.
+OPTIONAL = {"SA01", "EX01", "ES01"}
+
+
+@pytest.mark.parametrize("method", ["", *METHODS])
+def test_numpydoc(cls, method):
+    name = f"skhebae.{cls.__name__}" + (f".{method}" if method else "")
+    errors = [error for error in validate(name)["errors"] if error[0] not in OPTIONAL]
+    if not method:
+        errors += [error for error in validate(name)["errors"] if error[0] in OPTIONAL]
+    assert errors == []
+
+
+def test_documented_defaults_are_the_defaults(cls):
+    for name, parameter in inspect.signature(cls).parameters.items():
+        documented = re.search(rf"^\s*{name} : .*default=(.*)$", cls.__doc__, re.MULTILINE)
+        assert documented, name
+        assert documented.group(1).replace('"', "'") == repr(parameter.default), name
+
+
+def test_every_estimator_is_public():
+    import skhebae
+
+    assert {cls.__name__ for cls in ESTIMATORS} == set(skhebae.__all__)
