@@ -50,7 +50,7 @@ def minibatch_moments(mu: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) -> Tensor:
-    """Covariance under a conjugate normal-inverse-Wishart hyperprior at N(0, I).
+    """Covariance under a conjugate inverse-Wishart hyperprior on S, centred on I.
 
     ``S_nu = (nu I + (B - 1) S) / (nu + B - 1)``: positive definite for every
     B, the sample covariance as nu -> 0, the prior as B -> 1.
@@ -75,11 +75,11 @@ def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) 
 def cholesky_factor(covariance: Tensor) -> Tensor:
     """Lower factor ``L L^T = S`` without a host synchronisation.
 
-    Codes that are not finite give a factor that is not finite, which the
-    training loop reports by name, instead of an error from deep inside.
+    Where S is not finite, or not positive definite, the factor is NaN, which
+    the training loop reports by name, instead of an error from deep inside.
     """
-    factor: Tensor = torch.linalg.cholesky_ex(covariance).L
-    return factor
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    return torch.where(info[..., None, None] == 0, factor, torch.nan)
 
 
 def gaussian_kl_to_standard(mean: Tensor, factor: Tensor) -> Tensor:
@@ -137,6 +137,9 @@ def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
     Tensor of shape ()
     """
     n_rows, n_components = codes.shape
+    # Distances do not change, but their digits are kept when codes lie far out.
+    centre = codes.detach().mean(dim=0)
+    codes, prior_draws = codes - centre, prior_draws - centre
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         # |a|^2 + |b|^2 - 2 a.b: no square root, whose gradient at 0 is infinite.

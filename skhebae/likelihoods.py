@@ -102,7 +102,7 @@ class GaussianLikelihood(Likelihood):
         Parameters
         ----------
         mean_square_residual : Tensor of shape (p,)
-            ``mean_i E_q (x_ij - mean_j(z_i))^2`` over training rows.
+            ``mean_i E_q (x_ij - mean_j(z_i))^2`` over the rows of `fit`.
         """
         learned = (mean_square_residual - self.floor).clamp_min(1e-3 * self.floor)
         with torch.no_grad():

@@ -86,7 +86,7 @@ class Autoencoder(nn.Module):
         return torch.autocast(self.device.type, dtype=self.training_dtype)
 
     def score(self, x: Tensor) -> Tensor:
-        """Evidence lower bound of each row, after its best Gaussian posterior.
+        """Evidence lower bound of each row, for a posterior that fits the decoder.
 
         ``E_q log p(x | z) - KL(q || N(0, I))`` for ``q = N(mu(x), P^-1)`` with
         ``P = I + J^T W J``: J the decoder's Jacobian at mu(x), W the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +50,36 @@ def test_bad_rows_after_fit(fitted, table, method):
         use(np.full((2, 12), np.nan))
     with pytest.raises(ValueError, match="0 sample"):
         use(table[:0])
+
+
+def test_extreme_rows_are_refused(fitted, table):
+    far = table[:3].copy()
+    for value in (1e300, -1e25):
+        far[1, 4] = value
+        message = re.escape(f"X has the value {value:.4g} in column 4")
+        with pytest.raises(ValueError, match=message):
+            fitted.transform(far)
+    huge = table.copy()
+    huge[0, 2] = 1e200
+    with pytest.raises(ValueError, match=r"column 2 up to 1e.200, whose variance overflows"):
+        type(fitted)(2).fit(huge)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.arange(8).reshape(4, 2).astype("datetime64[D]"), "datetime64.*not a number"),
+        (pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": ["x", "y", "z"]}), "encode|convert string"),
+        (
+            pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": pd.Categorical(["x", "y", "x"])}),
+            "encode|convert string",
+        ),
+    ],
+    ids=["dates", "strings", "categories"],
+)
+def test_columns_that_are_not_numbers(cls, X, message):
+    with pytest.raises(ValueError, match=message):
+        cls().fit(X)
 
 
 def test_wrong_column_names(cls, table, quick):

@@ -230,3 +230,17 @@ def test_gradient_of_mmd_at_coincident_codes_is_finite():
     draws = torch.randn((4, 2), generator=torch.Generator().manual_seed(0))
     multiquadratic_mmd(codes, draws).backward()
     assert torch.isfinite(codes.grad).all()
+
+
+def test_factor_of_an_indefinite_matrix_is_nan():
+    covariance = torch.ones(4, 4, dtype=torch.float64)
+    covariance[2, 2] -= 1e-3
+    assert cholesky_factor(covariance).isnan().any()
+
+
+def test_mmd_keeps_its_digits_far_out():
+    rng = torch.Generator().manual_seed(0)
+    codes, draws = (torch.randn(64, 3, generator=rng) for _ in range(2))
+    near = multiquadratic_mmd(codes.double(), draws.double())
+    far = multiquadratic_mmd(codes + 1e4, draws + 1e4)
+    assert float(far) == pytest.approx(float(near), abs=5e-2)

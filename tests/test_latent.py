@@ -171,7 +171,7 @@ def test_mixture_draws_few_codes(n_samples):
 def test_mixture_of_few_rows_has_few_components(n_rows):
     codes, _ = random_codes(n_rows, 2)
     mixture = CodeMixture.fit(codes, seed=0)
-    wanted = n_rows // (latent.MIXTURE_ROWS_PER_PARAMETER * 2)
+    wanted = n_rows // (latent.MIXTURE_ROWS_PER_DIMENSION * 2)
     assert len(mixture.weights) == max(1, wanted)
     assert np.isfinite(mixture.sample(10, np.random.RandomState(0))).all()
 

@@ -180,6 +180,55 @@ def test_foreign_files(cls, tmp_path):
         cls.load(path)
 
 
+def rewritten(path, change):
+    with safe_open(path, framework="numpy") as file:
+        document = json.loads(file.metadata()["skhebae"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(document, arrays)
+    save_file(arrays, path, metadata={"skhebae": json.dumps(document)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document, arrays: document.update(version="2"),
+        lambda document, arrays: document.update(fitted=3),
+        lambda document, arrays: document["params"].update(unknown=1),
+        lambda document, arrays: document["fitted"].pop("_weights"),
+        lambda document, arrays: document["fitted"].pop("_scaling"),
+        lambda document, arrays: arrays.pop("fitted._moments.mean"),
+        lambda document, arrays: arrays.update(
+            {"fitted._weights.likelihood.scale": np.zeros(2, np.float32)}
+        ),
+    ],
+)
+def test_damaged_documents(fitted, tmp_path, change):
+    path = tmp_path / "model"
+    fitted.save(path)
+    rewritten(path, change)
+    with pytest.raises(ModelFileError):
+        type(fitted).load(path)
+
+
+def test_save_takes_what_fit_takes(table, quick, tmp_path):
+    for sizes in ([np.int64(8), 4], range(3, 5), np.array([6])):
+        estimator = HEBAETransformer(
+            np.int64(2), hidden_layer_sizes=sizes, random_state=np.int64(0)
+        ).fit(table)
+        estimator.note = {"anything", "the user hangs on it"}
+        loaded = via_save(estimator, tmp_path)
+        assert list(loaded.hidden_layer_sizes) == list(sizes)
+        assert not hasattr(loaded, "note")
+        np.testing.assert_array_equal(loaded.transform(table), estimator.transform(table))
+
+
+def test_wrong_paths(fitted, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No folder .*nowhere"):
+        fitted.save(tmp_path / "nowhere" / "model")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        type(fitted).load(tmp_path)
+
+
 def test_other_class_and_newer_format(fitted, tmp_path, monkeypatch):
     path = tmp_path / "model"
     fitted.save(path)

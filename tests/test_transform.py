@@ -346,3 +346,60 @@ def test_hebae_variants(table, quick):
     np.testing.assert_allclose(
         spread / spread[:1], (spread / spread[:1])[:, :1].repeat(3, 1), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_sparse_entries_stored_twice_count_as_their_sum(cls, quick, likelihood):
+    data, columns, starts = [0.1, 0.2, 0.4, 0.5, 0.3], [0, 0, 1, 2, 3], [0, 2, 3, 4, 5]
+    X = sparse.csr_matrix((data, columns, starts), shape=(4, 5))
+    for array in (X.data, X.indices, X.indptr):
+        array.flags.writeable = False
+    estimator = cls(**quick, likelihood=likelihood).fit(X)
+    assert X.nnz == 5  # the caller's matrix is as it was
+    dense = cls(**quick, likelihood=likelihood).fit(X.toarray())
+    np.testing.assert_allclose(estimator.transform(X), dense.transform(X.toarray()), atol=1e-3)
+
+
+def test_parameters_set_after_fit_change_nothing_fitted(table, quick):
+    estimator = HEBAETransformer(**quick).fit(table)
+    before = estimator.transform(table), estimator.posterior(table)[1], estimator.score(table)
+    estimator.set_params(
+        likelihood="bernoulli", covariance="diag", covariance_prior=1e6, n_components="ten"
+    )
+    after = estimator.transform(table), estimator.posterior(table)[1], estimator.score(table)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_bernoulli_accepts_its_own_samples(cls, digits):
+    train, *_ = digits
+    estimator = cls(3, likelihood="bernoulli", hidden_layer_sizes=(16,), random_state=0).fit(train)
+    rows = estimator.sample(300, random_state=0, noise=True)
+    assert set(np.unique(rows)) == {0.0, 1.0}
+    estimator.transform(rows)
+    estimator.transform(estimator.inverse_transform(estimator.transform(rows)))
+
+
+def test_tensor_views(fitted, table):
+    rows = torch.tensor(table[:5])
+    negative = torch.complex(rows, -rows).conj().imag  # a view with the negative bit
+    np.testing.assert_array_equal(fitted.transform(negative), fitted.transform(table[:5]))
+    with pytest.raises(TypeError, match="to_dense"):
+        fitted.transform(rows.to_sparse())
+
+
+def test_fitting_in_threads(table, quick):
+    from concurrent.futures import ThreadPoolExecutor
+
+    serial = [HEBAETransformer(**{**quick, "random_state": i}).fit(table) for i in range(4)]
+    filters = list(__import__("warnings").filters)
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(
+            pool.map(
+                lambda i: HEBAETransformer(**{**quick, "random_state": i}).fit(table), range(4)
+            )
+        )
+    for one, other in zip(serial, threaded, strict=True):
+        np.testing.assert_array_equal(one.transform(table), other.transform(table))
+    # A thread that restored another's filters would silence the process.
+    assert list(__import__("warnings").filters) == filters

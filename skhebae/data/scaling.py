@@ -18,6 +18,9 @@ from sklearn.utils.sparsefuncs import min_max_axis
 #: it dominates the encoder of every row that has it.
 RANGE_FRACTION = 0.3
 
+#: Standardised values beyond this have squares that float32 cannot sum.
+LARGEST = 1e15
+
 #: Rows per chunk of a pass over the table.
 CHUNK_ROWS = 4096
 
@@ -53,7 +56,8 @@ class FeatureScaling:
             chunk = chunk if sparse.issparse(chunk) else np.asarray(chunk)
             if chunk.dtype.kind != "f":
                 chunk = chunk.astype(np.float64)
-            scaler.partial_fit(chunk)
+            with np.errstate(over="ignore", invalid="ignore"):
+                scaler.partial_fit(chunk)
             chunk_low, chunk_high = (
                 min_max_axis(chunk, axis=0)
                 if sparse.issparse(chunk)
@@ -66,8 +70,17 @@ class FeatureScaling:
         constant = deviation != np.sqrt(np.asarray(scaler.var_, dtype=np.float64))
         scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
         scale[constant] = 1.0
+        location = np.asarray(scaler.mean_, dtype=np.float64)
+        # The running mean of a constant misses it by rounding.
+        location = np.where(low == high, low, location)
+        if not np.isfinite(scale).all():
+            column = int(np.flatnonzero(~np.isfinite(scale))[0])
+            raise ValueError(
+                f"X has values in column {column} up to {high[column]:.4g}, whose variance "
+                "overflows; use a larger unit."
+            )
         variance = np.where(constant, 1.0, np.square(deviation / scale))
-        return cls(np.asarray(scaler.mean_, dtype=np.float64), scale, variance)
+        return cls(location, scale, variance)
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Rows to float32, dense, standardised: always a new array.
@@ -77,7 +90,15 @@ class FeatureScaling:
         """
         # Not sparse.issparse: scipy's stubs narrow to a type without toarray.
         dense: NDArray[Any] = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
-        result: NDArray[np.float32] = ((dense - self.location) / self.scale).astype(np.float32)
+        with np.errstate(over="ignore"):
+            wide = (dense - self.location) / self.scale
+        if wide.min() < -LARGEST or wide.max() > LARGEST:
+            row, column = np.unravel_index(np.abs(wide).argmax(), wide.shape)
+            raise ValueError(
+                f"X has the value {dense[row, column]:.4g} in column {column}, more than "
+                f"{LARGEST:.0e} standard deviations from the rows of fit; remove such rows."
+            )
+        result: NDArray[np.float32] = wide.astype(np.float32)
         return result
 
     def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,14 +82,17 @@ class Trainer:
     def __post_init__(self) -> None:
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim == 1]
-        # AdamW with a decay of 0 is Adam; then one group will do, and is faster.
-        groups: list[dict[str, Any]] = [{"params": matrices + vectors}]
-        if self.weight_decay > 0.0:
-            groups = [
-                {"params": matrices, "weight_decay": self.weight_decay},
-                {"params": vectors},
-            ]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": vectors},
+        ]
+        # AdamW with a decay of 0 is Adam.
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+
+    def resume(self, optimizer_state: dict[str, Any]) -> None:
+        """Continue with the moments of an earlier optimiser and today's weight decay."""
+        self.optimizer.load_state_dict(optimizer_state)
+        self.optimizer.param_groups[0]["weight_decay"] = self.weight_decay
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate of every parameter group."""
@@ -138,7 +141,7 @@ class Trainer:
         training: NDArray[np.intp],
         validation: NDArray[np.intp] | None,
         schedule: Schedule,
-        epochs: Sequence[int] | Any,
+        epochs: Iterable[int],
     ) -> tuple[History, bool]:
         """Train until a stopping rule holds or the epochs are spent.
 
@@ -211,15 +214,19 @@ def run_epoch(
     return dict(zip(("loss", "reconstruction", "penalty"), means.tolist(), strict=True))
 
 
-def check_finite(means: dict[str, float], epoch: int) -> None:
-    """Raise `NonFiniteLossError` naming the epoch, the term and likely cures."""
+def check_finite(means: dict[str, float], epoch: int | None = None) -> None:
+    """Raise `NonFiniteLossError` naming the epoch, the term and likely cures.
+
+    An `epoch` of None is the end of training.
+    """
+    when = "at the end of training" if epoch is None else f"in epoch {epoch + 1}"
     # The parts before the whole: they say where it went wrong.
     for name in sorted(means, key=lambda key: key == "loss"):
         if not np.isfinite(means[name]):
             raise NonFiniteLossError(
-                f"The {name} became {means[name]} in epoch {epoch + 1}. Likely cures: a smaller "
-                "learning_rate_init, a smaller reg_weight or beta, precision='float32', "
-                "or removing rows with extreme values (scale the features first)."
+                f"The {name} became {means[name]} {when}. Likely cures: a smaller "
+                "learning_rate_init, a smaller reg_weight or beta, a larger covariance_prior, "
+                "precision='float32', or removing rows with extreme values."
             )
 
 
@@ -230,7 +237,9 @@ def is_flat(losses: list[float], window: int, tol: float) -> bool:
     """
     if len(losses) < 2 * window:
         return False
-    return bool(np.mean(losses[-2 * window : -window]) - np.mean(losses[-window:]) < tol)
+    improvement = np.mean(losses[-2 * window : -window]) - np.mean(losses[-window:])
+    # A loss that rises is not flat either: the falling learning rate may mend it.
+    return bool(abs(improvement) < tol)
 
 
 class EarlyStopping:

@@ -47,14 +47,15 @@ input_noise : float or "auto", default="auto"
     tol : float, default=0.001
         Smallest improvement of the loss that counts, in nats per feature.
     warm_start : bool, default=False
-        Let `fit` continue from the fitted networks.
+        Let `fit` continue from the fitted networks, with the standardisation
+        of the rows they were first fitted to.
     device : str, default="auto"
         "auto" takes CUDA if present, else the CPU; or "cpu", "cuda", "cuda:1", "mps".
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the networks' matrix products during training. "auto" is bfloat16
         where the processor multiplies it natively and a layer is large enough
-        (65,536 weights) to gain by it. Everything else, and everything after
-        training, is float32.
+        (65,536 weights) to gain by it. Everything else is float32 or wider,
+        and so is everything after training.
     random_state : int, RandomState instance or None, default=None
         Of initial weights, order of rows and noise. An int gives identical fits.
     verbose : int, default=0
@@ -69,7 +70,9 @@ n_features_in_ : int
         Epochs trained.
     history_ : dict of list of float
         "loss", "reconstruction", "penalty", "validation_loss" (NaN without
-        early stopping) in nats a row, and "seconds", per epoch;
+        early stopping) in nats a row, and "seconds", per epoch. HEBAE's
+        penalty is the plain divergence of minibatch moments, above 0 even for
+        perfect codes by a constant that falls with `batch_size`;
         ``pandas.DataFrame(est.history_)`` makes it a frame.
     latent_mean_ : ndarray of shape (n_components,)
         Mean of the training set's aggregated posterior.

@@ -60,21 +60,24 @@ def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
     rows, the estimator is the plain method. A linear encoder learns a
     subspace, which needs no such help, and gets none.
     """
-    matrices = [p for p in model.encoder.parameters() if p.ndim > 1]
-    if len(matrices) == 1:
+    layers = list(model.encoder.layers)
+    if all(isinstance(layer, torch.nn.Linear | torch.nn.Identity) for layer in layers):
         return 0.0
-    n_weights = sum(p.numel() for p in matrices)
+    n_weights = sum(p.numel() for p in model.encoder.parameters() if p.ndim > 1)
     return AUTO_INPUT_NOISE * min(1.0, n_weights / n_rows)
 
 
 def build_likelihood(name: str, scaling: FeatureScaling) -> Likelihood:
     """Make the likelihood of rows standardised by `scaling`."""
-    location = torch.from_numpy(scaling.location.astype(np.float32))
-    scale = torch.from_numpy(scaling.scale.astype(np.float32))
+    # Built in double, so that any unit has a logarithm, and used in float32.
+    # Copies: a memory-mapped pickle gives read-only arrays.
+    location, scale, variance = (
+        torch.from_numpy(np.array(part))
+        for part in (scaling.location, scaling.scale, scaling.variance)
+    )
     if name == "gaussian":
-        variance = torch.from_numpy(scaling.variance.astype(np.float32))
-        return GaussianLikelihood(location, scale, variance)
-    return BernoulliLikelihood(location, scale)
+        return GaussianLikelihood(location, scale, variance).float()
+    return BernoulliLikelihood(location, scale).float()
 
 
 def build_model(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -38,7 +37,7 @@ from skhebae.objectives import Objective
 Float32Array = NDArray[np.float32]
 
 
-class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
+class BaseAutoencoder(FittedAutoencoder):
     """Everything but the objective: a subclass gives `__init__` and `_objective`."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -103,10 +102,6 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         self.random_state = random_state
         self.verbose = verbose
 
-    @abstractmethod
-    def _objective(self) -> Objective:
-        """Make the objective from the parameters."""
-
     # Fitting
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -158,7 +153,8 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         The rows of the first call set the features' standardisation, so let
         them be representative. `latent_mean_` and `latent_covariance_` cover
         the rows of all calls, each with the codes it had when seen; the
-        mixture of `sample` covers those of the last call.
+        mixture of `sample` covers those of the last call. A copy or a loaded
+        model goes on with the same networks but a fresh optimiser.
 
         Parameters
         ----------
@@ -177,6 +173,8 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         ValueError, NonFiniteLossError
             As `fit`.
         """
+        # scikit-learn checks parameters on the first call only.
+        self._validate_params()
         with self._unchanged_on_failure():
             continues = self.__sklearn_is_fitted__()
             X = self._validated(X, reset=not continues, min_samples=2)
@@ -244,7 +242,7 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         )
         optimizer_state = getattr(self, "_optimizer_state", None)
         if partial and continues and optimizer_state is not None:
-            trainer.optimizer.load_state_dict(deepcopy(optimizer_state))
+            trainer.resume(deepcopy(optimizer_state))
         input_noise = self.input_noise
         if isinstance(input_noise, str):
             input_noise = auto_input_noise(model, X.shape[0])
@@ -261,20 +259,20 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
             fit_noise_variance(model, objective, moments, rows, trainer.noise)
         if continues and partial:
             moments = self._moments.merge(moments)
+        posterior_noise = noise_covariance(objective, moments)
         fitted: dict[str, Any] = {
             "_architecture": architecture,
             "_scaling": scaling,
             "_model": model,
             "_moments": moments,
-            "_mixture": CodeMixture.fit(codes, mixture % 2**31),
+            "_mixture": CodeMixture.fit(codes, mixture % 2**31, brief=partial),
             "_seed": seed,
             "_optimizer_state": trainer.optimizer.state_dict() if partial else None,
             "history_": {k: [*history.get(k, []), *v] for k, v in new_history.items()},
             "n_iter_": n_done + len(new_history["loss"]),
             "latent_mean_": moments.mean,
-            "latent_covariance_": moments.aggregated_covariance(
-                noise_covariance(objective, moments)
-            ),
+            "latent_covariance_": moments.aggregated_covariance(posterior_noise),
+            "_noise_covariance": posterior_noise,
         }
         if isinstance(model.likelihood, GaussianLikelihood):
             variance = model.likelihood.noise_variance().detach().cpu().double().numpy()
@@ -300,8 +298,9 @@ class BaseAutoencoder(FittedAutoencoder, metaclass=ABCMeta):
         )
 
     def _check_same_architecture(self, wanted: Architecture) -> None:
-        for name, new, old in zip(wanted._fields, wanted, self._architecture, strict=True):
+        for field, new, old in zip(wanted._fields, wanted, self._architecture, strict=True):
             if new != old:
+                name = "posterior_scale's width" if field == "n_scales" else field
                 raise ValueError(
                     f"{name} is {new!r}, but the fitted networks that warm_start or partial_fit "
                     f"would continue have {old!r}; set it back, or refit with warm_start=False."

@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
-from skhebae.engine.inference import map_rows
+from skhebae.engine.chunks import map_rows
+from skhebae.engine.loop import check_finite
 from skhebae.estimators.latent import MIXTURE_ROWS, CodeMoments
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 
-#: Rows per chunk of the passes below.
-CHUNK_ROWS = 1024
+#: Rows per chunk of the pass over the residuals.
+RESIDUAL_ROWS = 1024
 
 
 def codes_and_sigma(model: Autoencoder, objective: Objective, x: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ def measure_codes(
     values = map_rows(
         lambda x: codes_and_sigma(model, objective, x), read, len(rows), numbers_per_row=width
     )
+    check_finite({"code": float(np.abs(values).max())})
     codes, sigma = values[:, :n_components], values[:, n_components:]
     chosen = np.random.RandomState(seed).permutation(len(codes))[:MIXTURE_ROWS]
     return CodeMoments.measure(codes, sigma), codes[chosen]
@@ -71,7 +73,7 @@ def fit_noise_variance(
     n_components = len(factor)
     total = torch.zeros_like(likelihood.location)
     with torch.no_grad():
-        for chunk in minibatch_indices(np.arange(len(rows)), CHUNK_ROWS):
+        for chunk in minibatch_indices(np.arange(len(rows)), RESIDUAL_ROWS):
             x = rows.take(chunk)
             values = codes_and_sigma(model, objective, x)
             mu, sigma = values[:, :n_components], values[:, n_components:]

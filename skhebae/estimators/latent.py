@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,12 @@ MIXTURE_ROWS = 10_000
 
 #: Components of the mixture, and the rows each needs per latent dimension.
 MIXTURE_COMPONENTS = 10
-MIXTURE_ROWS_PER_PARAMETER = 5
+MIXTURE_ROWS_PER_DIMENSION = 5
+
+
+#: Warning filters belong to the process: two threads that fit at once would
+#: restore them in the wrong order.
+WARNING_FILTERS = Lock()
 
 
 @dataclass(frozen=True)
@@ -92,20 +98,29 @@ class CodeMixture:
     covariances: FloatArray
 
     @classmethod
-    def fit(cls, codes: NDArray[np.float32], seed: int) -> CodeMixture:
-        """Fit scikit-learn's full-covariance mixture to codes (n, d)."""
+    def fit(cls, codes: NDArray[np.float32], seed: int, *, brief: bool = False) -> CodeMixture:
+        """Fit scikit-learn's full-covariance mixture to codes (n, d).
+
+        `brief` takes a few steps of EM only, for the many calls of a stream.
+        """
         n_rows, n_components = codes.shape
-        wanted = n_rows // (MIXTURE_ROWS_PER_PARAMETER * n_components)
+        wanted = n_rows // (MIXTURE_ROWS_PER_DIMENSION * n_components)
         distinct = len(np.unique(codes, axis=0))
         mixture = GaussianMixture(
-            n_components=max(1, min(MIXTURE_COMPONENTS, wanted, distinct)), random_state=seed
+            n_components=max(1, min(MIXTURE_COMPONENTS, wanted, distinct)),
+            max_iter=10 if brief else 100,
+            random_state=seed,
         )
         # The mixture's own regularisation is absolute, so it must not see units.
         mean = codes.mean(axis=0, dtype=np.float64)
         unit = codes.std(axis=0, dtype=np.float64)
         unit[unit == 0.0] = 1.0
         # Its k-means start refuses to run while array API dispatch is on.
-        with config_context(array_api_dispatch=False), warnings.catch_warnings():
+        with (
+            config_context(array_api_dispatch=False),
+            WARNING_FILTERS,
+            warnings.catch_warnings(),
+        ):
             # The mixture only has to be a good place to draw from; whether EM
             # took its last step is not the user's concern.
             warnings.simplefilter("ignore", ConvergenceWarning)

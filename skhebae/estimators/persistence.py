@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,17 @@ FORMAT_VERSION = 1
 
 Arrays = dict[str, NDArray[Any]]
 
-#: Private fitted attributes made of arrays: how each is called in a state.
+#: Private fitted attributes of a packed state, and those made of arrays.
+PRIVATE = {
+    "_architecture",
+    "_mixture",
+    "_moments",
+    "_noise_covariance",
+    "_scaling",
+    "_seed",
+    "_sklearn_output_config",
+    "_weights",
+}
 PARTS = {"_scaling": FeatureScaling, "_moments": CodeMoments, "_mixture": CodeMixture}
 
 
@@ -76,7 +87,9 @@ def rebuild(
     return model.to(device).eval()
 
 
-def write(path: str | os.PathLike[str], kind: str, params: dict[str, Any], fitted: Any) -> None:
+def write(
+    path: str | os.PathLike[str], kind: str, params: dict[str, Any], state: dict[str, Any]
+) -> None:
     """Write a packed estimator to `path`, whole or not at all.
 
     Parameters
@@ -86,10 +99,12 @@ def write(path: str | os.PathLike[str], kind: str, params: dict[str, Any], fitte
         Class name.
     params : dict
         Constructor parameters; must be representable in JSON.
-    fitted : dict
-        Packed state without the parameters.
+    state : dict
+        Packed state of a fitted estimator.
     """
     arrays: Arrays = {}
+    # What `fit` assigns, and the user's set_output; not what else hangs on the object.
+    fitted = {k: v for k, v in state.items() if k in PRIVATE or k.endswith("_")}
     document = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -98,7 +113,9 @@ def write(path: str | os.PathLike[str], kind: str, params: dict[str, Any], fitte
         "fitted": _to_json(fitted, "fitted", arrays),
     }
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"No folder {str(path.parent)!r} to save {path.name!r} in.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         save_file(arrays, temporary, metadata={FORMAT: json.dumps(document)})
         os.replace(temporary, path)
@@ -116,7 +133,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
         If the file is truncated, foreign, newer or of another class.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"No model file at {str(path)!r}.")
+        what = "is a folder, not a model file" if Path(path).is_dir() else "is not there"
+        raise FileNotFoundError(f"No model file to load: {str(path)!r} {what}.")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -130,7 +148,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
     keys = {"format", "version", "class", "params", "fitted"}
     if not isinstance(document, dict) or not keys <= document.keys():
         raise ModelFileError(f"{str(path)!r} is a safetensors file, but not one of skhebae's.")
-    if document["version"] > FORMAT_VERSION:
+    if not isinstance(document["version"], int) or document["version"] > FORMAT_VERSION:
         raise ModelFileError(
             f"{str(path)!r} has format version {document['version']}, this skhebae reads up to "
             f"{FORMAT_VERSION}; upgrade skhebae."
@@ -139,8 +157,14 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
         raise ModelFileError(
             f"{str(path)!r} holds a {document['class']}; use {document['class']}.load."
         )
-    params = _from_json(document["params"], arrays)
-    return params, _from_json(document["fitted"], arrays)
+    try:
+        params = _from_json(document["params"], arrays)
+        fitted = _from_json(document["fitted"], arrays)
+    except KeyError as error:
+        raise ModelFileError(f"{str(path)!r} lacks the array {error}: damaged.") from error
+    if not isinstance(params, dict) or not isinstance(fitted, dict) or "_weights" not in fitted:
+        raise ModelFileError(f"{str(path)!r} holds no fitted {kind}: damaged.")
+    return params, fitted
 
 
 def _to_json(value: Any, name: str, arrays: Arrays) -> Any:
@@ -153,7 +177,10 @@ def _to_json(value: Any, name: str, arrays: Arrays) -> Any:
     if isinstance(value, np.ndarray):
         return {"$strings": [str(item) for item in value]}
     if isinstance(value, tuple):
-        return {"$tuple": [_to_json(item, name, arrays) for item in value]}
+        items = enumerate(value)
+        return {"$tuple": [_to_json(item, f"{name}.{i}", arrays) for i, item in items]}
+    if isinstance(value, list):
+        return [_to_json(item, f"{name}.{i}", arrays) for i, item in enumerate(value)]
     if isinstance(value, np.generic):
         return value.item()
     return value
