@@ -67,18 +67,19 @@ class FeatureScaling:
         deviation = np.asarray(scaler.scale_, dtype=np.float64)
         # Where the variance is 0 up to rounding, the scaler's `scale_` is 1
         # and no longer the root of its `var_`.
-        constant = deviation != np.sqrt(np.asarray(scaler.var_, dtype=np.float64))
+        spread = np.sqrt(np.asarray(scaler.var_, dtype=np.float64))
+        if not np.isfinite(spread).all():
+            column = int(np.flatnonzero(~np.isfinite(spread))[0])
+            raise ValueError(
+                f"X has values in column {column} up to {high[column]:.4g}, whose variance "
+                "overflows; use a larger unit."
+            )
+        constant = deviation != spread
         scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
         scale[constant] = 1.0
         location = np.asarray(scaler.mean_, dtype=np.float64)
         # The running mean of a constant misses it by rounding.
         location = np.where(low == high, low, location)
-        if not np.isfinite(scale).all():
-            column = int(np.flatnonzero(~np.isfinite(scale))[0])
-            raise ValueError(
-                f"X has values in column {column} up to {high[column]:.4g}, whose variance "
-                "overflows; use a larger unit."
-            )
         variance = np.where(constant, 1.0, np.square(deviation / scale))
         return cls(location, scale, variance)
 

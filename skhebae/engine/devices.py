@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-#: Under this, casting to bfloat16 takes longer than the product saves:
-#: measured with 128 rows on 2 cores, a step of 64-128-10 networks takes 1.25
-#: times as long in bfloat16, one of 784-128-10 networks 0.85 times.
+#: Under this, casting to bfloat16 takes longer than the product saves
+#: (`benchmarks/precision.py`, table in docs/benchmarks.md).
 BFLOAT16_WEIGHTS = 2**16
 
 
