@@ -74,7 +74,7 @@ def test_small_tables_are_no_worse_than_pca(load, n_components):
     assert np.mean(ratios) <= 1.0
 
 
-def test_small_tables_with_the_issue_seed():
+def test_small_tables_with_seed_zero():
     for load, n_components in ((load_breast_cancer, 5), (load_wine, 2)):
         train, test, *_ = split(load, 0)
         hebae = HEBAETransformer(n_components, random_state=0).fit(train)

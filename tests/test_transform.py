@@ -74,7 +74,7 @@ def test_row_alone_and_among_others(fitted, table, seed, size):
     rng = np.random.default_rng(seed)
     rows = table[rng.integers(0, len(table), size)]
     i = int(rng.integers(size))
-    # The issue asks for 1e-5; fixed chunks make it exact.
+    # 1e-5 would do; chunks of one fixed shape make it exact.
     np.testing.assert_array_equal(fitted.transform(rows)[i], fitted.transform(rows[[i]])[0])
     np.testing.assert_array_equal(fitted.score_samples(rows)[i], fitted.score_samples(rows[[i]])[0])
 
