@@ -22,6 +22,11 @@ def held_out_error(model, rows):
     return np.square(model.inverse_transform(model.transform(rows)) - rows).mean()
 
 
+def neighbour_accuracy(model, n_neighbors, train, test, y_train, y_test):
+    neighbours = KNeighborsClassifier(n_neighbors).fit(model.transform(train), y_train)
+    return neighbours.score(model.transform(test), y_test)
+
+
 def split(load, seed):
     train, test, y_train, y_test = train_test_split(
         *load(return_X_y=True), test_size=0.25, random_state=seed
@@ -37,14 +42,9 @@ def test_digits_beat_pca(digits):
     seconds = time.perf_counter() - start
     pca = PCA(10, random_state=0).fit(train)
     assert held_out_error(hebae, test) <= 0.6 * held_out_error(pca, test)
-    accuracy = {
-        model: KNeighborsClassifier(5)
-        .fit(model.transform(train), y_train)
-        .score(model.transform(test), y_test)
-        for model in (hebae, pca)
-    }
-    assert accuracy[hebae] >= accuracy[pca] - 0.01
-    # 5 s is the target, 2.5 s was measured; a shared machine may be slower.
+    labelled = train, test, y_train, y_test
+    assert neighbour_accuracy(hebae, 5, *labelled) >= neighbour_accuracy(pca, 5, *labelled) - 0.01
+    # 5 s is the target on a quiet machine; a shared one may be slower.
     assert seconds < 15.0
 
 
@@ -108,18 +108,13 @@ def test_fashion_mnist(shared_data):
     seconds = time.perf_counter() - start
     pca = PCA(10, random_state=0).fit(train)
     assert held_out_error(hebae, test) <= 0.6 * held_out_error(pca, test)
-    accuracy = {
-        model: KNeighborsClassifier(10)
-        .fit(model.transform(train), y_train)
-        .score(model.transform(test), y_test)
-        for model in (hebae, pca)
-    }
-    assert accuracy[hebae] > accuracy[pca]
+    labelled = train, test, y_train, y_test
+    assert neighbour_accuracy(hebae, 10, *labelled) > neighbour_accuracy(pca, 10, *labelled)
     codes = hebae.transform(train)
     start = time.perf_counter()
     CodeMixture.fit(codes[:MIXTURE_ROWS], 0)
     assert time.perf_counter() - start < 0.05 * seconds
-    # 40 s is the target, 22 s was measured; a shared machine may be slower.
+    # 40 s is the target on a quiet machine; a shared one may be slower.
     assert seconds < 120.0
 
 

@@ -12,7 +12,7 @@ hidden_layer_sizes : tuple of int, default=(128,)
         both linear.
     activation : {"silu", "relu", "tanh", "gelu", "elu", "softplus", "logistic", \
 "identity"}, default="silu"
-        Smooth by default: on small tables it generalises better than ReLU.
+        Between linear layers; the heads and the output are linear.
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         p(x | z). "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"

@@ -212,10 +212,11 @@ class BaseAutoencoder(FittedAutoencoder):
         device = resolve_device(self.device)
         history = self.history_ if continues else {}
         n_done = len(history.get("loss", []))
-        if not (continues and partial):
-            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        else:
+        resumes = continues and partial
+        if resumes:
             seed = self._seed
+        else:
+            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         # One stream of random numbers per call and purpose.
         streams = np.random.SeedSequence(seed, spawn_key=(n_done,)).generate_state(4)
         initial, order, noise, mixture = (int(stream) for stream in streams)
@@ -241,7 +242,7 @@ class BaseAutoencoder(FittedAutoencoder):
             weight_decay=self.weight_decay,
         )
         optimizer_state = getattr(self, "_optimizer_state", None)
-        if partial and continues and optimizer_state is not None:
+        if resumes and optimizer_state is not None:
             trainer.resume(deepcopy(optimizer_state))
         input_noise = self.input_noise
         if isinstance(input_noise, str):
@@ -255,11 +256,11 @@ class BaseAutoencoder(FittedAutoencoder):
 
         model.eval()
         moments, codes = measure_codes(model, objective, rows, mixture)
-        if not partial:
-            fit_noise_variance(model, objective, moments, rows, trainer.noise)
-        if continues and partial:
+        if resumes:
             moments = self._moments.merge(moments)
         posterior_noise = noise_covariance(objective, moments)
+        if not partial:
+            fit_noise_variance(model, objective, posterior_noise, rows, trainer.noise)
         fitted: dict[str, Any] = {
             "_architecture": architecture,
             "_scaling": scaling,

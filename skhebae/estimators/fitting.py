@@ -55,7 +55,7 @@ def noise_covariance(objective: Objective, moments: CodeMoments) -> NDArray[np.f
 def fit_noise_variance(
     model: Autoencoder,
     objective: Objective,
-    moments: CodeMoments,
+    posterior_noise: NDArray[np.float64],
     rows: Rows,
     generator: torch.Generator,
 ) -> None:
@@ -63,12 +63,12 @@ def fit_noise_variance(
 
     Given the networks, ``v_j = mean_i E_q (x_ij - mean_j(z_i))^2`` maximises
     the bound, so one pass over the rows, with one draw of z each, finishes
-    what Adam's small steps began.
+    what Adam's small steps began. `posterior_noise` is C of `noise_covariance`.
     """
     likelihood = model.likelihood
     if not isinstance(likelihood, GaussianLikelihood):
         return
-    factor = torch.from_numpy(np.linalg.cholesky(noise_covariance(objective, moments)))
+    factor = torch.from_numpy(np.linalg.cholesky(posterior_noise))
     factor = factor.to(model.device, torch.float32)
     n_components = len(factor)
     total = torch.zeros_like(likelihood.location)

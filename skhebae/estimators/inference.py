@@ -192,7 +192,7 @@ class FittedAutoencoder(
         noise, so the three estimators (and WAE, which has none) are scored
         alike. The expectation is a deterministic cubature: exact, and so a
         true bound, for linear decoders with Gaussian likelihood; otherwise an
-        approximation, close in the mean and within a few nats for single rows.
+        approximation.
 
         Parameters
         ----------
