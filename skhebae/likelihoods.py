@@ -17,10 +17,7 @@ from torch.nn import functional
 
 #: The learned noise variance never falls under this fraction of a feature's
 #: own variance. A feature the decoder reproduces exactly, or a constant one
-#: (whose variance is taken as 1), then has a finite density. It also keeps a
-#: nearly deterministic autoencoder (HEBAE, WAE) from spending its d codes on
-#: d features copied exactly at vanishing noise, the Heywood case of factor
-#: analysis: with a floor of 1e-4, linear networks do just that when trained long.
+#: (whose variance is taken as 1), then has a finite density.
 NOISE_VARIANCE_FLOOR = 0.01
 
 
@@ -57,6 +54,10 @@ class Likelihood(nn.Module, ABC):
     def fisher_information(self, output: Tensor) -> Tensor:
         """Fisher information of the decoder's output, (n, p): diagonal, positive."""
 
+    def code_variance_loss(self) -> Tensor:
+        """Share of the loss that codes without noise hide, (): see `GaussianLikelihood`."""
+        return self.location.new_zeros(())
+
     @abstractmethod
     def initial_bias(self) -> Tensor:
         """Return the decoder bias that predicts the feature means, (p,)."""
@@ -79,6 +80,7 @@ class GaussianLikelihood(Likelihood):
 
     floor: Tensor
     log_units: Tensor
+    code_variance: Tensor
 
     def __init__(self, location: Tensor, scale: Tensor, variance: Tensor) -> None:
         super().__init__(location, scale)
@@ -86,6 +88,7 @@ class GaussianLikelihood(Likelihood):
         # 2 pi of the density and the Jacobian of the standardisation.
         log_units = len(scale) * math.log(2.0 * math.pi) + 2.0 * scale.double().log().sum()
         self.register_buffer("log_units", log_units.to(scale.dtype))
+        self.register_buffer("code_variance", torch.zeros_like(variance), persistent=False)
         # One common start: features then count by what they explain of the
         # table, and only in the course of training each by its own noise. A
         # start at each feature's own variance would give rare values (border
@@ -95,6 +98,17 @@ class GaussianLikelihood(Likelihood):
     def noise_variance(self) -> Tensor:
         """Noise variance per feature on the standardised scale, (p,)."""
         return self.floor + self.log_noise.exp()
+
+    def code_variance_loss(self) -> Tensor:
+        """``1/2 sum_j c_j / v_j``: what uncertain codes add to ``-E log p(x | z)``, ().
+
+        A code drawn with less noise than its posterior has hides the share c_j
+        (`code_variance`) of the residual variance. Nearly noiseless codes would
+        hide all of d features that they copy, whose v_j fall to the floor: the
+        Heywood case of factor analysis. With this term in the gradient of v_j
+        they cannot, for c_j then is the variance of feature j itself.
+        """
+        return 0.5 * (self.code_variance / self.noise_variance()).sum()
 
     def set_noise_variance(self, mean_square_residual: Tensor) -> None:
         """Set the variances to their maximum-likelihood values, given the networks.

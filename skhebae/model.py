@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 from skhebae.divergences import gaussian_kl_to_standard, in_double
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import Encoder
+
+#: Gauss-Newton steps from a row's code to the mode of its posterior, and the
+#: shares of each step that are tried.
+MODE_STEPS = 5
+MODE_STEP_SIZES = (1.0, 0.3, 0.1)
 
 
 class Architecture(NamedTuple):
@@ -64,6 +70,11 @@ class Autoencoder(nn.Module):
         """Where the weights are."""
         return self.likelihood.location.device
 
+    @property
+    def jacobian_numbers(self) -> int:
+        """Numbers a row takes while its Jacobian, a copy and its columns are alive."""
+        return 3 * self.likelihood.location.numel() * self.encoder.n_components
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (n, p) to posterior mean (n, d) and scale head (n, n_scales), float32."""
         with self._autocast():
@@ -88,14 +99,9 @@ class Autoencoder(nn.Module):
     def score(self, x: Tensor) -> Tensor:
         """Evidence lower bound of each row, for a posterior that fits the decoder.
 
-        ``E_q log p(x | z) - KL(q || N(0, I))`` for ``q = N(mu(x), P^-1)`` with
-        ``P = I + J^T W J``: J the decoder's Jacobian at mu(x), W the
-        likelihood's Fisher information. The encoder's own noise is not used,
-        so the number has one meaning for all objectives, one whose noise
-        vanished and one without any included. The expectation is the
-        spherical cubature ``z = mu +- sqrt(d) F e_j``, exact where
-        log p(x | z) is a polynomial in z of degree 3 or less, so for every
-        linear decoder with Gaussian likelihood.
+        `bound` with ``q = N(mu(x), P^-1)`` and P of `linearised_posterior`. The
+        encoder's own noise is not used, so the number has one meaning for all
+        objectives, one whose noise vanished and one without any included.
 
         Parameters
         ----------
@@ -107,20 +113,117 @@ class Autoencoder(nn.Module):
             Nats.
         """
         mu, _ = self.encode(x)
-        factor = self._posterior_factor(mu)
+        return self.bound(x, mu, self.linearised_posterior(mu))
+
+    def bound(self, x: Tensor, mu: Tensor, factor: Tensor) -> Tensor:
+        """``E_q log p(x | z) - KL(q || N(0, I))`` for ``q = N(mu, F F^T)`` of each row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, p)
+        mu : Tensor of shape (n, d)
+        factor : Tensor of shape (n, d, d)
+            Lower triangular F.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Nats; minus infinity where q is a point.
+        """
+        return self.expected_log_prob(x, mu, factor) - gaussian_kl_to_standard(mu, factor)
+
+    def expected_log_prob(self, x: Tensor, mu: Tensor, factor: Tensor) -> Tensor:
+        """``E_q log p(x | z)`` for ``q = N(mu, F F^T)`` of each row, (n,), nats.
+
+        By the spherical cubature ``z = mu +- sqrt(d) F e_j``: no noise, and
+        exact where log p(x | z) is a polynomial in z of degree 3 or less, so
+        for every linear decoder with Gaussian likelihood.
+        """
         n_components = mu.shape[1]
         steps = n_components**0.5 * factor.transpose(1, 2)
         total = torch.zeros(len(x), device=x.device)
         for j in range(n_components):
             for z in (mu + steps[:, j], mu - steps[:, j]):
                 total += self.likelihood.log_prob(x, self.decode(z))
-        return total / (2 * n_components) - gaussian_kl_to_standard(mu, factor)
+        return total / (2 * n_components)
 
-    def _posterior_factor(self, mu: Tensor) -> Tensor:
-        """Lower factor of ``(I + J^T W J)^-1`` at each code, (n, d, d)."""
-        n_components = mu.shape[1]
+    def log_likelihood(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Importance-weighted estimate of ``log p(x)`` of each row.
+
+        ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k)`` with ``z_k ~ q``: a lower
+        bound in expectation that rises with K (Burda, Grosse and
+        Salakhutdinov, arXiv:1509.00519). The proposal q is the Laplace
+        approximation of p(z | x), found from the row's code.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, p)
+        noise : Tensor of shape (K, d)
+            Standard normal draws, shared by all rows.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Nats.
+        """
+        mode = self.posterior_mode(x, self.encode(x)[0])
+        factor = self.linearised_posterior(mode)
+        # p(z) / q(z) of z = mode + F e, without the constants that cancel.
+        log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        total = torch.full((len(x),), -torch.inf, device=x.device)
+        for draw in noise:
+            z = mode + factor @ draw
+            log_ratio = 0.5 * (draw.square().sum() - z.square().sum(dim=1)) + log_det
+            log_weight = self.likelihood.log_prob(x, self.decode(z)) + log_ratio
+            total = torch.logaddexp(total, log_weight)
+        return total - math.log(len(noise))
+
+    def posterior_mode(self, x: Tensor, z: Tensor, n_steps: int = MODE_STEPS) -> Tensor:
+        """Mode of p(z | x) near `z`, by Gauss-Newton steps that are kept if they help, (n, d)."""
+
+        def log_joint(z: Tensor) -> Tensor:
+            return self.likelihood.log_prob(x, self.decode(z)) - 0.5 * z.square().sum(dim=1)
+
+        for _ in range(n_steps):
+            with torch.enable_grad():
+                leaf = z.detach().requires_grad_()
+                value = log_joint(leaf)
+                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            factor = self.linearised_posterior(z)
+            step = (factor @ (factor.transpose(1, 2) @ gradient[:, :, None]))[:, :, 0]
+            best, value = z, value.detach()
+            for size in MODE_STEP_SIZES:
+                trial = z + size * step
+                trial_value = log_joint(trial)
+                better = trial_value > value
+                best = torch.where(better[:, None], trial, best)
+                value = torch.where(better, trial_value, value)
+            z = best
+        return z
+
+    def linearised_posterior(self, z: Tensor) -> Tensor:
+        """Lower factor of the posterior covariance ``P^-1`` at each code, (n, d, d).
+
+        ``P = I + J^T W J``: J the decoder's Jacobian at `z` (n, d), W the
+        likelihood's Fisher information.
+        """
+        output, jacobian = self.jacobian(z)
+        precision = posterior_precision(jacobian, self.likelihood.fisher_information(output))
+        return inverse_factor(precision).to(z.dtype)
+
+    def code_variance(self, output: Tensor, jacobian: Tensor) -> Tensor:
+        """Variance of each output that the posteriors of codes leave, (p,), standardised.
+
+        ``mean_i diag(J_i P_i^-1 J_i^T)`` for what `jacobian` returns at some codes.
+        """
+        precision = posterior_precision(jacobian, self.likelihood.fisher_information(output))
+        factor = inverse_factor(precision).to(jacobian.dtype)
+        return (jacobian @ factor).square().sum(dim=2).mean(dim=0)
+
+    def jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Output of the decoder (n, p) at `z` (n, d) and its Jacobian (n, p, d)."""
         with torch.enable_grad():
-            z = mu.detach().requires_grad_()
+            z = z.detach().requires_grad_()
             output = self.decode(z)
             # J^T u is linear in u, so its derivatives with respect to u are
             # J's columns: n_components backward passes for any decoder.
@@ -129,18 +232,29 @@ class Autoencoder(nn.Module):
             (pulled,) = torch.autograd.grad(output, z, u, create_graph=True)
             columns = [
                 torch.autograd.grad(pulled[:, j].sum(), u, retain_graph=True)[0]
-                for j in range(n_components)
+                for j in range(z.shape[1])
             ]
-        # In double: the eigenvalues of P run from 1 to the decoder's gain
-        # squared over the noise variance, too far apart for float32.
-        weight = in_double(self.likelihood.fisher_information(output.detach()))
-        jacobian = in_double(torch.stack(columns, dim=2))
-        identity = in_double(torch.eye(n_components, device=mu.device))
-        precision = identity + jacobian.transpose(1, 2) @ (weight[:, :, None] * jacobian)
-        # P = C C^T makes C^-T a factor of P^-1, but an upper triangular one;
-        # flipping the axes before and after makes it lower.
-        factor = torch.linalg.cholesky_ex(precision.flip((1, 2))).L
-        inverse: Tensor = torch.linalg.solve_triangular(
-            factor, identity.expand_as(precision), upper=False
-        )
-        return inverse.transpose(1, 2).flip((1, 2)).to(mu.dtype)
+        return output.detach(), torch.stack(columns, dim=2)
+
+
+def posterior_precision(jacobian: Tensor, fisher_information: Tensor) -> Tensor:
+    """``I + J^T W J`` of Jacobians (n, p, d) and diagonals of W (n, p): (n, d, d).
+
+    In double: its eigenvalues run from 1 to the decoder's gain squared over
+    the noise variance, too far apart for float32.
+    """
+    jacobian, weight = in_double(jacobian), in_double(fisher_information)
+    identity = torch.eye(jacobian.shape[2], dtype=jacobian.dtype, device=jacobian.device)
+    return identity + jacobian.transpose(1, 2) @ (weight[:, :, None] * jacobian)
+
+
+def inverse_factor(precision: Tensor) -> Tensor:
+    """Lower F with ``F F^T = P^-1`` of positive definite matrices (n, d, d)."""
+    # P = C C^T makes C^-T a factor of P^-1, but an upper triangular one;
+    # flipping the axes before and after makes it lower.
+    factor = torch.linalg.cholesky_ex(precision.flip((1, 2))).L
+    identity = torch.eye(precision.shape[1], dtype=precision.dtype, device=precision.device)
+    inverse: Tensor = torch.linalg.solve_triangular(
+        factor, identity.expand_as(precision), upper=False
+    )
+    return inverse.transpose(1, 2).flip((1, 2))

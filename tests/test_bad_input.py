@@ -139,6 +139,7 @@ OWN = {
         "covariance": ["sparse"],
         "posterior_scale": ["vector"],
         "covariance_prior": [0.0, -1.0],
+        "row_share": [-0.1, 1.5, "all"],
     },
     VAETransformer: {"beta": [-1.0, None]},
     WAETransformer: {"reg_weight": [-1.0, None]},

@@ -13,13 +13,17 @@ PACKAGE = Path(__file__).parents[1] / "skhebae"
 LEVELS = {
     "exceptions": 0,
     "divergences": 0,
+    "finite_sample": 0,
     "likelihoods": 0,
     "networks": 0,
+    "information": 1,
     "model": 1,
     "data": 1,
     "objectives": 2,
     "engine": 3,
     "estimators": 4,
+    "diagnostics": 5,
+    "plotting": 5,
 }
 SINGLE_CELL = {"anndata", "scanpy"}
 OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops"}

@@ -115,7 +115,7 @@ def test_posterior_factor_inverts_the_precision(likelihood, hidden):
     model = make_model(likelihood, hidden)
     mu = torch.randn((4, D), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        factor = model._posterior_factor(mu)
+        factor = model.linearised_posterior(mu)
         weight = model.likelihood.fisher_information(model.decode(mu)).double().numpy()
     assert torch.equal(factor, factor.tril())
     assert (factor.diagonal(dim1=1, dim2=2) > 0.0).all()
@@ -134,7 +134,7 @@ def test_score_of_a_nonlinear_decoder_is_the_cubature(likelihood):
         x = (x.sigmoid() - model.likelihood.location) / model.likelihood.scale
     with torch.no_grad():
         mu, _ = model.encode(x)
-        factor = model._posterior_factor(mu)
+        factor = model.linearised_posterior(mu)
         total = np.zeros(3)
         for sign, j in product((-1.0, 1.0), range(D)):
             z = mu + sign * D**0.5 * factor[:, :, j]

@@ -7,11 +7,18 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy import stats
-from scipy.special import expit
+from torch.distributions import MultivariateNormal, kl_divergence
 
 from skhebae.data import FeatureScaling
-from skhebae.divergences import multiquadratic_mmd
+from skhebae.divergences import (
+    cholesky_factor,
+    gaussian_kl_to_standard,
+    minibatch_moments,
+    multiquadratic_mmd,
+    regularised_covariance,
+)
 from skhebae.estimators.assembly import build_model
+from skhebae.finite_sample import expected_prior_kl
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Architecture
 from skhebae.objectives import HEBAEObjective, Terms, VAEObjective, WAEObjective
@@ -24,6 +31,12 @@ OBJECTIVES = {
     "hebae-diag": HEBAEObjective(0.7, covariance="diag"),
     "hebae-scalar": HEBAEObjective(0.7, posterior_scale="scalar", covariance_prior=4.0),
     "hebae-diag-scalar": HEBAEObjective(0.7, covariance="diag", posterior_scale="scalar"),
+    "hebae-row": HEBAEObjective(0.7, row_share=0.3),
+    "hebae-row-diag-scalar": HEBAEObjective(
+        0.7, covariance="diag", posterior_scale="scalar", row_share=0.3
+    ),
+    "hebae-elbo": HEBAEObjective(1.0, row_share=1.0),
+    "hebae-elbo-diag": HEBAEObjective(1.0, covariance="diag", row_share=1.0),
     "vae": VAEObjective(0.5),
     "wae": WAEObjective(10.0),
 }
@@ -79,8 +92,29 @@ def gaussian_reconstruction(model, x, z):
 
 
 def shrunk_covariance(mu, nu):
-    sample = np.cov(mu, rowvar=False, ddof=1)
-    return (nu * np.eye(D) + (len(mu) - 1) * sample) / (nu + len(mu) - 1)
+    centred = mu - mu.mean(axis=0)
+    return (nu * np.eye(mu.shape[1]) + centred.T @ centred) / (nu + len(mu) - 1)
+
+
+def of_codes(objective, mu, scales=None):
+    """Terms of an encoder that gives these codes and a decoder that returns them."""
+    scales = mu.new_zeros(len(mu), objective.n_scales(mu.shape[1])) if scales is None else scales
+    model = SimpleNamespace(encode=lambda _: (mu, scales), decode=lambda z: z)
+    model.likelihood = SimpleNamespace(log_prob=lambda x, z: -z.sum(dim=1))
+    return objective(model, mu, seeded())
+
+
+def deviations(head):
+    """The scale head of HEBAE as standard deviations: softplus."""
+    return np.logaddexp(0.0, head) * np.ones(D)
+
+
+def mean_row_divergence(mu, spread, covariance):
+    """Mean over rows of KL(N(mu_i, D_i S D_i) || N(0, I)), by torch.distributions."""
+    mu, spread, covariance = (torch.from_numpy(a).double() for a in (mu, spread, covariance))
+    posterior = MultivariateNormal(mu, spread[:, :, None] * covariance * spread[:, None, :])
+    prior = MultivariateNormal(torch.zeros_like(mu[0]), torch.eye(mu.shape[1]).double())
+    return kl_divergence(posterior, prior)
 
 
 @pytest.mark.parametrize("name", HEBAE)
@@ -93,14 +127,124 @@ def test_hebae_terms_are_the_equations(name):
     covariance = shrunk_covariance(mu, objective.covariance_prior)
     mean, (_, log_det) = mu.mean(axis=0), np.linalg.slogdet(covariance)
     penalty = 0.5 * (np.trace(covariance) + mean @ mean - D - log_det)
-    assert_allclose(float(terms.minibatch_penalty), penalty, rtol=1e-5)
-    assert terms.row_penalty is None
-    factor = np.linalg.cholesky(covariance)
-    if objective.covariance == "diag":
-        factor = np.diag(np.sqrt(np.diag(covariance)))
+    share, spread = objective.row_share, deviations(head)
+    # One code's bits are 6e-8 of it, its covariance's eigenvalues above 0.1.
+    assert_allclose(float(terms.minibatch_penalty), (1.0 - share) * penalty, rtol=1e-5)
+    noise_covariance = (
+        np.diag(np.diag(covariance)) if objective.covariance == "diag" else covariance
+    )
+    if share == 0.0:
+        assert terms.row_penalty is None
+    else:
+        expected = share * mean_row_divergence(mu, spread, noise_covariance)
+        assert_allclose(terms.row_penalty, expected, rtol=1e-5)
+    factor = np.linalg.cholesky(noise_covariance)
     noise = torch.randn((9, D), generator=seeded()).double().numpy()
-    z = mu + expit(head) * (noise @ factor.T)
+    z = mu + spread * (noise @ factor.T)
     assert_allclose(terms.reconstruction, gaussian_reconstruction(model, x, z), rtol=1e-4)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+@pytest.mark.parametrize("posterior_scale", ["diagonal", "scalar"])
+def test_without_a_row_share_the_objective_is_the_published_one_bit_for_bit(
+    covariance, posterior_scale
+):
+    options = {"covariance": covariance, "posterior_scale": posterior_scale}
+    objective = HEBAEObjective(0.7, **options, row_share=0.0)
+    model, x = tiny_model(objective), rows()
+    with torch.no_grad():
+        terms, default = objective(model, x, seeded()), HEBAEObjective(0.7, **options)
+        by_default = default(model, x, seeded())
+        mu, head = model.encode(x)
+        mean, sample = minibatch_moments(mu.double())
+        regularised = regularised_covariance(sample, 9, 1.0)
+        factor = cholesky_factor(regularised)
+        penalty = gaussian_kl_to_standard(mean, factor).float()
+        common = factor if covariance == "full" else regularised.diagonal().sqrt().diag()
+        noise = torch.randn((9, D), generator=seeded()) @ common.float().T
+        z = mu + torch.nn.functional.softplus(head) * noise
+        reconstruction = -model.likelihood.log_prob(x, model.decode(z))
+    for actual in (terms, by_default):
+        assert actual.row_penalty is None
+        assert torch.equal(actual.minibatch_penalty, penalty)
+        assert torch.equal(actual.penalty(), penalty)
+        assert torch.equal(actual.reconstruction, reconstruction)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+@pytest.mark.parametrize("posterior_scale", ["diagonal", "scalar"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 1.0])
+def test_row_share_moves_the_penalty_from_the_aggregate_to_the_rows(
+    covariance, posterior_scale, share
+):
+    options = {"covariance": covariance, "posterior_scale": posterior_scale}
+    objective = HEBAEObjective(2.0, **options, row_share=share, covariance_prior=0.5)
+    generator = seeded(7)
+    mu = 0.5 + torch.randn((20, D), generator=generator)
+    scales = torch.randn((20, objective.n_scales(D)), generator=generator)
+    terms = of_codes(objective, mu, scales)
+    codes = mu.double().numpy()
+    regularised, mean = shrunk_covariance(codes, 0.5), codes.mean(axis=0)
+    common = np.diag(np.diag(regularised)) if covariance == "diag" else regularised
+    zero = torch.zeros(D).double()
+    aggregate = MultivariateNormal(torch.from_numpy(mean), torch.from_numpy(regularised))
+    aggregate = float(kl_divergence(aggregate, MultivariateNormal(zero, torch.eye(D).double())))
+    spread = deviations(scales.double().numpy())
+    of_rows = float(mean_row_divergence(codes, spread, common).mean())
+    # Whatever the noise, the aggregate's part is that of the full covariance.
+    assert_allclose(float(terms.penalty()), (1.0 - share) * aggregate + share * of_rows, rtol=1e-6)
+    assert objective.weight == 2.0
+    assert objective.row_weight == 2.0 * share
+    # Only the aggregate's part is a divergence of moments, which few rows bias.
+    expected = (1.0 - share) * expected_prior_kl(20, D, 0.5)
+    assert_allclose(objective.prior_penalty(20, D), expected, rtol=1e-12)
+
+
+def test_at_row_share_1_the_loss_is_the_negative_evidence_lower_bound():
+    # -E_q [log p(x, z) - log q(z | x)], by Monte Carlo over many draws of few rows.
+    objective, n_draws = HEBAEObjective(1.0, row_share=1.0), 20_000
+    model, distinct = tiny_model(objective), rows(4)
+    x = distinct.repeat_interleave(n_draws, dim=0)
+    with torch.no_grad():
+        terms = objective(model, x, seeded())
+        loss = terms.reconstruction + terms.row_penalty
+        mu, head = model.encode(x)
+        common = torch.from_numpy(shrunk_covariance(mu.double().numpy(), 1.0))
+        spread = torch.from_numpy(deviations(head.double().numpy()))
+        tril = spread[::n_draws, :, None] * torch.linalg.cholesky(common)
+        means = mu[::n_draws].double()
+        z = MultivariateNormal(means, scale_tril=tril).sample((n_draws,)).transpose(0, 1)
+        log_q = MultivariateNormal(means[:, None], scale_tril=tril[:, None]).log_prob(z)
+        log_prior = MultivariateNormal(torch.zeros(D).double(), torch.eye(D).double()).log_prob(z)
+        log_likelihood = model.likelihood.log_prob(
+            x, model.decode(z.reshape(-1, D).float())
+        ).reshape(4, n_draws)
+        bound = log_likelihood + log_prior - log_q
+    assert float(terms.minibatch_penalty) == 0.0
+    for i in range(4):
+        ours, theirs = loss.reshape(4, n_draws)[i].double(), -bound[i]
+        error = float((ours.var() + theirs.var()).sqrt()) / n_draws**0.5
+        assert abs(float(ours.mean() - theirs.mean())) < 5.0 * error
+
+
+@pytest.mark.parametrize("pseudo_rows", [1e-6, 1.0])
+@pytest.mark.parametrize("condition", [1.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize(("n_rows", "d"), [(64, 2), (64, 10), (512, 64), (8, 10)])
+def test_penalty_of_single_precision_codes_has_four_digits(n_rows, d, condition, pseudo_rows):
+    # A code's last bit is 6e-8 of the widest direction, so at most 6e-5 of the
+    # deviation in one that is 1e-3 as wide, and 1 / sqrt(B) of that in its variance.
+    # The widest is 1: otherwise the trace would hide what happens to log det.
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    width = np.geomspace(condition**-0.5, 1.0, d)
+    codes = rng.standard_normal((n_rows, d)) * width @ axes + rng.standard_normal(d)
+    covariance, mean = shrunk_covariance(codes, pseudo_rows), codes.mean(axis=0)
+    log_det = np.linalg.slogdet(covariance)[1]
+    expected = 0.5 * (np.trace(covariance) + mean @ mean - d - log_det)
+    objective = HEBAEObjective(1.0, covariance_prior=pseudo_rows)
+    actual = of_codes(objective, torch.from_numpy(codes).float()).penalty()
+    assert actual.dtype == torch.float32
+    assert_allclose(float(actual), expected, rtol=1e-4)
 
 
 def test_vae_terms_are_the_equations():
@@ -131,7 +275,11 @@ def test_wae_terms_are_the_equations():
 
 
 def test_weights_are_the_parameters():
-    assert [objective.weight for objective in OBJECTIVES.values()] == [0.7] * 4 + [0.5, 10.0]
+    weights = [objective.weight for objective in OBJECTIVES.values()]
+    assert weights == [0.7] * 6 + [1.0, 1.0, 0.5, 10.0]
+    # What rewards posterior noise: the part of the loss on each row's divergence.
+    row_weights = [objective.row_weight for objective in OBJECTIVES.values()]
+    assert row_weights == [0.0] * 4 + [0.7 * 0.3] * 2 + [1.0, 1.0, 0.5, 0.0]
 
 
 def test_terms_add_the_mean_over_rows_to_the_minibatch_part():
@@ -175,8 +323,7 @@ def test_hebae_posterior_covariance_is_the_docstrings(name):
         expected = np.diag(np.diag(expected))
     assert_allclose(objective.noise_covariance(sample, 11), expected, rtol=1e-10)
     scales = torch.randn((4, objective.n_scales(D)), generator=seeded())
-    expected = expit(scales.numpy()) * np.ones((4, D))
-    assert_allclose(objective.spread(scales, D), expected, rtol=1e-6)
+    assert_allclose(objective.spread(scales, D), deviations(scales.numpy()), rtol=1e-6)
 
 
 def test_vae_and_wae_posterior_covariances_are_the_docstrings():
@@ -189,10 +336,12 @@ def test_vae_and_wae_posterior_covariances_are_the_docstrings():
     assert torch.equal(wae.noise_covariance(sample, 9), torch.eye(D, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("posterior_scale", ["diagonal", "scalar"])
-def test_diag_is_full_where_the_covariance_is_diagonal(posterior_scale, monkeypatch):
-    full = HEBAEObjective(1.0, posterior_scale=posterior_scale)
-    diagonal = HEBAEObjective(1.0, covariance="diag", posterior_scale=posterior_scale)
+def test_diag_is_full_where_the_covariance_is_diagonal(posterior_scale, share):
+    options = {"posterior_scale": posterior_scale, "row_share": share}
+    full = HEBAEObjective(1.0, **options)
+    diagonal = HEBAEObjective(1.0, covariance="diag", **options)
     model = tiny_model(full, hidden=())
     with torch.no_grad():
         # Codes are the first three columns of the rows.
@@ -207,10 +356,13 @@ def test_diag_is_full_where_the_covariance_is_diagonal(posterior_scale, monkeypa
         a, b = full(model, x, seeded()), diagonal(model, x, seeded())
     assert_allclose(a.reconstruction, b.reconstruction, rtol=1e-6)
     assert torch.equal(a.minibatch_penalty, b.minibatch_penalty)
+    assert_allclose(a.penalty(), b.penalty(), rtol=1e-6)
     with torch.no_grad():
         x[0, 1] = 3.0  # and not where it is not
         a, b = full(model, x, seeded()), diagonal(model, x, seeded())
     assert not np.allclose(a.reconstruction, b.reconstruction, rtol=1e-3)
+    assert torch.equal(a.minibatch_penalty, b.minibatch_penalty)
+    assert np.isclose(float(a.penalty()), float(b.penalty()), rtol=1e-3) == (share == 0.0)
 
 
 @pytest.fixture
@@ -256,9 +408,10 @@ def test_both_terms_reach_the_weights_of_the_encoder(name):
     assert of_reconstruction.any()
 
 
-def test_noise_of_one_code_moves_the_others_through_the_covariance():
+@pytest.mark.parametrize("name", HEBAE)
+def test_noise_of_one_code_moves_the_others_through_the_covariance(name):
     # With a constant decoder input mean, only L links the rows of a minibatch.
-    objective = OBJECTIVES["hebae"]
+    objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows().requires_grad_()
     terms = objective(model, x, seeded())
     (gradient,) = torch.autograd.grad(terms.reconstruction[0], x)
@@ -279,8 +432,9 @@ def test_objectives_take_all_randomness_from_their_generator(name):
     assert not torch.equal(*drawn)
 
 
-def test_hebae_is_finite_for_one_row_and_for_fewer_rows_than_components():
-    objective = OBJECTIVES["hebae"]
+@pytest.mark.parametrize("name", HEBAE)
+def test_hebae_is_finite_for_one_row_and_for_fewer_rows_than_components(name):
+    objective = OBJECTIVES[name]
     model = tiny_model(objective)
     for n_rows in (1, 2, D):
         terms = objective(model, rows(n_rows), seeded())
@@ -296,6 +450,44 @@ def test_hebae_penalty_of_one_row_is_half_the_squared_mean():
     with torch.no_grad():
         penalty = float(objective(model, x, seeded()).penalty())
     assert_allclose(penalty, 0.5 * np.sum(encoded(model, x)[0] ** 2), rtol=1e-6)
+
+
+def test_gradient_of_the_penalty_has_the_part_of_m_and_the_part_of_s():
+    # Codes of mean 0 have no gradient through m; of equal rows, none through S.
+    objective = OBJECTIVES["hebae"]
+    x = torch.randn((8, D), generator=seeded())
+    spread_out = (2.0 * (x - x.mean(dim=0))).requires_grad_()
+    of_codes(objective, spread_out).penalty().backward()
+    codes = spread_out.detach().double().numpy()
+    inverse = np.linalg.inv(shrunk_covariance(codes, 1.0))
+    expected = codes @ (np.eye(D) - inverse) / 8
+    assert np.abs(expected).max() > 0.01
+    assert_allclose(spread_out.grad, expected, atol=1e-6)
+    shifted = torch.tensor([[1.0, -2.0, 3.0]]).repeat(8, 1).requires_grad_()
+    of_codes(objective, shifted).penalty().backward()
+    assert_allclose(shifted.grad, shifted.detach() / 8, rtol=1e-6)
+
+
+def test_penalty_is_finite_for_collinear_codes_a_million_wide():
+    # At condition 1e17 even float64 cannot tell S from a singular matrix.
+    rng = np.random.default_rng(0)
+    codes = torch.from_numpy(1e6 * np.outer(rng.standard_normal(512), rng.standard_normal(64)))
+    for share in (0.0, 0.5, 1.0):
+        mu = codes.float().requires_grad_()
+        penalty = of_codes(HEBAEObjective(1.0, row_share=share), mu).penalty()
+        penalty.backward()
+        assert torch.isfinite(penalty)
+        assert torch.isfinite(mu.grad).all()
+
+
+def test_row_divergence_is_finite_where_the_scale_underflows():
+    # A linear encoder's head for a row far out.
+    objective = HEBAEObjective(1.0, row_share=0.5)
+    scales = torch.tensor([[-500.0], [0.0], [500.0]]).expand(3, D).clone().requires_grad_()
+    terms = of_codes(objective, torch.randn((3, D), generator=seeded()), scales)
+    terms.penalty().backward()
+    assert torch.isfinite(terms.row_penalty).all()
+    assert torch.isfinite(scales.grad).all()
 
 
 def test_corrupted_adds_noise_of_the_stated_deviation():

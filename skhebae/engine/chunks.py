@@ -21,6 +21,11 @@ CHUNK_NUMBERS = 2**24
 Float32Array = NDArray[np.float32]
 
 
+def rows_per_chunk(numbers_per_row: int) -> int:
+    """Rows of a chunk that holds `numbers_per_row` numbers for each at its widest."""
+    return max(1, min(CHUNK_ROWS, CHUNK_NUMBERS // numbers_per_row))
+
+
 def map_rows(
     function: Callable[[Tensor], Tensor],
     read: Callable[[slice], Tensor],
@@ -44,7 +49,7 @@ def map_rows(
     -------
     ndarray of shape (n_rows, ...), float32
     """
-    chunk = max(1, min(CHUNK_ROWS, CHUNK_NUMBERS // numbers_per_row))
+    chunk = rows_per_chunk(numbers_per_row)
     result: Float32Array | None = None
     with torch.no_grad():
         for start in range(0, n_rows, chunk):

@@ -13,13 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
+from skhebae.engine.chunks import rows_per_chunk
 from skhebae.exceptions import NonFiniteLossError
+from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 
 #: Patience counts at least this many optimiser steps: an epoch of a small
 #: table is one or two, too few to call a loss flat.
 PATIENCE_STEPS = 100
+
+#: Steps between two measurements of `Trainer.update_code_variance`, and the
+#: rows each looks at.
+CODE_VARIANCE_STEPS = 50
+CODE_VARIANCE_ROWS = 32
 
 History = dict[str, list[float]]
 HISTORY_KEYS = ("loss", "reconstruction", "penalty", "validation_loss", "seconds")
@@ -78,6 +85,7 @@ class Trainer:
     noise: torch.Generator
     weight_decay: float = 0.0
     optimizer: torch.optim.Optimizer = field(init=False)
+    n_steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
@@ -104,8 +112,31 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, reconstruction and penalty of one minibatch, each (), nats."""
         terms = self.objective(self.model, x, generator, input_noise)
-        reconstruction, penalty = terms.reconstruction.mean(), terms.penalty()
+        reconstruction = terms.reconstruction.mean()
+        reference = self.objective.prior_penalty(len(x), self.model.encoder.n_components)
+        penalty = terms.penalty() - reference
         return reconstruction + self.objective.weight * penalty, reconstruction, penalty
+
+    @property
+    def missing_noise(self) -> float:
+        """Share of a code's posterior covariance that the codes of training lack.
+
+        With the weight w < 1 on each row's divergence, the best noise is close
+        to w times the posterior covariance, for every row.
+        """
+        return max(0.0, 1.0 - self.objective.row_weight)
+
+    def update_code_variance(self, x: Tensor) -> None:
+        """Measure on a few rows what the noise variances must count besides residuals."""
+        likelihood = self.model.likelihood
+        if not isinstance(likelihood, GaussianLikelihood):
+            return
+        self.model.eval()
+        with torch.no_grad():
+            mu, _ = self.model.encode(x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)])
+            variance = self.model.code_variance(*self.model.jacobian(mu))
+            likelihood.code_variance.copy_(self.missing_noise * variance)
+        self.model.train()
 
     def train_epoch(
         self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule, epoch: int
@@ -119,8 +150,15 @@ class Trainer:
             done = (epoch + i / len(minibatches)) / schedule.n_epochs
             self.set_learning_rate(schedule.learning_rate * (1.0 - done * schedule.decay))
             terms = self.loss_terms(x, self.noise, schedule.input_noise)
+            loss = terms[0]
+            if self.missing_noise > 0.0:
+                if self.n_steps % CODE_VARIANCE_STEPS == 0:
+                    self.update_code_variance(x)
+                # It moves the noise variances alone, and is not reported.
+                loss = loss + self.model.likelihood.code_variance_loss()
+            self.n_steps += 1
             self.optimizer.zero_grad()
-            torch.autograd.backward(terms[0])
+            torch.autograd.backward(loss)
             self.optimizer.step()
             return terms
 
@@ -193,6 +231,11 @@ class Trainer:
         if validation is not None:
             stopper.restore()
         return history, converged
+
+
+def jacobian_rows(model: Autoencoder, n_rows: int) -> int:
+    """At most `n_rows`, fewer where their Jacobians would take too much memory."""
+    return min(n_rows, rows_per_chunk(model.jacobian_numbers))
 
 
 def run_epoch(

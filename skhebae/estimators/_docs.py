@@ -71,9 +71,9 @@ n_features_in_ : int
     history_ : dict of list of float
         "loss", "reconstruction", "penalty", "validation_loss" (NaN without
         early stopping) in nats a row, and "seconds", per epoch. HEBAE's
-        penalty is the plain divergence of minibatch moments, above 0 even for
-        perfect codes by a constant that falls with `batch_size`;
-        ``pandas.DataFrame(est.history_)`` makes it a frame.
+        penalty is reported above its mean over minibatches drawn from N(0, I),
+        so that it is comparable between sizes, 0 for perfect codes, and may be
+        negative; ``pandas.DataFrame(est.history_)`` makes it a frame.
     latent_mean_ : ndarray of shape (n_components,)
         Mean of the training set's aggregated posterior.
     latent_covariance_ : ndarray of shape (n_components, n_components)

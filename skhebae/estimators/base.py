@@ -27,8 +27,8 @@ from skhebae.estimators.assembly import (
     build_model,
 )
 from skhebae.estimators.fitting import fit_noise_variance, measure_codes, noise_covariance
-from skhebae.estimators.inference import FittedAutoencoder
 from skhebae.estimators.latent import CodeMixture
+from skhebae.estimators.scoring import ScoredAutoencoder
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Architecture
 from skhebae.networks import ACTIVATIONS
@@ -37,7 +37,7 @@ from skhebae.objectives import Objective
 Float32Array = NDArray[np.float32]
 
 
-class BaseAutoencoder(FittedAutoencoder):
+class BaseAutoencoder(ScoredAutoencoder):
     """Everything but the objective: a subclass gives `__init__` and `_objective`."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -258,9 +258,10 @@ class BaseAutoencoder(FittedAutoencoder):
         moments, codes = measure_codes(model, objective, rows, mixture)
         if resumes:
             moments = self._moments.merge(moments)
-        posterior_noise = noise_covariance(objective, moments)
+        batch_size = min(schedule.batch_size, len(training))
+        posterior_noise = noise_covariance(objective, moments, batch_size)
         if not partial:
-            fit_noise_variance(model, objective, posterior_noise, rows, trainer.noise)
+            fit_noise_variance(trainer, posterior_noise, rows)
         fitted: dict[str, Any] = {
             "_architecture": architecture,
             "_scaling": scaling,

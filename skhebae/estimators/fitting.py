@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
 from skhebae.engine.chunks import map_rows
-from skhebae.engine.loop import check_finite
+from skhebae.engine.loop import Trainer, check_finite, jacobian_rows
 from skhebae.estimators.latent import MIXTURE_ROWS, CodeMoments
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
@@ -17,6 +17,13 @@ from skhebae.objectives import Objective
 
 #: Rows per chunk of the pass over the residuals.
 RESIDUAL_ROWS = 1024
+
+#: Rows whose codes are in memory together.
+BLOCK_ROWS = 2**16
+
+#: Rows whose Jacobians the noise variances are based on, and the steps to them.
+JACOBIAN_ROWS = 128
+NOISE_STEPS = 20
 
 
 def codes_and_sigma(model: Autoencoder, objective: Objective, x: Tensor) -> Tensor:
@@ -28,43 +35,57 @@ def codes_and_sigma(model: Autoencoder, objective: Objective, x: Tensor) -> Tens
 def measure_codes(
     model: Autoencoder, objective: Objective, rows: Rows, seed: int
 ) -> tuple[CodeMoments, NDArray[np.float32]]:
-    """Moments of the codes of all rows, and at most `MIXTURE_ROWS` codes."""
+    """Moments of the codes of all rows, and at most `MIXTURE_ROWS` codes.
+
+    One block of rows after the other, so that the codes of all rows are never
+    in memory together.
+    """
     n_components = model.encoder.n_components
-
-    def read(chunk: slice) -> Tensor:
-        return rows.take(np.arange(chunk.start, chunk.stop))
-
     width = model.likelihood.location.numel()
-    values = map_rows(
-        lambda x: codes_and_sigma(model, objective, x), read, len(rows), numbers_per_row=width
-    )
-    check_finite({"code": float(np.abs(values).max())})
-    codes, sigma = values[:, :n_components], values[:, n_components:]
-    chosen = np.random.RandomState(seed).permutation(len(codes))[:MIXTURE_ROWS]
-    return CodeMoments.measure(codes, sigma), codes[chosen]
+    chosen = np.random.RandomState(seed).permutation(len(rows))[:MIXTURE_ROWS]
+    kept = np.empty((len(chosen), n_components), dtype=np.float32)
+    moments: CodeMoments | None = None
+    for block in minibatch_indices(np.arange(len(rows)), BLOCK_ROWS):
+        values = map_rows(
+            lambda x: codes_and_sigma(model, objective, x),
+            lambda chunk, block=block: rows.take(block[chunk]),  # type: ignore[misc]
+            len(block),
+            numbers_per_row=width,
+        )
+        check_finite({"code": float(np.abs(values).max())})
+        codes, sigma = values[:, :n_components], values[:, n_components:]
+        here = np.flatnonzero((chosen >= block[0]) & (chosen <= block[-1]))
+        kept[here] = codes[chosen[here] - block[0]]
+        part = CodeMoments.measure(codes, sigma)
+        moments = part if moments is None else moments.merge(part)
+    assert moments is not None  # validated tables have rows
+    return moments, kept
 
 
-def noise_covariance(objective: Objective, moments: CodeMoments) -> NDArray[np.float64]:
-    """Covariance C of the posterior ``N(mu_i, D_i C D_i)``, from the training codes."""
+def noise_covariance(
+    objective: Objective, moments: CodeMoments, batch_size: int
+) -> NDArray[np.float64]:
+    """Covariance C of the posterior ``N(mu_i, D_i C D_i)``, from the training codes.
+
+    With `batch_size` rows, so that it is the one minibatches of training had.
+    """
     # A copy: a memory-mapped pickle gives read-only arrays.
     covariance = torch.from_numpy(np.array(moments.covariance))
-    result: NDArray[np.float64] = objective.noise_covariance(covariance, moments.n_rows).numpy()
+    result: NDArray[np.float64] = objective.noise_covariance(covariance, batch_size).numpy()
     return result
 
 
-def fit_noise_variance(
-    model: Autoencoder,
-    objective: Objective,
-    posterior_noise: NDArray[np.float64],
-    rows: Rows,
-    generator: torch.Generator,
-) -> None:
+def fit_noise_variance(trainer: Trainer, posterior_noise: NDArray[np.float64], rows: Rows) -> None:
     """Last step of training a Gaussian likelihood: its exact noise variances.
 
     Given the networks, ``v_j = mean_i E_q (x_ij - mean_j(z_i))^2`` maximises
     the bound, so one pass over the rows, with one draw of z each, finishes
-    what Adam's small steps began. `posterior_noise` is C of `noise_covariance`.
+    what Adam's small steps began. Where the codes of training have less noise
+    than their posterior, the missing share of `Autoencoder.code_variance`
+    joins the residuals, which depends on the variances in turn: a few steps of
+    expectation maximisation. `posterior_noise` is C of `noise_covariance`.
     """
+    model, objective, generator = trainer.model, trainer.objective, trainer.noise
     likelihood = model.likelihood
     if not isinstance(likelihood, GaussianLikelihood):
         return
@@ -80,4 +101,13 @@ def fit_noise_variance(
             noise = torch.randn(mu.shape, generator=generator, device=mu.device)
             z = mu + sigma * (noise @ factor.T)
             total += (x - likelihood.mean(model.decode(z))).square().sum(dim=0)
-    likelihood.set_noise_variance(total / len(rows))
+        residual = total / len(rows)
+        if trainer.missing_noise == 0.0:
+            likelihood.set_noise_variance(residual)
+            return
+        every = -(-len(rows) // jacobian_rows(model, JACOBIAN_ROWS))
+        mu, _ = model.encode(rows.take(np.arange(0, len(rows), every)))
+        output, jacobian = model.jacobian(mu)
+        for _ in range(NOISE_STEPS):
+            missing = trainer.missing_noise * model.code_variance(output, jacobian)
+            likelihood.set_noise_variance(residual + missing)

@@ -7,7 +7,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from skhebae.data import FeatureScaling
 from skhebae.data.scaling import Matrix
 from skhebae.engine import resolve_device
 from skhebae.engine.chunks import map_rows
-from skhebae.estimators.fitting import codes_and_sigma
 from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
 from skhebae.estimators.persistence import pack, read, unpack, write
 from skhebae.exceptions import ModelFileError
@@ -28,20 +27,6 @@ from skhebae.model import Architecture, Autoencoder
 from skhebae.objectives import Objective
 
 Float32Array = NDArray[np.float32]
-
-
-class Posterior(NamedTuple):
-    """Approximate posterior ``N(mean, F F^T)`` of each row.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (n_samples, n_components)
-    covariance_factor : ndarray of shape (n_samples, n_components, n_components)
-        Lower triangular F.
-    """
-
-    mean: Float32Array
-    covariance_factor: Float32Array
 
 
 class FittedAutoencoder(
@@ -182,87 +167,6 @@ class FittedAutoencoder(
         rows = self._decoded(codes.astype(np.float32), decode)
         is_binary = noise and self._architecture.likelihood == "bernoulli"
         return rows.round() if is_binary else rows
-
-    def score_samples(self, X: ArrayLike | Matrix) -> Float32Array:
-        """Score rows by a likelihood bound in nats; higher is more typical.
-
-        The evidence lower bound ``E_q log p(x | z) - KL(q(z) || N(0, I))``,
-        where q is the Gaussian at the row's code whose covariance follows from the decoder's local
-        linearisation, ``(I + J^T W J)^-1``. It does not use the encoder's
-        noise, so the three estimators (and WAE, which has none) are scored
-        alike. The expectation is a deterministic cubature: exact, and so a
-        true bound, for linear decoders with Gaussian likelihood; otherwise an
-        approximation.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows with the features of `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), float32
-            Nats, summed over features, in the units of the rows of `fit`.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `transform`.
-        """
-        # Jacobian, its weighted copy and the stack it is built from.
-        check_is_fitted(self)
-        width = 3 * self.n_features_in_ * self._architecture.n_components
-        return self._map_table(X, lambda x: self._model.score(x), width)
-
-    def score(self, X: ArrayLike | Matrix, y: object = None) -> float:
-        """Mean of `score_samples`, in nats.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows with the features of `fit`.
-        y : None
-            Ignored, present for model selection.
-
-        Returns
-        -------
-        float
-            Nats a row; higher is better.
-        """
-        return float(self.score_samples(X).mean(dtype=np.float64))
-
-    def posterior(self, X: ArrayLike | Matrix) -> Posterior:
-        """Approximate posterior of each row.
-
-        For HEBAE ``N(mu_i, D_i S D_i)`` (equation 6 of arXiv:2007.10389) with
-        S the covariance of all training codes, for VAE ``N(mu_i, diag
-        sigma_i^2)``, for WAE a point (a factor of zeros).
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows with the features of `fit`.
-
-        Returns
-        -------
-        Posterior
-            Named tuple of `mean` (n_samples, n_components) and
-            `covariance_factor` (n_samples, n_components, n_components), F
-            lower triangular with covariance ``F F^T``.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            As `transform`.
-        """
-        check_is_fitted(self)
-        objective = self._objective()
-        n_components = self._n_features_out
-
-        values = self._map_table(X, lambda x: codes_and_sigma(self._model, objective, x))
-        mean, sigma = values[:, :n_components], values[:, n_components:]
-        factor = np.linalg.cholesky(self._noise_covariance)
-        return Posterior(mean.copy(), (sigma[:, :, None] * factor).astype(np.float32))
 
     def _map_table(
         self,

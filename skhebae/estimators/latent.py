@@ -5,12 +5,17 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+
+from skhebae.divergences import cholesky_factor, gaussian_kl_to_standard, regularised_covariance
+from skhebae.finite_sample import expected_prior_kl
 
 FloatArray = NDArray[np.float64]
 
@@ -21,6 +26,8 @@ MIXTURE_ROWS = 10_000
 MIXTURE_COMPONENTS = 10
 MIXTURE_ROWS_PER_DIMENSION = 5
 
+#: Pseudo-rows of N(0, I) in the divergence of the codes' moments.
+PSEUDO_ROWS = 1.0
 
 #: Warning filters belong to the process: two threads that fit at once would
 #: restore them in the wrong order.
@@ -48,7 +55,9 @@ class CodeMoments:
     spread: FloatArray
 
     @classmethod
-    def measure(cls, codes: NDArray[np.float32], sigma: NDArray[np.float32]) -> CodeMoments:
+    def measure(
+        cls, codes: NDArray[np.floating[Any]], sigma: NDArray[np.floating[Any]]
+    ) -> CodeMoments:
         """Measure the codes (n, d) and standard deviations (n, d) of n >= 2 rows."""
         mean = codes.mean(axis=0, dtype=np.float64)
         centred = codes - mean
@@ -63,6 +72,18 @@ class CodeMoments:
     def aggregated_covariance(self, noise_covariance: FloatArray) -> FloatArray:
         """``S + mean_i D_i C D_i``: the aggregated posterior's covariance (equation 9)."""
         return self.covariance + self.spread * noise_covariance
+
+    def divergence(self) -> float:
+        """Nats of ``KL(N(m, S) || N(0, I))`` above those of as many draws from N(0, I).
+
+        One pseudo-row of N(0, I) keeps S positive definite.
+        """
+        covariance = regularised_covariance(
+            torch.from_numpy(np.array(self.covariance)), self.n_rows, PSEUDO_ROWS
+        )
+        mean = torch.from_numpy(np.array(self.mean))
+        kl = gaussian_kl_to_standard(mean, cholesky_factor(covariance))
+        return float(kl) - expected_prior_kl(self.n_rows, len(mean), PSEUDO_ROWS)
 
     def merge(self, other: CodeMoments) -> CodeMoments:
         """Moments of both sets of rows together (Chan, Golub and LeVeque, 1979)."""

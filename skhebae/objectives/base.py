@@ -44,18 +44,22 @@ class Objective(ABC):
     """Draws codes from the approximate posterior and penalises them.
 
     The posterior of a row is ``N(mu_i, D_i C D_i)``: D_i from the scale head, C
-    common to all rows. A new objective is one file: the four methods below
-    and a `weight`.
+    common to all rows. A new objective is one file: the four abstract methods
+    below and a `weight`.
 
     Attributes
     ----------
     weight : float
         Factor of the penalty in the loss.
+    row_weight : float
+        Factor in the loss of each row's own divergence from the prior, the
+        only term that rewards posterior noise; 0 where there is none.
     initial_scale : float
         Bias of the scale head before training.
     """
 
     weight: float
+    row_weight: float = 0.0
     initial_scale: float = 0.0
 
     @abstractmethod
@@ -85,8 +89,16 @@ class Objective(ABC):
         code_covariance : Tensor of shape (d, d)
             Sample covariance of the codes (posterior means) of the training set.
         n_rows : int
-            Rows behind it.
+            Rows of a minibatch of training.
         """
+
+    def prior_penalty(self, n_rows: int, n_components: int) -> float:
+        """Return the mean penalty of a minibatch of codes drawn from the prior.
+
+        What is reported is the penalty above this value.
+        """
+        del n_rows, n_components
+        return 0.0
 
 
 def corrupted(x: Tensor, input_noise: float, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from skhebae.divergences import (
     cholesky_factor,
@@ -13,7 +14,9 @@ from skhebae.divergences import (
     in_double,
     minibatch_moments,
     regularised_covariance,
+    scaled_kl_to_standard,
 )
+from skhebae.finite_sample import expected_prior_kl
 from skhebae.objectives.base import Objective, Terms, corrupted
 
 if TYPE_CHECKING:
@@ -24,8 +27,11 @@ class HEBAEObjective(Objective):
     """``mean_i -log p(x_i | z_i) + reg_weight * KL(N(m, S) || N(0, I))``.
 
     ``m`` and ``S`` are the moments of the minibatch's posterior means and
-    ``z_i = mu_i + D_i L eps_i`` with ``D_i = diag(exp(log_scale_i)) < I`` and
-    ``L L^T = S`` (equations 6, 7, 8, 11 and 13).
+    ``z_i = mu_i + D_i L eps_i`` with ``D_i = diag(exp(log_scale_i))`` and
+    ``L L^T = S`` (equations 6, 7, 8, 11 and 13). With a `row_share` a > 0 the
+    penalty is ``(1 - a) KL(N(m, S) || N(0, I)) + a mean_i KL(N(mu_i, D_i S D_i)
+    || N(0, I))``: the published objective at a = 0, the evidence lower bound of
+    a full-covariance posterior at a = 1.
 
     Parameters
     ----------
@@ -39,6 +45,8 @@ class HEBAEObjective(Objective):
         One scale a component, or one a row.
     covariance_prior : float
         Pseudo-rows ``nu`` of the hyperprior on ``S``.
+    row_share : float
+        Share ``a`` of the penalty that falls on each row's posterior.
     """
 
     # sigma = 0.12: enough noise to smooth the first epochs, not to drown them.
@@ -51,8 +59,11 @@ class HEBAEObjective(Objective):
         covariance: str = "full",
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
+        row_share: float = 0.0,
     ) -> None:
         self.weight = reg_weight
+        self.row_weight = reg_weight * row_share
+        self.row_share = row_share
         self.covariance = covariance
         self.posterior_scale = posterior_scale
         self.covariance_prior = covariance_prior
@@ -72,22 +83,39 @@ class HEBAEObjective(Objective):
         diagonal = self.covariance == "diag"
         noise_factor = covariance.diagonal().sqrt().diag() if diagonal else factor
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
-        z = mu + self.spread(scales, mu.shape[1]) * (noise @ noise_factor.to(mu.dtype).T)
+        noise_factor = noise_factor.to(mu.dtype)
+        spread = self.spread(scales, mu.shape[1])
+        z = mu + spread * (noise @ noise_factor.T)
+        share = self.row_share
+        row_kl = scaled_kl_to_standard(mu, spread, noise_factor) if share else None
         return Terms(
             reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
-            minibatch_penalty=gaussian_kl_to_standard(mean, factor).to(mu.dtype),
+            row_penalty=None if row_kl is None else share * row_kl,
+            minibatch_penalty=(1.0 - share) * gaussian_kl_to_standard(mean, factor).to(mu.dtype),
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
-        """``exp(log_scale)`` with ``log_scale = log sigmoid(head)``, (n, d).
+        """``exp(log_scale)`` with ``log_scale = log softplus(head)``, (n, d).
 
-        Noise above the width of the code cloud is of no use, and the penalty
-        does not restrain it: were the head the log-scale itself, a linear
-        encoder on a table of low rank would drive ``exp`` to overflow.
+        At `row_share` 0 the penalty does not restrain the noise: were the head
+        the log-scale itself, a linear encoder on a table of low rank would
+        drive ``exp`` to overflow. Nor may it underflow: a row far out would
+        have an infinite divergence.
         """
-        return scales.sigmoid().expand(-1, n_components)
+        spread = functional.softplus(scales).clamp_min(torch.finfo(scales.dtype).tiny)
+        return spread.expand(-1, n_components)
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
-        """``S`` of equation 6, or its diagonal, from the whole training set, (d, d)."""
+        """``S`` of equation 6, or its diagonal, (d, d).
+
+        From the codes of the whole training set, with the weight that the
+        hyperprior had in a minibatch.
+        """
         covariance = regularised_covariance(code_covariance, n_rows, self.covariance_prior)
         return covariance.diagonal().diag() if self.covariance == "diag" else covariance
+
+    def prior_penalty(self, n_rows: int, n_components: int) -> float:
+        """Mean divergence of the moments of `n_rows` draws from N(0, I)."""
+        return (1.0 - self.row_share) * expected_prior_kl(
+            n_rows, n_components, self.covariance_prior
+        )

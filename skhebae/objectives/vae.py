@@ -28,6 +28,7 @@ class VAEObjective(Objective):
 
     def __init__(self, beta: float) -> None:
         self.weight = beta
+        self.row_weight = beta
 
     def n_scales(self, n_components: int) -> int:
         """One log-variance a component."""

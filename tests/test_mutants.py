@@ -1,0 +1,261 @@
+"""Tests of the tests: each broken copy of the package must fail them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+ROOT = Path(__file__).parents[1]
+DIVERGENCES, FINITE_SAMPLE, OBJECTIVES = (
+    f"tests/test_{name}.py" for name in ("divergences", "finite_sample", "objectives")
+)
+
+# Imports take longer than most mutants live, so one process makes them, all but
+# that of the package, and a fork of it runs each copy. Mutants die of few
+# examples, and of the first one that fails: shrinking it would take the time of
+# many mutants.
+SERVER = """
+import gc, json, os, sys, traceback
+import hypothesis, numpy, pytest, scipy.integrate, scipy.stats, torch
+import safetensors.torch, sklearn.datasets, sklearn.mixture, sklearn.model_selection
+import torch.distributions, torch.fx.experimental.symbolic_shapes
+from hypothesis import Phase, settings
+
+settings.register_profile(
+    "mutants",
+    max_examples=15,
+    phases=[Phase.explicit, Phase.generate],
+    derandomize=True,
+    database=None,
+)
+settings.load_profile("mutants")
+assert "skhebae" not in sys.modules
+gc.freeze()
+for line in sys.stdin:
+    folder, *arguments = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        status = 70
+        try:
+            os.chdir(folder)
+            sys.path.insert(0, folder)
+            log = os.open("output.txt", os.O_WRONLY | os.O_CREAT)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            status = int(pytest.main(arguments))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+IMPORTS_THE_COPY = """
+from pathlib import Path
+
+import skhebae
+
+
+def test_the_copy_is_imported():
+    assert Path(skhebae.__file__).parents[1] == Path(__file__).parents[1]
+"""
+
+
+class Mutant(NamedTuple):
+    """One replacement in one file, and the tests that must notice it."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = {
+    "Gaussian KL without 1/2": Mutant(
+        "divergences.py",
+        "return 0.5 * (trace + mean.square().sum(dim=-1)",
+        "return (trace + mean.square().sum(dim=-1)",
+        DIVERGENCES,
+    ),
+    "diagonal KL without 1/2": Mutant(
+        "divergences.py",
+        "return 0.5 * (mean.square() + log_var.exp()",
+        "return (mean.square() + log_var.exp()",
+        DIVERGENCES,
+    ),
+    "row KL without 1/2": Mutant(
+        "divergences.py",
+        "return 0.5 * (trace + mean.square().sum(dim=1)",
+        "return (trace + mean.square().sum(dim=1)",
+        DIVERGENCES,
+    ),
+    "no mean term": Mutant(
+        "divergences.py", "trace + mean.square().sum(dim=-1)", "trace", DIVERGENCES
+    ),
+    "log det of the wrong sign": Mutant(
+        "divergences.py", "mean.shape[-1] - log_det", "mean.shape[-1] + log_det", DIVERGENCES
+    ),
+    "row KL without its scale": Mutant(
+        "divergences.py",
+        "2.0 * (spread.log().sum(dim=1) + factor.diagonal().log().sum())",
+        "2.0 * factor.diagonal().log().sum()",
+        DIVERGENCES,
+    ),
+    "mean detached": Mutant(
+        "divergences.py",
+        "return mean, centred.T @ centred",
+        "return mean.detach(), centred.T @ centred",
+        DIVERGENCES,
+    ),
+    "covariance detached": Mutant(
+        "divergences.py",
+        "return mean, centred.T @ centred",
+        "return mean, centred.detach().T @ centred.detach()",
+        DIVERGENCES,
+    ),
+    "B for B - 1": Mutant(
+        "divergences.py", "centred / max(len(mu) - 1, 1)", "centred / len(mu)", DIVERGENCES
+    ),
+    "B for B - 1 in the weight of the sample": Mutant(
+        "divergences.py",
+        "(n_rows - 1) * covariance) / (pseudo_rows + (n_rows - 1))",
+        "n_rows * covariance) / (pseudo_rows + n_rows)",
+        DIVERGENCES,
+    ),
+    "pseudo-rows ignored": Mutant(
+        "divergences.py", "(pseudo_rows * identity + ", "(0.0 * identity + ", DIVERGENCES
+    ),
+    "covariance in single precision": Mutant(
+        "divergences.py",
+        'return tensor if tensor.device.type == "mps" else tensor.double()',
+        "return tensor",
+        OBJECTIVES,
+    ),
+    "biased MMD": Mutant(
+        "divergences.py",
+        "(gram.sum() - gram.diagonal().sum()) / (n_rows * (n_rows - 1))",
+        "gram.mean()",
+        DIVERGENCES,
+    ),
+    "L transposed": Mutant(
+        "objectives/hebae.py", "noise @ noise_factor.T", "noise @ noise_factor", OBJECTIVES
+    ),
+    "L detached": Mutant(
+        "objectives/hebae.py",
+        "noise_factor = noise_factor.to(mu.dtype)",
+        "noise_factor = noise_factor.to(mu.dtype).detach()",
+        OBJECTIVES,
+    ),
+    "moments of detached codes": Mutant(
+        "objectives/hebae.py",
+        "minibatch_moments(in_double(mu))",
+        "minibatch_moments(in_double(mu.detach()))",
+        OBJECTIVES,
+    ),
+    "diag noise with variances for deviations": Mutant(
+        "objectives/hebae.py",
+        "covariance.diagonal().sqrt().diag() if",
+        "covariance.diagonal().diag() if",
+        OBJECTIVES,
+    ),
+    "row share without its weight": Mutant(
+        "objectives/hebae.py", "else share * row_kl", "else row_kl", OBJECTIVES
+    ),
+    "aggregate at full weight beside the rows": Mutant(
+        "objectives/hebae.py", "=(1.0 - share) * gaussian_kl", "=gaussian_kl", OBJECTIVES
+    ),
+    "row KL of the full covariance beside diag noise": Mutant(
+        "objectives/hebae.py",
+        "scaled_kl_to_standard(mu, spread, noise_factor)",
+        "scaled_kl_to_standard(mu, spread, factor.to(mu.dtype))",
+        OBJECTIVES,
+    ),
+    "VAE noise with variances for deviations": Mutant(
+        "objectives/vae.py",
+        "z = mu + (0.5 * log_var).exp() * noise",
+        "z = mu + log_var.exp() * noise",
+        OBJECTIVES,
+    ),
+    "c(B, d) off by one degree of freedom": Mutant(
+        "finite_sample.py",
+        "n_rows - np.arange(1, n_components + 1)",
+        "n_rows - np.arange(n_components)",
+        FINITE_SAMPLE,
+    ),
+    "expected penalty off by one degree of freedom": Mutant(
+        "finite_sample.py", "degrees = n_rows - 1\n", "degrees = n_rows\n", FINITE_SAMPLE
+    ),
+    "expected penalty whatever the row share": Mutant(
+        "objectives/hebae.py",
+        "(1.0 - self.row_share) * expected_prior_kl(",
+        "expected_prior_kl(",
+        OBJECTIVES,
+    ),
+    "reported penalty uncorrected": Mutant(
+        "engine/loop.py",
+        "penalty = terms.penalty() - reference",
+        "penalty = terms.penalty()",
+        FINITE_SAMPLE,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def run_tests(tmp_path_factory):
+    """Run pytest in a copy and return its exit status."""
+    command = [sys.executable, "-c", SERVER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    folder = tmp_path_factory.mktemp("server")
+    # Whatever plugins are installed would be imported once a mutant.
+    alone = {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    env = {**os.environ, **alone, "SCIPY_ARRAY_API": "1"}
+    with subprocess.Popen(command, cwd=folder, env=env, **pipes) as server:
+
+        def run(copy, *tests):
+            arguments = ["-x", "-q", "-p", "no:cacheprovider", *tests]
+            server.stdin.write(json.dumps([str(copy), *arguments]) + "\n")
+            server.stdin.flush()
+            return int(server.stdout.readline())
+
+        yield run
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The package and the tests that are tested here."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "skhebae", tmp_path / "skhebae", ignore=ignored)
+    (tmp_path / "tests").mkdir()
+    for name in ("pyproject.toml", DIVERGENCES, FINITE_SAMPLE, OBJECTIVES):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_an_unchanged_copy_passes(copy, run_tests):
+    (copy / "tests" / "test_copy.py").write_text(IMPORTS_THE_COPY)
+    status = run_tests(copy, "tests")
+    assert status == pytest.ExitCode.OK, (copy / "output.txt").read_text()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_copy_fails(name, copy, run_tests):
+    mutant = MUTANTS[name]
+    path = copy / "skhebae" / mutant.file
+    source = path.read_text()
+    # Otherwise the code has moved on, and this mutant with it.
+    assert source.count(mutant.old) == 1
+    path.write_text(source.replace(mutant.old, mutant.new))
+    status = run_tests(copy, mutant.tests)
+    # A failed test, not a module that cannot be imported.
+    assert status == pytest.ExitCode.TESTS_FAILED, (copy / "output.txt").read_text()
