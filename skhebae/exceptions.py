@@ -1,4 +1,4 @@
-"""Errors of our own, each a subclass of the built-in a caller would expect."""
+"""Errors and warnings of our own, each a subclass of the built-in a caller would expect."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -7,3 +7,19 @@ class NonFiniteLossError(ArithmeticError):
 
 class ModelFileError(ValueError):
     """A file is not a model of ours, is truncated, or is of a newer format."""
+
+
+class LatentWarning(UserWarning):
+    """The codes of a fitted estimator are not what they may seem."""
+
+
+class CollapsedDimensionsWarning(LatentWarning):
+    """Some dimensions of the code say nothing about the row."""
+
+
+class VanishedNoiseWarning(LatentWarning):
+    """Posteriors are so narrow that the model is a deterministic autoencoder."""
+
+
+class SaturatedInformationWarning(LatentWarning):
+    """The mutual information of row and code is at its ceiling, the log of the rows."""
