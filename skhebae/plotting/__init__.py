@@ -1,0 +1,8 @@
+"""Displays of fitted estimators. They need matplotlib: ``pip install 'skhebae[plot]'``."""
+
+from skhebae.plotting.covariance import CovarianceDisplay
+from skhebae.plotting.latent import LatentDisplay
+from skhebae.plotting.reconstruction import ReconstructionDisplay
+from skhebae.plotting.training import TrainingDisplay
+
+__all__ = ["CovarianceDisplay", "LatentDisplay", "ReconstructionDisplay", "TrainingDisplay"]

@@ -1,0 +1,240 @@
+"""Rows and what a model makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+
+from skhebae.estimators.inference import as_numpy
+from skhebae.plotting._common import check_estimator, check_matplotlib
+from skhebae.plotting._rows import Array, Rows, draw_images, draw_profiles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+    from skhebae.plotting._common import AxesLike
+
+
+class ReconstructionDisplay:
+    """Originals, reconstructions, interpolations and samples of a model.
+
+    As images if `image_shape` is given: one panel of each kind, all in one
+    range, that of the originals. Otherwise as profiles, features along the
+    horizontal axis: one panel for each row with its reconstruction, one for
+    each interpolation and one for all samples. It is recommended to use
+    `ReconstructionDisplay.from_estimator`.
+
+    Parameters
+    ----------
+    originals : array-like of shape (n_rows, n_features)
+        Rows.
+    reconstructions : array-like of shape (n_rows, n_features)
+        The same, encoded and decoded.
+    interpolations : array-like of shape (n_interpolations, n_steps, n_features), default=None
+        Decoded codes on the line from row 0's to row 1's, from row 2's to row
+        3's, and so on.
+    samples : array-like of shape (n_samples, n_features), default=None
+        Generated rows.
+    image_shape : tuple (height, width) or (height, width, 3), default=None
+        Shape of the image in a row; None draws profiles.
+
+    Attributes
+    ----------
+    ax_ : ndarray of Axes
+        What was drawn on.
+    figure_ : Figure
+        Its figure.
+
+    See Also
+    --------
+    LatentDisplay : The codes of rows.
+
+    Examples
+    --------
+    >>> from skhebae.plotting import ReconstructionDisplay
+    >>> rows = [[0.0, 1.0, 2.0, 1.0], [2.0, 1.0, 0.0, 0.0]]
+    >>> display = ReconstructionDisplay(rows, rows, image_shape=(2, 2)).plot()
+    >>> [axis.get_title(loc="left") for axis in display.ax_]
+    ['originals', 'reconstructions']
+    """
+
+    ax_: NDArray[np.object_]
+    figure_: Figure | SubFigure
+
+    def __init__(
+        self,
+        originals: ArrayLike,
+        reconstructions: ArrayLike,
+        interpolations: ArrayLike | None = None,
+        samples: ArrayLike | None = None,
+        *,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
+        self.originals = np.asarray(originals)
+        n_features = self.originals.shape[1]
+        self.reconstructions = np.asarray(reconstructions)
+        none = np.empty((0, 1, n_features))
+        self.interpolations = none if interpolations is None else np.asarray(interpolations)
+        self.samples = none[:, 0] if samples is None else np.asarray(samples)
+        self.image_shape = check_image_shape(image_shape, n_features)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Any,
+        *,
+        image_shape: Sequence[int] | None = None,
+        n_rows: int = 10,
+        n_interpolations: int = 2,
+        n_samples: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+        ax: AxesLike | None = None,
+    ) -> Self:
+        """Encode, decode, interpolate and sample, and draw.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted. With ``n_samples=0``, any transformer with an inverse will
+            do, for example PCA or a pipeline.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows, of which the first `n_rows` are drawn.
+        image_shape : tuple (height, width) or (height, width, 3), default=None
+            Shape of the image in a row; None draws profiles.
+        n_rows : int, default=10
+            Rows to draw.
+        n_interpolations : int, default=2
+            Lines in code space to decode points of: from row 0 to row 1, from
+            row 2 to row 3, and so on, in `n_rows` steps, but at least 5.
+        n_samples : int, default=10
+            Rows to generate.
+        random_state : int, RandomState instance or None, default=None
+            Of the samples.
+        ax : array of Axes, default=None
+            What to draw on; None makes a new figure. For images as many as
+            there are kinds, 2 to 4; for profiles `n_rows + n_interpolations`
+            and 1 for samples.
+
+        Returns
+        -------
+        ReconstructionDisplay
+            With its data as attributes.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError
+            If the estimator cannot sample, as a pipeline.
+        ValueError
+            If there are too few rows, or `image_shape` does not match them.
+        """
+        check_matplotlib(cls.__name__)
+        needed = ["transform", "inverse_transform", *(["sample"] if n_samples else [])]
+        check_estimator(estimator, needed, cls.__name__)
+        check_numbers(n_rows, n_interpolations, n_samples)
+        rows = first_rows(X, n_rows)
+        codes = np.asarray(estimator.transform(rows))
+        return cls(
+            as_dense(rows),
+            estimator.inverse_transform(codes),
+            interpolate(estimator, codes, n_interpolations, max(n_rows, 5)),
+            estimator.sample(n_samples, random_state=random_state) if n_samples else None,
+            image_shape=image_shape,
+        ).plot(ax=ax)
+
+    def plot(self, ax: AxesLike | None = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : array of Axes, default=None
+            What to draw on; None makes a new figure.
+
+        Returns
+        -------
+        ReconstructionDisplay
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If `ax` holds another number of axes than there are panels.
+        """
+        check_matplotlib(type(self).__name__)
+        rows = Rows(self.originals, self.reconstructions, self.interpolations, self.samples)
+        if self.image_shape is None:
+            self.ax_ = draw_profiles(rows, ax, type(self).__name__)
+        else:
+            self.ax_ = draw_images(rows, self.image_shape, ax, type(self).__name__)
+        self.figure_ = self.ax_[0].figure
+        return self
+
+
+def check_image_shape(image_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...] | None:
+    """Check that rows can be reshaped to grey or colour images."""
+    if image_shape is None:
+        return None
+    shape = tuple(int(size) for size in image_shape)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 3):
+        raise ValueError(
+            f"image_shape={image_shape!r} must be (height, width) or (height, width, 3)."
+        )
+    if np.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={image_shape!r} has {np.prod(shape)} values, but rows have {n_features} "
+            "features; pass a shape of as many, or None to draw profiles."
+        )
+    return shape
+
+
+def check_numbers(n_rows: int, n_interpolations: int, n_samples: int) -> None:
+    """Check how many of each kind to draw."""
+    wanted = {"n_rows": n_rows, "n_interpolations": n_interpolations, "n_samples": n_samples}
+    for name, value in wanted.items():
+        least = 1 if name == "n_rows" else 0
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer >= {least}.")
+    if 2 * n_interpolations > n_rows:
+        raise ValueError(
+            f"n_interpolations={n_interpolations} needs 2 rows each, but n_rows={n_rows}; pass "
+            f"n_interpolations={n_rows // 2} or fewer, or more n_rows."
+        )
+
+
+def first_rows(X: Any, n_rows: int) -> Any:
+    """Take the first rows, in their container: the estimator checks its feature names."""
+    table = X if hasattr(X, "shape") else np.asarray(X)
+    if table.shape[0] < n_rows:
+        raise ValueError(
+            f"X has {table.shape[0]} rows, but n_rows={n_rows} are to be drawn; pass more rows or "
+            "fewer n_rows (and 2 for each of n_interpolations)."
+        )
+    if hasattr(table, "tocsr"):  # Not every sparse format can be sliced.
+        table = table.tocsr()
+    return table.iloc[:n_rows] if hasattr(table, "iloc") else table[:n_rows]
+
+
+def as_dense(rows: Any) -> NDArray[np.float64]:
+    """Rows as an array, whatever they came in."""
+    dense = rows.toarray() if hasattr(rows, "toarray") else as_numpy(rows)
+    return np.asarray(dense, dtype=np.float64)
+
+
+def interpolate(
+    estimator: BaseEstimator, codes: Array, n_interpolations: int, n_steps: int
+) -> Array | None:
+    """Decode points on the lines between codes 0 and 1, 2 and 3, and so on."""
+    if not n_interpolations:
+        return None
+    starts, ends = codes[: 2 * n_interpolations : 2], codes[1 : 2 * n_interpolations : 2]
+    weight = np.linspace(0, 1, n_steps)[:, None]
+    lines = (1 - weight) * starts[:, None] + weight * ends[:, None]
+    decoded = np.asarray(estimator.inverse_transform(lines.reshape(-1, codes.shape[1])))
+    return decoded.reshape(n_interpolations, n_steps, -1)
