@@ -32,6 +32,7 @@ lint: .venv/installed  ## ruff and mypy
 
 bench: .venv/installed  ## rerun every benchmark behind a number in the docs
 	$(BIN)/python -m benchmarks.defaults
+	$(BIN)/python -m benchmarks.row_share
 	$(BIN)/python -m benchmarks.covariance_prior
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.table

@@ -36,8 +36,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         demo = run("examples/quickstart.py", "--output", folder).split("\nFigures:")[0].strip()
+        run("examples/diagnose_collapse.py", "--output", folder)
         (ROOT / "docs" / "images").mkdir(exist_ok=True)
-        for name in ("digits.png", "codes.png", "covariance.png", "training.png"):
+        for name in ("digits.png", "collapse_covariance.png"):
             shutil.copy(Path(folder) / name, ROOT / "docs" / "images" / name)
     block = f"<!-- demo -->\n```\n{demo}\n```\n<!-- /demo -->"
     text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", block, text, flags=re.DOTALL)

@@ -26,9 +26,11 @@ from skhebae import HEBAETransformer, VAETransformer
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from skhebae.plotting import CovarianceDisplay, LatentDisplay, TrainingDisplay
 
 Array = NDArray[np.float64]
-COLOURS = mpl.colormaps["tab10"]
 
 
 class Split(NamedTuple):
@@ -86,23 +88,11 @@ def plot_codes(data: Split, path: Path) -> None:
     """Held-out digits in two dimensions: PCA and HEBAE."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, method in zip(axes, (PCA(2), HEBAETransformer(2, random_state=0)), strict=True):
-        codes = method.fit(data.train).transform(data.test)
-        for label in np.unique(data.y_test):
-            chosen = data.y_test == label
-            axis.scatter(*codes[chosen].T, s=14, color=COLOURS(int(label)), label=label)
-            axis.annotate(
-                label,
-                np.median(codes[chosen], axis=0),
-                weight="bold",
-                size=13,
-                ha="center",
-                bbox={"boxstyle": "circle", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
-            )
-        axis.set(
-            title=f"{type(method).__name__}: held-out digits", xlabel="code 0", ylabel="code 1"
+        LatentDisplay.from_estimator(
+            method.fit(data.train), data.test, labels=data.y_test, ellipses=False, ax=axis
         )
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+        axis.set_title(f"{type(method).__name__}: held-out digits")
+    save(figure, path)
 
 
 def plot_digits(model: HEBAETransformer, data: Split, path: Path) -> None:
@@ -122,32 +112,11 @@ def plot_digits(model: HEBAETransformer, data: Split, path: Path) -> None:
         for axis, image in zip(line, images, strict=True):
             axis.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
-def plot_covariances(models: dict[str, HEBAETransformer | VAETransformer], path: Path) -> None:
-    """Covariance of each model's aggregated posterior, on one colour scale."""
-    figure, axes = plt.subplots(1, len(models), figsize=(10, 4.4), layout="constrained")
-    for axis, (title, model) in zip(axes, models.items(), strict=True):
-        image = axis.imshow(model.latent_covariance_, cmap="RdBu_r", vmin=-1.3, vmax=1.3)
-        off = model.latent_covariance_[~np.eye(model.n_components, dtype=bool)]
-        axis.set(title=f"{title}: mean |off-diagonal| {np.abs(off).mean():.3f}", xlabel="code")
-    axes[0].set_ylabel("code")
-    figure.colorbar(image, ax=axes, label="covariance", shrink=0.85)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def plot_training(models: dict[str, HEBAETransformer | VAETransformer], path: Path) -> None:
-    """Reconstruction and penalty per epoch."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for axis, term in zip(axes, ("reconstruction", "penalty"), strict=True):
-        for i, (title, model) in enumerate(models.items()):
-            axis.plot(model.history_[term], label=title, color=COLOURS(i))
-        axis.set(xlabel="epoch", ylabel="nats per row", title=term)
-        axis.legend()
-        axis.grid(alpha=0.3)
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure and forget it."""
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -183,8 +152,9 @@ def main(output: Path) -> None:
     models = {"HEBAE": hebae, "VAE": vae}
     plot_codes(images, output / "codes.png")
     plot_digits(hebae, images, output / "digits.png")
-    plot_covariances(models, output / "covariance.png")
-    plot_training(models, output / "training.png")
+    covariance = CovarianceDisplay.from_estimators(models, images.test)
+    save(covariance.figure_, output / "covariance.png")
+    save(TrainingDisplay.from_estimators(models).figure_, output / "training.png")
     print(f"\nFigures: {', '.join(sorted(str(path) for path in output.glob('*.png')))}")
 
 

@@ -1,0 +1,72 @@
+"""Posterior collapse on digits: a VAE at a large weight loses dimensions, HEBAE keeps them.
+
+Run ``python examples/diagnose_collapse.py --output demo_output``. It prints a
+report of each model and draws five figures. Needs ``pip install 'skhebae[plot]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import matplotlib as mpl
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from skhebae import HEBAETransformer, VAETransformer
+from skhebae.diagnostics import latent_report
+from skhebae.exceptions import LatentWarning
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from skhebae.plotting import (
+    CovarianceDisplay,
+    LatentDisplay,
+    ReconstructionDisplay,
+    TrainingDisplay,
+)
+
+#: The weight of the penalty, in both models. 1 is the usual one.
+LARGE = 4.0
+
+
+def main(output: Path) -> None:
+    """Fit the models, print their reports, draw the figures."""
+    output.mkdir(parents=True, exist_ok=True)
+    X, y = load_digits(return_X_y=True)
+    train, test, _, labels = train_test_split(X / 16, y, test_size=0.25, random_state=0)
+    models = {
+        "VAE, beta 1": VAETransformer(10, random_state=0),
+        f"VAE, beta {LARGE:g}": VAETransformer(10, beta=LARGE, random_state=0),
+        f"HEBAE, weight {LARGE:g}": HEBAETransformer(10, reg_weight=LARGE, random_state=0),
+    }
+    for title, model in models.items():
+        model.fit(train)
+        print(f"--- {title} ---")
+        with warnings.catch_warnings():
+            # `print` shows each of them, after an exclamation mark.
+            warnings.simplefilter("ignore", LatentWarning)
+            print(latent_report(model, test), end="\n\n")
+
+    collapsed, hebae = list(models)[1:]
+    displays = {
+        "collapse_covariance": CovarianceDisplay.from_estimators(models, test),
+        "collapse_training": TrainingDisplay.from_estimators(models),
+        "collapse_codes": LatentDisplay.from_estimator(models[hebae], test, labels=labels),
+    }
+    for title, name in ((collapsed, "collapse_vae"), (hebae, "collapse_hebae")):
+        displays[name] = ReconstructionDisplay.from_estimator(
+            models[title], test, image_shape=(8, 8), random_state=0
+        )
+    for name, display in displays.items():
+        display.figure_.savefig(output / f"{name}.png", dpi=110)
+        plt.close(display.figure_)
+    print("Figures:", ", ".join(str(output / f"{name}.png") for name in displays))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("demo_output"))
+    main(parser.parse_args().output)
