@@ -16,7 +16,8 @@ import sklearn
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import cross_val_score, train_test_split
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 import skhebae
@@ -101,6 +102,13 @@ TABLES: dict[str, Callable[[int], Table | None]] = {
     "wine": wine,
     "fashion-mnist": fashion_mnist,
 }
+
+
+def two_sample_accuracy(real: NDArray[Any], generated: NDArray[Any]) -> float:
+    """Accuracy of 5 neighbours at telling real rows from generated ones; 0.5 is chance."""
+    rows = np.concatenate([real, generated])
+    labels = np.repeat([0, 1], [len(real), len(generated)])
+    return float(cross_val_score(KNeighborsClassifier(5), rows, labels, cv=5).mean())
 
 
 def environment() -> dict[str, Any]:

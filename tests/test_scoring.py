@@ -170,6 +170,18 @@ def test_log_likelihood_is_repeatable_and_per_row(fitted, table):
     assert together.dtype == np.float32
 
 
+def test_log_likelihood_takes_one_draw_of_a_chunk_of_rows_at_a_time(fitted, table, monkeypatch):
+    sizes, decode = set(), fitted._model.decode
+    monkeypatch.setattr(fitted._model, "decode", lambda z: sizes.add(tuple(z.shape)) or decode(z))
+    whole = fitted.log_likelihood(table, n_draws=50)
+    assert sizes == {(256, 3)}
+    # Rows with many features and components get smaller chunks, of 4 rows here.
+    monkeypatch.setattr("skhebae.engine.chunks.CHUNK_NUMBERS", 4 * 3 * 12 * 3)
+    sizes.clear()
+    assert_allclose(fitted.log_likelihood(table, n_draws=50), whole, atol=1e-3)
+    assert sizes == {(4, 3)}
+
+
 @pytest.mark.parametrize("n_draws", [0, -1, 2.5, "many", None])
 def test_bad_n_draws(fitted, table, n_draws):
     with pytest.raises(ValueError, match=r"n_draws=.* must be an integer >= 1"):
