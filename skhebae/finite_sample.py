@@ -80,22 +80,22 @@ def expected_prior_kl(n_rows: int, n_components: int, pseudo_rows: float) -> flo
     # and dimensions swapped, which is the one of full rank if B <= d.
     size, other = sorted((n_components, degrees))
     rng = np.random.default_rng(0)
-    diagonal_degrees = other - np.arange(size)
     plain, regularised = np.zeros((2, WISHART_DRAWS))
     share = np.zeros(WISHART_DRAWS)
     for i in range(size):
         # Pivots of nu I + L L^T, L lower bidiagonal: a tridiagonal matrix.
-        diagonal = rng.chisquare(diagonal_degrees[i], WISHART_DRAWS)
+        diagonal = rng.chisquare(other - i, WISHART_DRAWS)
         pivot = pseudo_rows + diagonal
         if i > 0:
             pivot += rng.chisquare(size - i, WISHART_DRAWS) * (1.0 - share)
         share = diagonal / pivot
         plain += np.log(diagonal)
         regularised += np.log(pivot)
-    expected_plain = (digamma(0.5 * diagonal_degrees) + np.log(2.0)).sum()
-    # Without a row there is nothing to regress on.
-    slope = np.cov(plain, regularised)[0, 1] / plain.var(ddof=1) if size else 0.0
-    log_det = regularised.mean() - slope * (plain.mean() - expected_plain)
+    log_det = regularised.mean()
+    if size > 0:
+        expected_plain = log_det_bias(other + 1, size) + size * np.log(other)
+        slope = np.cov(plain, regularised)[0, 1] / plain.var(ddof=1)
+        log_det -= slope * (plain.mean() - expected_plain)
     log_det += (n_components - size) * np.log(pseudo_rows)
     log_det -= n_components * np.log(pseudo_rows + degrees)
     return float(0.5 * (n_components / n_rows - log_det))

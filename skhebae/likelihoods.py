@@ -54,10 +54,6 @@ class Likelihood(nn.Module, ABC):
     def fisher_information(self, output: Tensor) -> Tensor:
         """Fisher information of the decoder's output, (n, p): diagonal, positive."""
 
-    def code_variance_loss(self) -> Tensor:
-        """Share of the loss that codes without noise hide, (): see `GaussianLikelihood`."""
-        return self.location.new_zeros(())
-
     @abstractmethod
     def initial_bias(self) -> Tensor:
         """Return the decoder bias that predicts the feature means, (p,)."""
@@ -102,11 +98,11 @@ class GaussianLikelihood(Likelihood):
     def code_variance_loss(self) -> Tensor:
         """``1/2 sum_j c_j / v_j``: what uncertain codes add to ``-E log p(x | z)``, ().
 
-        A code drawn with less noise than its posterior has hides the share c_j
-        (`code_variance`) of the residual variance. Nearly noiseless codes would
-        hide all of d features that they copy, whose v_j fall to the floor: the
-        Heywood case of factor analysis. With this term in the gradient of v_j
-        they cannot, for c_j then is the variance of feature j itself.
+        c_j (`code_variance`) is the part of feature j's residual variance that
+        codes hide if they are drawn with less noise than their posterior has.
+        Without it nearly noiseless codes would end as copies of d features,
+        whose v_j fall to the floor: the Heywood case of factor analysis. For a
+        copied feature c_j tends to v_j, so nothing pulls its v_j down.
         """
         return 0.5 * (self.code_variance / self.noise_variance()).sum()
 

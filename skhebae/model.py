@@ -72,8 +72,10 @@ class Autoencoder(nn.Module):
 
     @property
     def jacobian_numbers(self) -> int:
-        """Numbers a row takes while its Jacobian, a copy and its columns are alive."""
-        return 3 * self.likelihood.location.numel() * self.encoder.n_components
+        """Numbers a row takes while its Jacobian is turned into a covariance factor."""
+        n_components = self.encoder.n_components
+        # Jacobian, its columns and a weighted copy; square matrices in double.
+        return n_components * (3 * self.likelihood.location.numel() + 10 * n_components)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (n, p) to posterior mean (n, d) and scale head (n, n_scales), float32."""
@@ -101,7 +103,7 @@ class Autoencoder(nn.Module):
 
         `bound` with ``q = N(mu(x), P^-1)`` and P of `linearised_posterior`. The
         encoder's own noise is not used, so the number has one meaning for all
-        objectives, one whose noise vanished and one without any included.
+        objectives: also where that noise vanished, or there is none.
 
         Parameters
         ----------
@@ -204,21 +206,39 @@ class Autoencoder(nn.Module):
     def linearised_posterior(self, z: Tensor) -> Tensor:
         """Lower factor of the posterior covariance ``P^-1`` at each code, (n, d, d).
 
-        ``P = I + J^T W J``: J the decoder's Jacobian at `z` (n, d), W the
-        likelihood's Fisher information.
+        ``P = I + G`` with ``G = J^T W J``: J the decoder's Jacobian at `z`
+        (n, d), W the likelihood's Fisher information.
         """
-        output, jacobian = self.jacobian(z)
-        precision = posterior_precision(jacobian, self.likelihood.fisher_information(output))
-        return inverse_factor(precision).to(z.dtype)
+        return inverse_factor(self.gain(*self.jacobian(z))).to(z.dtype)
 
-    def code_variance(self, output: Tensor, jacobian: Tensor) -> Tensor:
-        """Variance of each output that the posteriors of codes leave, (p,), standardised.
+    def code_variance(self, output: Tensor, jacobian: Tensor, row_weight: float) -> Tensor:
+        """Variance of each output that codes of training lack, (p,), standardised.
 
-        ``mean_i diag(J_i P_i^-1 J_i^T)`` for what `jacobian` returns at some codes.
+        ``mean_i diag(J_i (P_i^-1 - Q_i) J_i^T)`` for what `jacobian` returns at
+        some codes: ``P^-1 = (I + G)^-1`` is the posterior's covariance, and
+        ``Q = (I + G / w)^-1`` the one that minimises the loss, ``1/2 tr(G Q)`` of
+        reconstruction and w = `row_weight` < 1 times ``KL(N(mu, Q) || N(0, I))``;
+        0 for w = 0, where nothing rewards noise.
         """
-        precision = posterior_precision(jacobian, self.likelihood.fisher_information(output))
-        factor = inverse_factor(precision).to(jacobian.dtype)
-        return (jacobian @ factor).square().sum(dim=2).mean(dim=0)
+        gain = self.gain(output, jacobian)
+        variance = self._output_variance(jacobian, gain)
+        if row_weight > 0.0:
+            variance = variance - self._output_variance(jacobian, gain / row_weight)
+        return variance
+
+    @staticmethod
+    def _output_variance(jacobian: Tensor, gain: Tensor) -> Tensor:
+        """``mean_i diag(J_i (I + G_i)^-1 J_i^T)``, (p,)."""
+        return (jacobian @ inverse_factor(gain).to(jacobian.dtype)).square().sum(dim=2).mean(dim=0)
+
+    def gain(self, output: Tensor, jacobian: Tensor) -> Tensor:
+        """``G = J^T W J`` of outputs (n, p) and Jacobians (n, p, d): (n, d, d).
+
+        In double: the eigenvalues of ``I + G`` run from 1 to the decoder's gain
+        squared over the noise variance, too far apart for float32.
+        """
+        wide, weight = in_double(jacobian), in_double(self.likelihood.fisher_information(output))
+        return wide.transpose(1, 2) @ (weight[:, :, None] * wide)
 
     def jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Output of the decoder (n, p) at `z` (n, d) and its Jacobian (n, p, d)."""
@@ -237,24 +257,11 @@ class Autoencoder(nn.Module):
         return output.detach(), torch.stack(columns, dim=2)
 
 
-def posterior_precision(jacobian: Tensor, fisher_information: Tensor) -> Tensor:
-    """``I + J^T W J`` of Jacobians (n, p, d) and diagonals of W (n, p): (n, d, d).
-
-    In double: its eigenvalues run from 1 to the decoder's gain squared over
-    the noise variance, too far apart for float32.
-    """
-    jacobian, weight = in_double(jacobian), in_double(fisher_information)
-    identity = torch.eye(jacobian.shape[2], dtype=jacobian.dtype, device=jacobian.device)
-    return identity + jacobian.transpose(1, 2) @ (weight[:, :, None] * jacobian)
-
-
-def inverse_factor(precision: Tensor) -> Tensor:
-    """Lower F with ``F F^T = P^-1`` of positive definite matrices (n, d, d)."""
-    # P = C C^T makes C^-T a factor of P^-1, but an upper triangular one;
-    # flipping the axes before and after makes it lower.
-    factor = torch.linalg.cholesky_ex(precision.flip((1, 2))).L
-    identity = torch.eye(precision.shape[1], dtype=precision.dtype, device=precision.device)
-    inverse: Tensor = torch.linalg.solve_triangular(
-        factor, identity.expand_as(precision), upper=False
-    )
+def inverse_factor(gain: Tensor) -> Tensor:
+    """Lower F with ``F F^T = (I + G)^-1`` of non-negative definite G (n, d, d)."""
+    identity = torch.eye(gain.shape[1], dtype=gain.dtype, device=gain.device)
+    # I + G = C C^T makes C^-T a factor of the inverse, but an upper triangular
+    # one; flipping the axes before and after makes it lower.
+    factor = torch.linalg.cholesky_ex((identity + gain).flip((1, 2))).L
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(gain), upper=False)
     return inverse.transpose(1, 2).flip((1, 2))

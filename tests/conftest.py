@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
@@ -48,6 +49,13 @@ def quick():
 def fitted(request, table, quick):
     """Each estimator fitted on `table`. Do not refit: shared by the session."""
     return request.param(**quick).fit(table)
+
+
+@pytest.fixture(scope="session")
+def vanished(table, quick):
+    """HEBAE trained on `table` until its noise has vanished. Do not refit."""
+    with pytest.warns(ConvergenceWarning):
+        return HEBAETransformer(**quick, max_iter=600, tol=0.0).fit(table)
 
 
 @pytest.fixture

@@ -68,6 +68,48 @@ def test_score_of_the_exact_posterior_is_the_marginal_likelihood(n_components):
         assert_allclose(model.score(x), log_marginal(model, x), rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_draws", [1, 20])
+def test_importance_weights_of_a_linear_decoder_have_no_variance(n_draws):
+    # Whatever the encoder: one Gauss-Newton step finds the exact posterior.
+    model, x = make_model(), rows()
+    noise = torch.randn((n_draws, D), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert_allclose(model.log_likelihood(x, noise), log_marginal(model, x), rtol=1e-4)
+
+
+def test_code_variance_is_what_the_noise_of_training_lacks():
+    # Independent of the code for a linear decoder: (I + G)^-1 - (I + G / w)^-1.
+    model = make_model()
+    W, _, noise = linear_parts(model)
+    gain = W.T / noise @ W
+    z = torch.randn((6, D), generator=torch.Generator().manual_seed(2))
+    outputs = model.jacobian(z)
+    with torch.no_grad():
+        for row_weight in (0.0, 0.01, 0.5, 0.999):
+            expected = np.linalg.inv(np.eye(D) + gain)
+            if row_weight > 0.0:
+                expected = expected - np.linalg.inv(np.eye(D) + gain / row_weight)
+            actual = model.code_variance(*outputs, row_weight)
+            assert_allclose(actual, np.diag(W @ expected @ W.T), rtol=1e-3, atol=1e-5)
+            assert (actual >= 0.0).all()
+
+
+def test_best_noise_of_a_weighted_row_divergence_is_the_one_assumed():
+    # 1/2 tr(G Q) + w/2 (tr Q - log det Q) has its minimum at Q = (I + G / w)^-1.
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(D, D))
+    gain, weight = root @ root.T, 0.3
+
+    def loss(Q):
+        return 0.5 * np.trace(gain @ Q) + 0.5 * weight * (np.trace(Q) - np.linalg.slogdet(Q)[1])
+
+    best = np.linalg.inv(np.eye(D) + gain / weight)
+    factor = np.linalg.cholesky(best)
+    for _ in range(50):
+        change = np.eye(D) + 0.05 * rng.normal(size=(D, D))
+        assert loss(factor @ change @ change.T @ factor.T) > loss(best)
+
+
 def test_score_is_that_of_the_original_rows():
     model, x = make_model(), rows()
     set_exact_posterior(model)

@@ -15,8 +15,9 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 ROOT = Path(__file__).parents[1]
-DIVERGENCES, FINITE_SAMPLE, OBJECTIVES = (
-    f"tests/test_{name}.py" for name in ("divergences", "finite_sample", "objectives")
+DIVERGENCES, FINITE_SAMPLE, INFORMATION, MODEL, OBJECTIVES = TESTS = tuple(
+    f"tests/test_{name}.py"
+    for name in ("divergences", "finite_sample", "information", "model", "objectives")
 )
 
 # Imports take longer than most mutants live, so one process makes them, all but
@@ -202,6 +203,34 @@ MUTANTS = {
         "expected_prior_kl(",
         OBJECTIVES,
     ),
+    "cubature of the wrong radius": Mutant(
+        "model.py", "n_components**0.5 * factor.transpose(1, 2)", "factor.transpose(1, 2)", MODEL
+    ),
+    "importance weights without the proposal's width": Mutant(
+        "model.py", "z.square().sum(dim=1)) + log_det", "z.square().sum(dim=1))", MODEL
+    ),
+    "importance weights without the prior": Mutant(
+        "model.py",
+        "0.5 * (draw.square().sum() - z.square().sum(dim=1))",
+        "0.5 * draw.square().sum()",
+        MODEL,
+    ),
+    "sum of importance weights for their mean": Mutant(
+        "model.py", "return total - math.log(len(noise))", "return total", MODEL
+    ),
+    "missing noise of the wrong share": Mutant("model.py", "gain / row_weight", "gain", MODEL),
+    "sum of posteriors for their mean": Mutant(
+        "information.py", "return total - math.log(len(mean))", "return total", INFORMATION
+    ),
+    "mutual information of the wrong sign": Mutant(
+        "information.py",
+        "Divergences(of_row - of_all, of_all - of_prior)",
+        "Divergences(of_all - of_row, of_all - of_prior)",
+        INFORMATION,
+    ),
+    "MMD test across both ways": Mutant(
+        "information.py", "- 2.0 * across / n_rows**2", "- across / n_rows**2", INFORMATION
+    ),
     "reported penalty uncorrected": Mutant(
         "engine/loop.py",
         "penalty = terms.penalty() - reference",
@@ -237,7 +266,7 @@ def copy(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "skhebae", tmp_path / "skhebae", ignore=ignored)
     (tmp_path / "tests").mkdir()
-    for name in ("pyproject.toml", DIVERGENCES, FINITE_SAMPLE, OBJECTIVES):
+    for name in ("pyproject.toml", "tests/conftest.py", *TESTS):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 

@@ -299,7 +299,7 @@ def test_latent_on_shared_axes():
     [
         ({"components": (0, 3)}, r"components=\(0, 3\).*from 0 to 2"),
         ({"components": (1, 1)}, "two different"),
-        ({"components": (0, 1, 2)}, "two different"),
+        *(({"components": c}, "two different") for c in ((0, 1, 2), 3, "ab", (0.0, 1.0))),
         ({"labels": [1, 2]}, r"labels has shape \(2,\).*240 rows"),
         ({"color": np.ones((240, 1))}, r"color has shape \(240, 1\)"),
         ({"labels": [1] * 240, "color": [1] * 240}, "labels and color are both given"),
@@ -623,3 +623,24 @@ def test_baseline(picture, tmp_path):
 @pytest.mark.parametrize("picture", PICTURES)
 def test_wrong_picture_differs_from_the_baseline(picture, tmp_path):
     assert difference(picture(0.5), f"{picture.__name__}.png", tmp_path) > TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainingDisplay({}), "histories={} must be a dict"),
+        (lambda: CovarianceDisplay({}), "covariances={} must be a dict"),
+        (lambda: CovarianceDisplay([[1.0]]), "covariances=.* must be a dict"),
+        (lambda: LatentDisplay(np.eye(2), mean=[0, 0]), "mean and covariance belong together"),
+        (lambda: ReconstructionDisplay([1, 2], [1, 2]), r"originals has shape \(2,\)"),
+        (lambda: ReconstructionDisplay(np.eye(3), np.eye(2)), "reconstructions .2, 2."),
+        (lambda: ReconstructionDisplay(np.eye(4), np.eye(4), samples=np.eye(3)), "samples has"),
+        *(
+            (lambda s=s: ReconstructionDisplay(np.eye(4), np.eye(4), image_shape=s), "image_shape=")
+            for s in (4, "ab", (-2, -2), (2.0, 2.0), (4,))
+        ),
+    ],
+)
+def test_displays_refuse_odd_data_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -4,18 +4,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
-from skhebae.finite_sample import expected_prior_kl
-
-
-@pytest.fixture(scope="module")
-def hebae(table, quick):
-    """HEBAE trained until its noise has vanished."""
-    with pytest.warns(ConvergenceWarning):
-        return HEBAETransformer(**quick, max_iter=600, tol=0.0).fit(table)
 
 
 def log_prob_of_draws(estimator, X, n_draws, seed=0):
@@ -55,14 +45,14 @@ def test_elbo_is_the_expectation_minus_the_divergence(estimator, table, quick):
     expected, error = log_prob_of_draws(estimator, X, 4000)
     actual = estimator.elbo(X)
     # The cubature is exact to degree 3 in z only. This table is strongly curved,
-    # which costs it up to 0.15 nats; on digits it is 0.01, as tested below.
+    # which costs it up to 0.15 nats; on digits it is far less, as tested below.
     difference = actual - (expected - row_divergence(estimator, X))
     assert abs(difference.mean()) < 4.0 * np.sqrt(np.square(error).sum()) / len(X) + 0.15
     assert (np.abs(difference) < 5.0 * error + 0.5).all()
 
 
 @pytest.mark.slow
-def test_elbo_on_digits_is_right_to_a_twentieth_of_a_nat(digits):
+def test_mean_elbo_on_digits_is_right_to_a_twentieth_of_a_nat(digits):
     train, test, *_ = digits
     estimator = VAETransformer(10, random_state=0).fit(train)
     X = test[:200]
@@ -71,21 +61,25 @@ def test_elbo_on_digits_is_right_to_a_twentieth_of_a_nat(digits):
     assert abs(difference) < 4.0 * np.sqrt(np.square(error).sum()) / len(X) + 0.05
 
 
-def test_elbo_of_vanished_noise_is_low_and_of_points_minus_infinity(hebae, table, quick):
+def test_elbo_of_vanished_noise_is_low_and_of_points_minus_infinity(vanished, table, quick):
     # Each of 3 dimensions pays about -log sigma, with sigma under a hundredth.
-    assert hebae.elbo(table).mean() < hebae.score(table) - 5.0
+    assert vanished.elbo(table).mean() < vanished.score(table) - 5.0
     wae = WAETransformer(**quick).fit(table)
     assert (wae.elbo(table) == -np.inf).all()
 
 
-def test_more_weight_on_rows_is_a_higher_elbo(hebae, table):
-    bounds = []
-    for share in (0.0, 0.1, 1.0):
-        # Without corrupted input: row_share=1 then maximises this very number.
-        estimator = clone(hebae).set_params(row_share=share, input_noise=0.0, max_iter=200)
-        with pytest.warns(ConvergenceWarning):
-            bounds.append(estimator.fit(table).elbo(table).mean())
-    assert bounds[0] + 3.0 < bounds[1] < bounds[2]
+def test_bounds_of_rows_far_out_are_finite(fitted, table):
+    far = np.concatenate([table[:3], 1e3 * table[:3], 1e6 * np.ones((1, 12)), -1e9 * table[:2]])
+    assert np.isfinite(fitted.log_likelihood(far, n_draws=3)).all()
+    bound = fitted.elbo(far)
+    assert not np.isnan(bound).any()
+    if not isinstance(fitted, WAETransformer):
+        assert np.isfinite(bound).all()
+
+
+def test_noise_of_rows_raises_the_elbo(vanished, table, quick):
+    noisy = HEBAETransformer(**quick, row_share=0.1).fit(table)
+    assert vanished.elbo(table).mean() + 3.0 < noisy.elbo(table).mean()
 
 
 def test_hebae_bound_is_the_papers(table, quick):
@@ -96,11 +90,17 @@ def test_hebae_bound_is_the_papers(table, quick):
     covariance = (np.eye(3) + 239 * np.cov(codes.T)) / 240
     mean = codes.mean(axis=0)
     kl = 0.5 * (np.trace(covariance) + mean @ mean - 3 - np.linalg.slogdet(covariance)[1])
-    kl -= expected_prior_kl(240, 3, 1.0)
     difference = estimator.hebae_bound(table) - (expected - kl)
     assert abs(difference.mean()) < 4.0 * np.sqrt(np.square(error).sum()) / 240 + 0.01
     # It has no posterior noise in it, so it lies above the standard bound.
     assert estimator.hebae_bound(table).mean() > estimator.elbo(table).mean() + 1.0
+
+
+def test_hebae_bound_of_few_rows_is_below_the_expectation():
+    # A correction for the sample size would make its divergence negative here.
+    X = np.random.default_rng(0).normal(size=(20, 15))
+    estimator = HEBAETransformer(10, random_state=0).fit(X)
+    assert (estimator.hebae_bound(X) <= estimator._expected_log_prob(X)).all()
 
 
 def test_only_hebae_has_the_bound_of_its_paper():
@@ -110,11 +110,12 @@ def test_only_hebae_has_the_bound_of_its_paper():
 
 def test_log_likelihood_rises_with_draws_and_lies_above_the_bounds(fitted, table):
     X = table[:100]
-    few, many = (
-        np.mean([fitted.log_likelihood(X, n_draws=k, random_state=s).mean() for s in range(8)])
-        for k in (1, 64)
+    few, some, many = (
+        np.mean([fitted.log_likelihood(X, n_draws=k, random_state=s).mean() for s in range(16)])
+        for k in (1, 8, 64)
     )
-    assert few <= many + 0.02
+    # This decoder is curved, so that one draw is clearly too few.
+    assert few + 0.05 < some < many + 0.02
     likelihood = fitted.log_likelihood(X, n_draws=256).mean()
     assert likelihood >= fitted.score(X) - 0.02
     assert likelihood >= fitted.elbo(X).mean() - 0.02
@@ -176,9 +177,11 @@ def test_log_likelihood_takes_one_draw_of_a_chunk_of_rows_at_a_time(fitted, tabl
     whole = fitted.log_likelihood(table, n_draws=50)
     assert sizes == {(256, 3)}
     # Rows with many features and components get smaller chunks, of 4 rows here.
-    monkeypatch.setattr("skhebae.engine.chunks.CHUNK_NUMBERS", 4 * 3 * 12 * 3)
+    numbers = fitted._model.jacobian_numbers
+    monkeypatch.setattr("skhebae.engine.chunks.CHUNK_NUMBERS", 4 * numbers)
     sizes.clear()
-    assert_allclose(fitted.log_likelihood(table, n_draws=50), whole, atol=1e-3)
+    # Another shape rounds differently, and a line search may then end elsewhere.
+    assert_allclose(fitted.log_likelihood(table, n_draws=50), whole, atol=0.02)
     assert sizes == {(4, 3)}
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skhebae.data.scaling import Matrix
 from skhebae.diagnostics.report import LatentReport
+from skhebae.divergences import diagonal_kl_to_standard, scaled_kl_to_standard
 from skhebae.estimators.base import BaseAutoencoder
 from skhebae.estimators.latent import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
@@ -27,9 +29,15 @@ ACTIVE_VARIANCE = 0.01
 PAIR_ROWS = 1000
 PERMUTATIONS = 199
 
+#: Numbers in the factors of those rows' posteriors, at most.
+PAIR_NUMBERS = 2**25
+
 
 def latent_report(
-    estimator: BaseAutoencoder, X: ArrayLike | Matrix, *, random_state: int = 0
+    estimator: BaseAutoencoder,
+    X: ArrayLike | Matrix,
+    *,
+    random_state: int | np.random.RandomState | None = 0,
 ) -> LatentReport:
     """Report how the codes of rows lie against the prior N(0, I).
 
@@ -38,9 +46,9 @@ def latent_report(
     estimator : HEBAETransformer, VAETransformer or WAETransformer
         Fitted.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        At least 3 rows; held-out ones say how new rows will fare. Statistics
-        of pairs of rows take a random 1,000 of them.
-    random_state : int, default=0
+        At least 3 rows, and 30 for warnings; held-out ones say how new rows
+        will fare. Statistics of pairs of rows take a random 1,000 of them.
+    random_state : int, RandomState instance or None, default=0
         Of the draws and of the rows taken for pairs.
 
     Returns
@@ -75,11 +83,11 @@ def latent_report(
             "pipeline[:-1].transform(X)."
         )
     check_is_fitted(estimator)
+    rng = check_random_state(random_state)
     mean, sigma = estimator._codes_and_sigma(X)
     if len(mean) < 3:
         raise ValueError(f"X has {len(mean)} rows; a report on codes needs at least 3.")
-    expected = estimator._expected_log_prob(X)
-    report = _report(estimator, mean, sigma, expected, random_state)
+    report = _report(estimator, mean, sigma, estimator._expected_log_prob(X), rng)
     for category, text in report._remarks():
         warnings.warn(text, category, stacklevel=2)
     return report
@@ -90,53 +98,58 @@ def _report(
     mean: NDArray[np.float32],
     sigma: NDArray[np.float32],
     expected: NDArray[np.float32],
-    random_state: int,
+    rng: np.random.RandomState,
 ) -> LatentReport:
     """Fill a report from posteriors ``N(mean_i, D_i C D_i)`` and ``E_q log p(x_i | z)``."""
-    common = estimator._noise_covariance
     moments = CodeMoments.measure(mean, sigma)
-    square, variance = (
-        np.square(part, dtype=np.float64) for part in (mean, sigma * np.sqrt(np.diag(common)))
-    )
-    with np.errstate(divide="ignore"):  # points have a log-determinant of minus infinity
-        kl = 0.5 * (square + variance - 1.0 - np.log(variance))
-        log_det = np.linalg.slogdet(common)[1] + 2.0 * np.log(sigma, dtype=np.float64).sum(axis=1)
-    row_kl = 0.5 * float(((square + variance - 1.0).sum(axis=1) - log_det).mean())
     active = np.diag(moments.covariance) > ACTIVE_VARIANCE
-    rng = np.random.RandomState(random_state)
-    noise = rng.standard_normal(mean.shape)
-    draws = np.asarray(mean + sigma * (noise @ np.linalg.cholesky(common).T), dtype=np.float64)
-    pairs = _pairs(mean, sigma, common, draws, noise, rng)
-    # What the aggregated posterior's being Gaussian would allow.
-    aggregate = moments.aggregated_covariance(common)
-    gaussian = 0.5 * (np.linalg.slogdet(aggregate)[1] - float(log_det.mean()))
+    mu, spread = torch.from_numpy(mean).double(), torch.from_numpy(sigma).double()
+    factor = torch.from_numpy(estimator._noise_factor)
+    row_kl = float(scaled_kl_to_standard(mu, spread, factor).mean())
+    variance = spread.square() * factor.square().sum(dim=1)
+    kl = diagonal_kl_to_standard(mu[:, :, None], variance.log()[:, :, None])
+
+    noise = torch.from_numpy(rng.standard_normal(mean.shape))
+    draws = mu + spread * (noise @ factor.T)
+    rows = torch.from_numpy(rng.permutation(len(mean))[: _pair_rows(mean.shape[1])])
+    prior = torch.from_numpy(rng.standard_normal((len(rows), mean.shape[1])))
+    order = np.argsort(rng.random_sample((PERMUTATIONS, 2 * len(rows))), axis=1)
+    mmd, p_value = mmd_test(draws[rows], prior, torch.from_numpy(order))
+    information = _information(mu[rows], spread[rows], factor, noise[rows])
 
     reconstruction = -float(expected.mean(dtype=np.float64))
     objective = estimator._objective()
-    # The loss weighs a row's divergence by row_weight, and the rest of its
-    # weight falls on what it says of the aggregate.
-    penalty = (objective.weight - objective.row_weight) * (
-        pairs["mmd"] if not sigma.any() else moments.divergence()
-    )
+    # The weight that does not fall on single rows falls on the aggregate.
+    of_aggregate = mmd if not sigma.any() else moments.kl_to_standard()
+    penalty = (objective.weight - objective.row_weight) * of_aggregate
     if objective.row_weight > 0.0:
         penalty += objective.row_weight * row_kl
     return LatentReport(
         estimator=type(estimator).__name__,
         n_rows=len(mean),
+        n_pair_rows=len(rows),
         names=tuple(estimator.get_feature_names_out()),
         mean_variance=np.diag(moments.covariance).copy(),
-        posterior_variance=variance.mean(axis=0),
-        kl=kl.mean(axis=0),
+        posterior_variance=variance.mean(dim=0).numpy(),
+        kl=kl.mean(dim=0).numpy(),
         active=active,
         mean_abs_correlation=_mean_abs_correlation(moments.covariance[np.ix_(active, active)]),
-        moments_kl=CodeMoments.measure(draws, sigma).divergence(),
-        mutual_information_bound=min(math.log(pairs["n_pair_rows"]), gaussian),
+        moments_kl=CodeMoments.measure(draws.numpy(), sigma).excess_kl(),
+        mmd=mmd,
+        mmd_p_value=p_value,
+        mutual_information=float(information.mean()),
+        mutual_information_error=float(information.std()) / math.sqrt(len(rows)),
+        mutual_information_bound=_information_bound(mu[rows], spread[rows], factor),
         reconstruction=reconstruction,
         row_kl=row_kl,
         elbo=-reconstruction - row_kl,
         training_bound=-reconstruction - penalty,
-        **pairs,
     )
+
+
+def _pair_rows(n_components: int) -> int:
+    """Rows whose posterior factors, (rows, d, d), and pairs fit into memory."""
+    return min(PAIR_ROWS, max(3, PAIR_NUMBERS // n_components**2))
 
 
 def _mean_abs_correlation(covariance: FloatArray) -> float:
@@ -149,35 +162,27 @@ def _mean_abs_correlation(covariance: FloatArray) -> float:
     return float((correlation.sum() - n_components) / (n_components * (n_components - 1)))
 
 
-def _pairs(
-    mean: NDArray[np.float32],
-    sigma: NDArray[np.float32],
-    common: FloatArray,
-    draws: FloatArray,
-    noise: FloatArray,
-    rng: np.random.RandomState,
-) -> dict[str, Any]:
-    """Statistics of pairs of rows: the MMD test and the mutual information.
+def _information(mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor) -> Tensor:
+    """Mutual information of row and code, one value a draw."""
+    if spread.any():
+        return decompose_divergence(mu, spread[:, :, None] * factor, noise).mutual_information
+    # Points: a code tells its row, but for rows with the same code.
+    _, same, counts = torch.unique(mu, dim=0, return_inverse=True, return_counts=True)
+    information: Tensor = math.log(len(mu)) - counts[same].double().log()
+    return information
 
-    `draws` are ``mean_i + D_i L noise_i``, one from each posterior.
+
+def _information_bound(mu: Tensor, spread: Tensor, factor: Tensor) -> float:
+    """Upper bound of the mutual information over rows.
+
+    The entropy of the aggregated posterior is at most that of the Gaussian with
+    its covariance A, so ``I <= 1/2 (log det A - mean_i log det D_i C D_i)``;
+    and at most log n.
     """
-    rows = rng.permutation(len(mean))[:PAIR_ROWS]
-    n_rows = len(rows)
-    prior = rng.standard_normal((n_rows, mean.shape[1]))
-    order = np.argsort(rng.random_sample((PERMUTATIONS, 2 * n_rows)), axis=1)
-    mmd, p_value = mmd_test(*map(torch.from_numpy, (draws[rows], prior, order)))
-    if sigma.all():
-        factor = sigma[rows][:, :, None] * np.linalg.cholesky(common)
-        parts = map(torch.from_numpy, (mean[rows].astype(np.float64), factor, noise[rows]))
-        information = decompose_divergence(*parts).mutual_information.numpy()
-    else:
-        # Points: a code tells its row, but for rows with the same code.
-        _, same, counts = np.unique(mean[rows], axis=0, return_inverse=True, return_counts=True)
-        information = math.log(n_rows) - np.log(counts[same.ravel()])
-    return {
-        "n_pair_rows": n_rows,
-        "mmd": mmd,
-        "mmd_p_value": p_value,
-        "mutual_information": float(information.mean()),
-        "mutual_information_error": float(information.std(ddof=1)) / math.sqrt(n_rows),
-    }
+    ceiling = math.log(len(mu))
+    if not spread.any():
+        return ceiling
+    noise = (spread.T @ spread / len(mu)) * (factor @ factor.T)
+    aggregate = torch.cov(mu.T, correction=0).reshape(noise.shape) + noise
+    log_det = 2.0 * (spread.log().sum(dim=1).mean() + factor.diagonal().log().sum())
+    return min(ceiling, 0.5 * float(torch.logdet(aggregate) - log_det))

@@ -28,11 +28,14 @@ VANISHED_SHARE = 1e-4
 #: Mutual information is saturated from this share of its ceiling log n on.
 SATURATED_SHARE = 0.995
 
+#: With fewer rows than this there is no telling, so nothing is remarked.
+JUDGED_ROWS = 30
+
 #: Dimensions that `repr` lists, at most.
 SHOWN_DIMENSIONS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentReport:
     """Codes of some rows against the prior N(0, I); all values in nats a row.
 
@@ -71,8 +74,8 @@ class LatentReport:
         Index-code mutual information of equation 10 over `n_pair_rows` rows,
         and its Monte-Carlo standard error. Between 0 and log `n_pair_rows`.
     mutual_information_bound : float
-        The smaller of log `n_pair_rows` and the upper bound that holds if
-        the aggregated posterior were Gaussian.
+        An upper bound of it: the smaller of log `n_pair_rows` and what the
+        covariances of aggregate and rows allow.
     reconstruction : float
         ``-E_q log p(x | z)``.
     row_kl : float
@@ -80,8 +83,8 @@ class LatentReport:
     elbo : float
         ``-reconstruction - row_kl``, the standard evidence lower bound.
     training_bound : float
-        ``-reconstruction`` minus the penalty that was trained, with its weight,
-        on these rows.
+        ``-reconstruction`` minus the penalty of the estimator's objective on
+        these rows, with the weights its parameters give it.
     """
 
     estimator: str
@@ -177,19 +180,21 @@ class LatentReport:
     def _remarks(self) -> list[tuple[type[Warning], str]]:
         """Say what to warn of."""
         remarks: list[tuple[type[Warning], str]] = []
+        if self.n_rows < JUDGED_ROWS:
+            return remarks
         if self.collapsed:
             shown = ", ".join(self.collapsed[:5]) + (", ..." if len(self.collapsed) > 5 else "")
             text = (
                 f"{len(self.collapsed)} of {len(self.names)} dimensions have collapsed ({shown}): "
-                "their codes are the same for all rows. A smaller beta or row_share keeps them, a "
-                "smaller n_components does without them."
+                "their codes hardly differ between rows. A smaller weight of the penalty (beta, "
+                "row_share) may keep them, a smaller n_components does without them."
             )
             remarks.append((CollapsedDimensionsWarning, text))
         if self.noise_vanished:
             text = (
-                "The posterior noise has vanished: this is a deterministic autoencoder, whose "
-                "standard ELBO is low for that reason alone. HEBAETransformer(row_share=0.1) keeps "
-                "noise; for sampling, latent='mixture' does not need it."
+                "The posterior noise has vanished: this is a deterministic autoencoder, and every "
+                "dimension lowers its standard ELBO by its precision. A row_share > 0 keeps noise; "
+                "for sampling, latent='mixture' does not need it."
             )
             remarks.append((VanishedNoiseWarning, text))
         if self.information_saturated and not self.noise_is_none:

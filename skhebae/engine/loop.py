@@ -23,8 +23,8 @@ from skhebae.objectives import Objective
 #: table is one or two, too few to call a loss flat.
 PATIENCE_STEPS = 100
 
-#: Steps between two measurements of `Trainer.update_code_variance`, and the
-#: rows each looks at.
+#: Steps between two measurements of `Trainer.code_variance_loss`, and the rows
+#: each looks at.
 CODE_VARIANCE_STEPS = 50
 CODE_VARIANCE_ROWS = 32
 
@@ -118,25 +118,24 @@ class Trainer:
         return reconstruction + self.objective.weight * penalty, reconstruction, penalty
 
     @property
-    def missing_noise(self) -> float:
-        """Share of a code's posterior covariance that the codes of training lack.
+    def counts_code_variance(self) -> bool:
+        """Whether noise variances must count what codes lack in noise."""
+        gaussian = isinstance(self.model.likelihood, GaussianLikelihood)
+        return gaussian and self.objective.row_weight < 1.0
 
-        With the weight w < 1 on each row's divergence, the best noise is close
-        to w times the posterior covariance, for every row.
-        """
-        return max(0.0, 1.0 - self.objective.row_weight)
-
-    def update_code_variance(self, x: Tensor) -> None:
-        """Measure on a few rows what the noise variances must count besides residuals."""
+    def code_variance_loss(self, x: Tensor) -> Tensor:
+        """`GaussianLikelihood.code_variance_loss`, measured afresh on `x` every so often."""
         likelihood = self.model.likelihood
-        if not isinstance(likelihood, GaussianLikelihood):
-            return
-        self.model.eval()
-        with torch.no_grad():
-            mu, _ = self.model.encode(x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)])
-            variance = self.model.code_variance(*self.model.jacobian(mu))
-            likelihood.code_variance.copy_(self.missing_noise * variance)
-        self.model.train()
+        assert isinstance(likelihood, GaussianLikelihood)
+        if self.n_steps % CODE_VARIANCE_STEPS == 0:
+            self.model.eval()
+            with torch.no_grad():
+                mu, _ = self.model.encode(x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)])
+                outputs = self.model.jacobian(mu)
+                variance = self.model.code_variance(*outputs, self.objective.row_weight)
+                likelihood.code_variance.copy_(variance)
+            self.model.train()
+        return likelihood.code_variance_loss()
 
     def train_epoch(
         self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule, epoch: int
@@ -151,11 +150,9 @@ class Trainer:
             self.set_learning_rate(schedule.learning_rate * (1.0 - done * schedule.decay))
             terms = self.loss_terms(x, self.noise, schedule.input_noise)
             loss = terms[0]
-            if self.missing_noise > 0.0:
-                if self.n_steps % CODE_VARIANCE_STEPS == 0:
-                    self.update_code_variance(x)
+            if self.counts_code_variance:
                 # It moves the noise variances alone, and is not reported.
-                loss = loss + self.model.likelihood.code_variance_loss()
+                loss = loss + self.code_variance_loss(x)
             self.n_steps += 1
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -165,7 +162,7 @@ class Trainer:
         return run_epoch(step, rows, minibatches)
 
     def validate(self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule) -> float:
-        """Loss of held-out rows, with the same noise at every call."""
+        """Loss of held-out rows, of the same terms and with the same noise at every call."""
         self.model.eval()
         generator = torch.Generator(self.model.device).manual_seed(0)
         minibatches = minibatch_indices(indices, schedule.batch_size)

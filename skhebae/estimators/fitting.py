@@ -81,9 +81,9 @@ def fit_noise_variance(trainer: Trainer, posterior_noise: NDArray[np.float64], r
     Given the networks, ``v_j = mean_i E_q (x_ij - mean_j(z_i))^2`` maximises
     the bound, so one pass over the rows, with one draw of z each, finishes
     what Adam's small steps began. Where the codes of training have less noise
-    than their posterior, the missing share of `Autoencoder.code_variance`
-    joins the residuals, which depends on the variances in turn: a few steps of
-    expectation maximisation. `posterior_noise` is C of `noise_covariance`.
+    than their posterior, `Autoencoder.code_variance` joins the residuals. It
+    depends on the variances in turn: a few steps of expectation maximisation.
+    `posterior_noise` is C of `noise_covariance`.
     """
     model, objective, generator = trainer.model, trainer.objective, trainer.noise
     likelihood = model.likelihood
@@ -102,12 +102,12 @@ def fit_noise_variance(trainer: Trainer, posterior_noise: NDArray[np.float64], r
             z = mu + sigma * (noise @ factor.T)
             total += (x - likelihood.mean(model.decode(z))).square().sum(dim=0)
         residual = total / len(rows)
-        if trainer.missing_noise == 0.0:
+        if not trainer.counts_code_variance:
             likelihood.set_noise_variance(residual)
             return
         every = -(-len(rows) // jacobian_rows(model, JACOBIAN_ROWS))
         mu, _ = model.encode(rows.take(np.arange(0, len(rows), every)))
-        output, jacobian = model.jacobian(mu)
+        outputs = model.jacobian(mu)
         for _ in range(NOISE_STEPS):
-            missing = trainer.missing_noise * model.code_variance(output, jacobian)
+            missing = model.code_variance(*outputs, objective.row_weight)
             likelihood.set_noise_variance(residual + missing)

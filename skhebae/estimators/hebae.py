@@ -48,11 +48,11 @@ class HEBAETransformer(BaseAutoencoder):
         Share of the penalty that falls on each row's own posterior instead of
         the aggregate of the codes, from 0 to 1. At 0, the published method,
         nothing rewards noise: it vanishes, reconstruction is best, and a
-        code is a point. From 0.01 on, codes keep about `row_share` times the
-        variance that a decoder's uncertainty calls for, so that similar rows
-        overlap and the space between codes decodes to something sensible. 1 is
-        the evidence lower bound of a VAE whose posterior has a full covariance,
-        and like a VAE it may give up dimensions.
+        code is a point. Above, codes keep about ``reg_weight * row_share`` times
+        the variance that the decoder's uncertainty about them calls for. 1 is
+        the evidence lower bound of a VAE whose posterior has a full covariance:
+        likelihood and samples from the prior are better, reconstruction is
+        worse, and like a VAE it may give up dimensions.
     {training}
 
     Attributes
@@ -158,11 +158,11 @@ class HEBAETransformer(BaseAutoencoder):
 
         ``E_q log p(x | z) - KL(N(m, S) || N(0, I))`` (equation 7 of [1]_ with
         the posterior of `posterior`), m and S the moments of the training
-        codes. By theorem 1 of [1]_ it is an evidence lower bound under the
-        hierarchical prior that the minibatch implies, whose divergence has no
-        posterior noise in it. It is *not* comparable with the bound of a VAE,
-        and mostly far above it; `elbo` is. Whatever `reg_weight` and
-        `row_share`, this is the bound at 1 and 0.
+        codes, one pseudo-row of N(0, I) among them. By theorem 1 of [1]_ it is
+        an evidence lower bound under the hierarchical prior that the minibatch
+        implies, whose divergence has no posterior noise in it. It is *not*
+        comparable with the bound of a VAE, and mostly far above it; `elbo` is.
+        Whatever `reg_weight` and `row_share`, this is the bound at 1 and 0.
 
         Parameters
         ----------
@@ -185,6 +185,6 @@ class HEBAETransformer(BaseAutoencoder):
            Hierarchical Empirical Bayes", arXiv:2007.10389.
         """
         check_is_fitted(self)
-        penalty = np.float32(self._moments.divergence())
+        penalty = np.float32(self._moments.kl_to_standard())
         result: NDArray[np.float32] = self._expected_log_prob(X) - penalty
         return result

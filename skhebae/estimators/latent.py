@@ -34,7 +34,7 @@ PSEUDO_ROWS = 1.0
 WARNING_FILTERS = Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CodeMoments:
     """Moments of the codes of all rows seen, mergeable.
 
@@ -73,17 +73,18 @@ class CodeMoments:
         """``S + mean_i D_i C D_i``: the aggregated posterior's covariance (equation 9)."""
         return self.covariance + self.spread * noise_covariance
 
-    def divergence(self) -> float:
-        """Nats of ``KL(N(m, S) || N(0, I))`` above those of as many draws from N(0, I).
-
-        One pseudo-row of N(0, I) keeps S positive definite.
-        """
+    def kl_to_standard(self) -> float:
+        """``KL(N(m, S) || N(0, I))`` in nats; one pseudo-row keeps S positive definite."""
         covariance = regularised_covariance(
             torch.from_numpy(np.array(self.covariance)), self.n_rows, PSEUDO_ROWS
         )
         mean = torch.from_numpy(np.array(self.mean))
-        kl = gaussian_kl_to_standard(mean, cholesky_factor(covariance))
-        return float(kl) - expected_prior_kl(self.n_rows, len(mean), PSEUDO_ROWS)
+        return float(gaussian_kl_to_standard(mean, cholesky_factor(covariance)))
+
+    def excess_kl(self) -> float:
+        """`kl_to_standard` above its mean over as many draws from N(0, I)."""
+        expected = expected_prior_kl(self.n_rows, len(self.mean), PSEUDO_ROWS)
+        return self.kl_to_standard() - expected
 
     def merge(self, other: CodeMoments) -> CodeMoments:
         """Moments of both sets of rows together (Chan, Golub and LeVeque, 1979)."""
@@ -103,7 +104,7 @@ class CodeMoments:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CodeMixture:
     """A Gaussian mixture over codes, as plain arrays.
 

@@ -61,8 +61,7 @@ class ScoredAutoencoder(FittedAutoencoder):
         """
         check_is_fitted(self)
         mean, sigma = self._codes_and_sigma(X)
-        factor = np.linalg.cholesky(self._noise_covariance)
-        return Posterior(mean, (sigma[:, :, None] * factor).astype(np.float32))
+        return Posterior(mean, (sigma[:, :, None] * self._noise_factor).astype(np.float32))
 
     def score_samples(self, X: ArrayLike | Matrix) -> Float32Array:
         """Score rows by a likelihood bound in nats; higher is more typical.
@@ -140,7 +139,8 @@ class ScoredAutoencoder(FittedAutoencoder):
             As `transform`.
         """
         check_is_fitted(self)
-        return self._map_table(X, lambda x: self._model.bound(x, *self._posterior_of(x)))
+        width = self._n_features_out**2
+        return self._map_table(X, lambda x: self._model.bound(x, *self._posterior_of(x)), width)
 
     def log_likelihood(
         self,
@@ -191,6 +191,11 @@ class ScoredAutoencoder(FittedAutoencoder):
         width = self._model.jacobian_numbers
         return self._map_table(X, lambda x: self._model.log_likelihood(x, noise), width)
 
+    @property
+    def _noise_factor(self) -> NDArray[np.float64]:
+        """Lower factor L of C in ``N(mu_i, D_i C D_i)``, (n_components, n_components)."""
+        return np.asarray(np.linalg.cholesky(self._noise_covariance), dtype=np.float64)
+
     def _codes_and_sigma(self, X: ArrayLike | Matrix) -> tuple[Float32Array, Float32Array]:
         """Posterior means and the diagonals of D_i, each (n_samples, n_components)."""
         objective = self._objective()
@@ -200,12 +205,13 @@ class ScoredAutoencoder(FittedAutoencoder):
 
     def _expected_log_prob(self, X: ArrayLike | Matrix) -> Float32Array:
         """``E_q log p(x | z)`` under each row's posterior, (n_samples,)."""
-        model = self._model
-        return self._map_table(X, lambda x: model.expected_log_prob(x, *self._posterior_of(x)))
+        model, width = self._model, self._n_features_out**2
+        return self._map_table(
+            X, lambda x: model.expected_log_prob(x, *self._posterior_of(x)), width
+        )
 
     def _posterior_of(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean (n, d) and covariance factor (n, d, d) of standardised rows."""
         values = codes_and_sigma(self._model, self._objective(), x)
         mu, sigma = values.chunk(2, dim=1)
-        common = torch.from_numpy(np.linalg.cholesky(self._noise_covariance)).to(mu)
-        return mu, sigma[:, :, None] * common
+        return mu, sigma[:, :, None] * torch.from_numpy(self._noise_factor).to(mu)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from skhebae.model import Autoencoder
 
 
+#: Least standard deviation of posterior noise, as a share of the codes'.
+SMALLEST_SPREAD = 1e-12
+
+
 class HEBAEObjective(Objective):
     """``mean_i -log p(x_i | z_i) + reg_weight * KL(N(m, S) || N(0, I))``.
 
@@ -102,8 +106,7 @@ class HEBAEObjective(Objective):
         drive ``exp`` to overflow. Nor may it underflow: a row far out would
         have an infinite divergence.
         """
-        spread = functional.softplus(scales).clamp_min(torch.finfo(scales.dtype).tiny)
-        return spread.expand(-1, n_components)
+        return functional.softplus(scales).clamp_min(SMALLEST_SPREAD).expand(-1, n_components)
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """``S`` of equation 6, or its diagonal, (d, d).

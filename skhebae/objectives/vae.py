@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from skhebae.model import Autoencoder
 
 
+#: Bound of the log-variance: float32 still has the squares of what a row far
+#: from those of training makes of it.
+LARGEST_LOG_VAR = 40.0
+
+
 class VAEObjective(Objective):
     """``mean_i [ -log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || N(0, I)) ]``.
 
@@ -39,6 +44,7 @@ class VAEObjective(Objective):
     ) -> Terms:
         """Equations 1 to 4 on one minibatch."""
         mu, log_var = model.encode(corrupted(x, input_noise, generator))
+        log_var = log_var.clamp(-LARGEST_LOG_VAR, LARGEST_LOG_VAR)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + (0.5 * log_var).exp() * noise
         return Terms(
@@ -48,7 +54,7 @@ class VAEObjective(Objective):
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
         """``exp(log_var / 2)``, (n, d)."""
-        return (0.5 * scales).exp()
+        return (0.5 * scales.clamp(-LARGEST_LOG_VAR, LARGEST_LOG_VAR)).exp()
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """Identity: the posterior is mean-field, (d, d)."""

@@ -56,15 +56,20 @@ def check_estimator(estimator: BaseEstimator, needed: Sequence[str], caller: str
         )
 
 
+def check_named(argument: str, values: object, kind: str) -> None:
+    """Check that there is a dict of one value or more, by the models' names."""
+    if not isinstance(values, Mapping) or not values:
+        raise ValueError(
+            f"{argument}={values!r} must be a dict of one or more {kind} by name, for example "
+            "{'HEBAE': ..., 'VAE': ...}."
+        )
+
+
 def check_estimators(
     estimators: Mapping[str, BaseEstimator], needed: Sequence[str], caller: str
 ) -> None:
     """`check_estimator` for each of several named ones."""
-    if not isinstance(estimators, Mapping) or not estimators:
-        raise ValueError(
-            f"estimators={estimators!r} must be a dict of one or more fitted estimators by name, "
-            "for example {'HEBAE': hebae, 'VAE': vae}."
-        )
+    check_named("estimators", estimators, "fitted estimators")
     for estimator in estimators.values():
         check_estimator(estimator, needed, caller)
 

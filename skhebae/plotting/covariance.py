@@ -13,6 +13,7 @@ from skhebae.plotting._common import (
     MISSING,
     check_estimators,
     check_matplotlib,
+    check_named,
     make_axes,
     wrapped,
 )
@@ -68,6 +69,7 @@ class CovarianceDisplay:
     figure_: Figure | SubFigure
 
     def __init__(self, covariances: Mapping[str, ArrayLike]) -> None:
+        check_named("covariances", covariances, "matrices")
         self.covariances = {
             name: np.asarray(covariance, dtype=np.float64)
             for name, covariance in covariances.items()

@@ -86,6 +86,8 @@ class LatentDisplay:
         covariance: ArrayLike | None = None,
         components: Sequence[int] = (0, 1),
     ) -> None:
+        if (mean is None) != (covariance is None):
+            raise ValueError("mean and covariance belong together; pass both, or neither.")
         if labels is not None and color is not None:
             raise ValueError("labels and color are both given; pass one of them.")
         self.codes = np.asarray(codes)
@@ -187,7 +189,8 @@ class LatentDisplay:
         check_matplotlib(type(self).__name__)
         categories = None if self.labels is None else Categories.of(self.labels)
         size = (5.8 if categories is None else 5.6 + categories.legend_width(), 5.0)
-        self.ax_ = make_axes(ax, (1, 1), type(self).__name__, "one", figsize=size)[0, 0]
+        contents = "the scatter plot"
+        self.ax_ = make_axes(ax, (1, 1), type(self).__name__, contents, figsize=size)[0, 0]
         self.figure_ = self.ax_.figure
         if self.mean is not None:
             self._draw_ellipses()
@@ -287,8 +290,9 @@ def check_components(components: Sequence[int], n_components: int) -> list[int]:
             "The codes have 1 component, and LatentDisplay draws two; fit with n_components >= 2, "
             "or draw a histogram of transform(X)."
         )
-    chosen = [int(k) for k in components if isinstance(k, Integral) and 0 <= k < n_components]
-    if len(components) != 2 or len(set(chosen)) != 2:
+    asked = list(components) if isinstance(components, Sequence | np.ndarray) else []
+    chosen = [int(k) for k in asked if isinstance(k, Integral) and 0 <= k < n_components]
+    if len(asked) != 2 or len(set(chosen)) != 2:
         raise ValueError(
             f"components={components!r} must be two different integers from 0 to "
             f"{n_components - 1}, for example (0, 1)."

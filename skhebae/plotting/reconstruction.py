@@ -76,11 +76,22 @@ class ReconstructionDisplay:
         image_shape: Sequence[int] | None = None,
     ) -> None:
         self.originals = np.asarray(originals)
-        n_features = self.originals.shape[1]
         self.reconstructions = np.asarray(reconstructions)
+        if self.originals.ndim != 2 or self.originals.shape != self.reconstructions.shape:
+            raise ValueError(
+                f"originals has shape {self.originals.shape} and reconstructions "
+                f"{self.reconstructions.shape}; pass (n_rows, n_features) twice."
+            )
+        n_features = self.originals.shape[1]
         none = np.empty((0, 1, n_features))
         self.interpolations = none if interpolations is None else np.asarray(interpolations)
         self.samples = none[:, 0] if samples is None else np.asarray(samples)
+        for name in ("interpolations", "samples"):
+            if getattr(self, name).shape[-1] != n_features:
+                raise ValueError(
+                    f"{name} has rows of {getattr(self, name).shape[-1]} features, originals of "
+                    f"{n_features}; pass rows of as many."
+                )
         self.image_shape = check_image_shape(image_shape, n_features)
 
     @classmethod
@@ -181,8 +192,9 @@ def check_image_shape(image_shape: Sequence[int] | None, n_features: int) -> tup
     """Check that rows can be reshaped to grey or colour images."""
     if image_shape is None:
         return None
-    shape = tuple(int(size) for size in image_shape)
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 3):
+    asked = list(image_shape) if isinstance(image_shape, Sequence | np.ndarray) else []
+    shape = tuple(int(size) for size in asked if isinstance(size, Integral) and size > 0)
+    if len(shape) != len(asked) or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
         raise ValueError(
             f"image_shape={image_shape!r} must be (height, width) or (height, width, 3)."
         )

@@ -14,6 +14,7 @@ from skhebae.plotting._common import (
     add_legend,
     check_estimators,
     check_matplotlib,
+    check_named,
     make_axes,
     wrapped,
 )
@@ -66,6 +67,7 @@ class TrainingDisplay:
     figure_: Figure | SubFigure
 
     def __init__(self, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+        check_named("histories", histories, "histories")
         self.histories = dict(histories)
 
     @classmethod
