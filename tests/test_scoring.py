@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.diagnostics import latent_report
+from skhebae.exceptions import LatentWarning
 
 
 def log_prob_of_draws(estimator, X, n_draws, seed=0):
@@ -201,3 +206,18 @@ def test_bernoulli_likelihood_of_binary_rows_sums_to_at_most_one():
     total = np.exp(estimator.log_likelihood(every, n_draws=2000).astype(float)).sum()
     assert total == pytest.approx(1.0, abs=0.03)
     assert np.exp(estimator.elbo(every).astype(float)).sum() < total
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_scores_on_a_gpu_are_those_on_the_cpu(cls, table, quick):
+    on_gpu = cls(**quick, device="cuda").fit(table)
+    on_cpu = pickle.loads(pickle.dumps(on_gpu.set_params(device="cpu")))
+    assert on_gpu._model.device.type == "cuda"
+    assert on_cpu._model.device.type == "cpu"
+    for method in ("score_samples", "elbo", "log_likelihood"):
+        assert_allclose(getattr(on_gpu, method)(table), getattr(on_cpu, method)(table), rtol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LatentWarning)
+        reports = [latent_report(estimator, table) for estimator in (on_gpu, on_cpu)]
+    assert_allclose(reports[0].mean_variance, reports[1].mean_variance, rtol=1e-3)
+    assert reports[0].mutual_information == pytest.approx(reports[1].mutual_information, abs=0.01)
