@@ -82,7 +82,7 @@ def cholesky_factor(covariance: Tensor) -> Tensor:
     instead of an error from deep inside.
     """
     n_components = covariance.shape[-1]
-    diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+    diagonal = covariance.detach().diagonal(dim1=-2, dim2=-1)
     rounding = n_components * torch.finfo(covariance.dtype).eps * diagonal.sum(dim=-1)
     identity = torch.eye(n_components, dtype=covariance.dtype, device=covariance.device)
     factor, info = torch.linalg.cholesky_ex(covariance + rounding[..., None, None] * identity)
