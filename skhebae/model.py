@@ -18,6 +18,10 @@ from skhebae.networks import Encoder
 MODE_STEPS = 5
 MODE_STEP_SIZES = (1.0, 0.3, 0.1)
 
+#: Under this weight of a row's divergence the noise of training counts as none;
+#: ``I + G / w`` would be too ill-conditioned to invert.
+NEGLIGIBLE_ROW_WEIGHT = 1e-6
+
 
 class Architecture(NamedTuple):
     """All that is needed to rebuild the networks around saved weights.
@@ -222,7 +226,7 @@ class Autoencoder(nn.Module):
         """
         gain = self.gain(output, jacobian)
         variance = self._output_variance(jacobian, gain)
-        if row_weight > 0.0:
+        if row_weight > NEGLIGIBLE_ROW_WEIGHT:
             variance = variance - self._output_variance(jacobian, gain / row_weight)
         return variance
 
