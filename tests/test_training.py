@@ -378,3 +378,11 @@ def test_reported_penalty_is_above_that_of_the_prior(digits):
     assert abs(np.mean(hebae.history_["penalty"][-10:])) < 0.03
     expected = np.add(hebae.history_["reconstruction"], 10.0 * np.array(hebae.history_["penalty"]))
     np.testing.assert_allclose(hebae.history_["loss"], expected, rtol=1e-4)
+
+
+def test_collinear_codes_far_from_unit_size(table, quick):
+    # Without a penalty nothing bounds the codes; their covariance is still factored.
+    X = np.outer(table[:, 0], np.arange(1.0, 6.0))
+    estimator = HEBAETransformer(**quick, reg_weight=0.0, covariance_prior=1e-9).fit(X)
+    estimator._noise_covariance = 1e12 * np.ones((3, 3)) + 1e-9 * np.eye(3)
+    assert np.isfinite(estimator.posterior(X).covariance_factor).all()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
+from skhebae.divergences import cholesky_factor
 from skhebae.engine.chunks import map_rows
 from skhebae.engine.loop import Trainer, check_finite, jacobian_rows
 from skhebae.estimators.latent import MIXTURE_ROWS, CodeMoments
@@ -89,8 +90,7 @@ def fit_noise_variance(trainer: Trainer, posterior_noise: NDArray[np.float64], r
     likelihood = model.likelihood
     if not isinstance(likelihood, GaussianLikelihood):
         return
-    factor = torch.from_numpy(np.linalg.cholesky(posterior_noise))
-    factor = factor.to(model.device, torch.float32)
+    factor = cholesky_factor(torch.from_numpy(posterior_noise)).to(model.device, torch.float32)
     n_components = len(factor)
     total = torch.zeros_like(likelihood.location)
     with torch.no_grad():

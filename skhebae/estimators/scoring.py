@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skhebae.data.scaling import Matrix
+from skhebae.divergences import cholesky_factor
 from skhebae.estimators.fitting import codes_and_sigma
 from skhebae.estimators.inference import FittedAutoencoder
 
@@ -194,7 +195,10 @@ class ScoredAutoencoder(FittedAutoencoder):
     @property
     def _noise_factor(self) -> NDArray[np.float64]:
         """Lower factor L of C in ``N(mu_i, D_i C D_i)``, (n_components, n_components)."""
-        return np.asarray(np.linalg.cholesky(self._noise_covariance), dtype=np.float64)
+        # A copy: a memory-mapped pickle gives read-only arrays.
+        covariance = torch.from_numpy(np.array(self._noise_covariance))
+        factor: NDArray[np.float64] = cholesky_factor(covariance).numpy()
+        return factor
 
     def _codes_and_sigma(self, X: ArrayLike | Matrix) -> tuple[Float32Array, Float32Array]:
         """Posterior means and the diagonals of D_i, each (n_samples, n_components)."""
