@@ -127,10 +127,17 @@ def digits_error_and_variance(digits, **params):
 
 
 def test_hebae_keeps_its_dimensions_whatever_the_weight(digits):
-    results = [digits_error_and_variance(digits, reg_weight=w) for w in WEIGHTS]
-    for _, variance in results:
+    # 300 epochs, twice the default: the penalty of a minibatch is noisy, and at a
+    # weight of 100 the default leaves the error 24 to 33 % above that at 0.1,
+    # depending on the split. The weights between are in the slow test below.
+    errors = []
+    for reg_weight in (WEIGHTS[0], WEIGHTS[-1]):
+        with pytest.warns(ConvergenceWarning):
+            found, variance = digits_error_and_variance(
+                digits, reg_weight=reg_weight, max_iter=300, tol=0.0
+            )
         assert (variance > 0.5).all()  # "active" is 0.01
-    errors = [error for error, _ in results]
+        errors.append(found)
     assert max(errors) < 1.25 * min(errors)
 
 

@@ -33,7 +33,8 @@ class HEBAETransformer(BaseAutoencoder):
         Dimensions of the code.
     {network}
     reg_weight : float, default=1.0
-        Weight of the penalty.
+        Weight of the penalty. The penalty of one minibatch is noisy, so that
+        large weights (100) want more epochs than the default's.
     covariance : {"full", "diag"}, default="full"
         Whether a code's noise follows the covariance S of the codes or only
         its diagonal, as in the published experiments. The penalty uses the
