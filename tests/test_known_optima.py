@@ -128,8 +128,8 @@ def digits_error_and_variance(digits, **params):
 
 def test_hebae_keeps_its_dimensions_whatever_the_weight(digits):
     # 300 epochs, twice the default: the penalty of a minibatch is noisy, and at a
-    # weight of 100 the default leaves the error 24 to 33 % above that at 0.1,
-    # depending on the split. The weights between are in the slow test below.
+    # weight of 100 the default is too short for the bound below on some splits.
+    # The weights between are in the slow test below.
     errors = []
     for reg_weight in (WEIGHTS[0], WEIGHTS[-1]):
         with pytest.warns(ConvergenceWarning):

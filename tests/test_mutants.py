@@ -171,7 +171,10 @@ MUTANTS = {
         OBJECTIVES,
     ),
     "row share without its weight": Mutant(
-        "objectives/hebae.py", "else share * row_kl", "else row_kl", OBJECTIVES
+        "objectives/hebae.py",
+        "row_penalty = share * scaled_kl",
+        "row_penalty = scaled_kl",
+        OBJECTIVES,
     ),
     "aggregate at full weight beside the rows": Mutant(
         "objectives/hebae.py", "=(1.0 - share) * gaussian_kl", "=gaussian_kl", OBJECTIVES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import NamedTuple
 
@@ -140,8 +141,9 @@ class ScoredAutoencoder(FittedAutoencoder):
             As `transform`.
         """
         check_is_fitted(self)
+        model, posterior_of = self._model, self._posterior_function()
         width = self._n_features_out**2
-        return self._map_table(X, lambda x: self._model.bound(x, *self._posterior_of(x)), width)
+        return self._map_table(X, lambda x: model.bound(x, *posterior_of(x)), width)
 
     def log_likelihood(
         self,
@@ -209,13 +211,19 @@ class ScoredAutoencoder(FittedAutoencoder):
 
     def _expected_log_prob(self, X: ArrayLike | Matrix) -> Float32Array:
         """``E_q log p(x | z)`` under each row's posterior, (n_samples,)."""
-        model, width = self._model, self._n_features_out**2
-        return self._map_table(
-            X, lambda x: model.expected_log_prob(x, *self._posterior_of(x)), width
-        )
+        model, posterior_of = self._model, self._posterior_function()
+        width = self._n_features_out**2
+        return self._map_table(X, lambda x: model.expected_log_prob(x, *posterior_of(x)), width)
 
-    def _posterior_of(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean (n, d) and covariance factor (n, d, d) of standardised rows."""
-        values = codes_and_sigma(self._model, self._objective(), x)
-        mu, sigma = values.chunk(2, dim=1)
-        return mu, sigma[:, :, None] * torch.from_numpy(self._noise_factor).to(mu)
+    def _posterior_function(
+        self,
+    ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """Map from standardised rows to means (n, d) and covariance factors (n, d, d)."""
+        model, objective = self._model, self._objective()
+        common = torch.from_numpy(self._noise_factor).to(model.device, torch.float32)
+
+        def posterior_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            mu, sigma = codes_and_sigma(model, objective, x).chunk(2, dim=1)
+            return mu, sigma[:, :, None] * common
+
+        return posterior_of

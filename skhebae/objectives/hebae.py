@@ -90,11 +90,12 @@ class HEBAEObjective(Objective):
         noise_factor = noise_factor.to(mu.dtype)
         spread = self.spread(scales, mu.shape[1])
         z = mu + spread * (noise @ noise_factor.T)
-        share = self.row_share
-        row_kl = scaled_kl_to_standard(mu, spread, noise_factor) if share else None
+        share, row_penalty = self.row_share, None
+        if share > 0.0:
+            row_penalty = share * scaled_kl_to_standard(mu, spread, noise_factor)
         return Terms(
             reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
-            row_penalty=None if row_kl is None else share * row_kl,
+            row_penalty=row_penalty,
             minibatch_penalty=(1.0 - share) * gaussian_kl_to_standard(mean, factor).to(mu.dtype),
         )
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 LARGEST_LOG_VAR = 40.0
 
 
+def bounded_log_var(scales: Tensor) -> Tensor:
+    """Turn the scale head into log-variances, (n, d)."""
+    return scales.clamp(-LARGEST_LOG_VAR, LARGEST_LOG_VAR)
+
+
 class VAEObjective(Objective):
     """``mean_i [ -log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || N(0, I)) ]``.
 
@@ -43,8 +48,8 @@ class VAEObjective(Objective):
         self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
     ) -> Terms:
         """Equations 1 to 4 on one minibatch."""
-        mu, log_var = model.encode(corrupted(x, input_noise, generator))
-        log_var = log_var.clamp(-LARGEST_LOG_VAR, LARGEST_LOG_VAR)
+        mu, scales = model.encode(corrupted(x, input_noise, generator))
+        log_var = bounded_log_var(scales)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + (0.5 * log_var).exp() * noise
         return Terms(
@@ -54,7 +59,7 @@ class VAEObjective(Objective):
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
         """``exp(log_var / 2)``, (n, d)."""
-        return (0.5 * scales.clamp(-LARGEST_LOG_VAR, LARGEST_LOG_VAR)).exp()
+        return (0.5 * bounded_log_var(scales)).exp()
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """Identity: the posterior is mean-field, (d, d)."""
