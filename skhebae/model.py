@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skhebae.divergences import gaussian_kl_to_standard, in_double
 from skhebae.likelihoods import Likelihood
-from skhebae.networks import Encoder
+from skhebae.networks import CustomEncoder, DecoderFactory, Encoder, EncoderFactory
 
 #: Gauss-Newton steps from a row's code to the mode of its posterior, and the
 #: shares of each step that are tried.
@@ -35,6 +35,10 @@ class Architecture(NamedTuple):
     likelihood : {"gaussian", "bernoulli"}
     n_scales : int
         Width of the encoder's scale head.
+    encoder, decoder : callable or None
+        Factories of the user, in the place of the perceptrons.
+    image_shape : tuple of int or None
+        Shape in which they see a row.
     """
 
     n_features: int
@@ -43,6 +47,14 @@ class Architecture(NamedTuple):
     activation: str
     likelihood: str
     n_scales: int
+    encoder: EncoderFactory | None = None
+    decoder: DecoderFactory | None = None
+    image_shape: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row, as factories see it."""
+        return self.image_shape or (self.n_features,)
 
 
 class Autoencoder(nn.Module):
@@ -50,8 +62,8 @@ class Autoencoder(nn.Module):
 
     Parameters
     ----------
-    encoder : Encoder
-    decoder : torch.nn.Sequential
+    encoder : Encoder or CustomEncoder
+    decoder : torch.nn.Module
     likelihood : Likelihood
 
     Attributes
@@ -63,7 +75,9 @@ class Autoencoder(nn.Module):
 
     training_dtype = torch.float32
 
-    def __init__(self, encoder: Encoder, decoder: nn.Sequential, likelihood: Likelihood) -> None:
+    def __init__(
+        self, encoder: Encoder | CustomEncoder, decoder: nn.Module, likelihood: Likelihood
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder

@@ -1,9 +1,11 @@
-"""Multilayer perceptrons for encoder and decoder. They know no loss."""
+"""Encoders and decoders: perceptrons, or modules of the user. They know no loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
 }
+
+#: ``encoder(shape, n_outputs)`` and ``decoder(n_components, shape)``: `shape` is
+#: that of one row, ``(n_features,)`` or the `image_shape`.
+EncoderFactory = Callable[[tuple[int, ...], int], nn.Module]
+DecoderFactory = Callable[[int, tuple[int, ...]], nn.Module]
+
+#: The global random state belongs to the process: threads that fit at once take turns.
+GLOBAL_RANDOM_STATE = Lock()
 
 
 def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -102,3 +112,111 @@ class Encoder(nn.Module):
         """Map rows (n, p) to mu (n, d) and scales (n, n_scales)."""
         heads: Tensor = self.layers(x).float()
         return heads[:, : self.n_components], heads[:, self.n_components :]
+
+
+class CustomEncoder(nn.Module):
+    """A module of the user as encoder.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps rows (n, *shape) to both heads side by side, (n, n_components + n_scales).
+    shape : tuple of int
+        Of one row.
+    n_components : int
+    initial_scale : float
+        Added to the scale head, so that it starts where `Encoder`'s does.
+    """
+
+    initial_scale: Tensor
+
+    def __init__(
+        self, module: nn.Module, shape: tuple[int, ...], n_components: int, initial_scale: float
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.shape = shape
+        self.n_components = n_components
+        self.register_buffer("initial_scale", torch.tensor(initial_scale))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map rows (n, p) to mu (n, d) and scales (n, n_scales)."""
+        heads: Tensor = self.module(x.view(-1, *self.shape)).float()
+        return heads[:, : self.n_components], heads[:, self.n_components :] + self.initial_scale
+
+
+class CustomDecoder(nn.Module):
+    """A module of the user as decoder: codes (n, d) to rows (n, *shape), made flat."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map codes (n, d) to the likelihood's parameter (n, p)."""
+        rows: Tensor = self.module(z).flatten(1)
+        return rows
+
+
+@contextmanager
+def global_random_state(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch's global random state inside the block, and put it back after it.
+
+    For modules of the user alone: layers draw their initial weights, and
+    dropout its masks, from nowhere else.
+    """
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with GLOBAL_RANDOM_STATE, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def made_by(name: str, factory: Callable[..., object], *arguments: object) -> nn.Module:
+    """Call a factory of the user and check that it returns a module.
+
+    Raises
+    ------
+    TypeError
+        If `factory` is a module itself, or does not return one.
+    """
+    if isinstance(factory, nn.Module):
+        raise TypeError(
+            f"{name}={type(factory).__name__}(...) is a module, but every fit needs a new one; "
+            "pass a function that makes it, at the top level of a Python file."
+        )
+    module = factory(*arguments)
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"{name}={factory!r} returned {type(module).__name__}; it must return a "
+            "torch.nn.Module."
+        )
+    return module
+
+
+def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
+    """Try two rows of `n_in` numbers; raise unless each becomes `n_out` numbers.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter `name`.
+    """
+    training = module.training
+    try:
+        with torch.no_grad():
+            output = module.eval()(torch.zeros(2, n_in))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{name}= made a module that fails on float32 rows: {error}. An encoder takes "
+            "(n, *shape) and returns (n, n_outputs), a decoder takes (n, n_components) and "
+            "returns (n, *shape); shape is (n_features,) or image_shape."
+        ) from error
+    finally:
+        module.train(training)
+    parts = output if isinstance(output, tuple) else (output,)
+    width = sum(part[0].numel() for part in parts)
+    if width != n_out or any(len(part) != 2 for part in parts):
+        raise ValueError(
+            f"{name}= made a module that returns {width} numbers a row; {n_out} are needed: "
+            "n_outputs of the encoder's arguments, or as many as shape holds from the decoder."
+        )

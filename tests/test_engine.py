@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from skhebae.data import FeatureScaling, ResidentRows
 from skhebae.engine import Schedule, Trainer, devices, resolve_device, resolve_precision
 from skhebae.engine.chunks import CHUNK_NUMBERS, CHUNK_ROWS, map_rows
-from skhebae.engine.loop import EarlyStopping, check_finite, is_flat, run_epoch
+from skhebae.engine.loop import EarlyStopping, LossTerms, check_finite, is_flat, run_epoch
 from skhebae.estimators.assembly import build_model
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.model import Architecture
@@ -109,10 +109,12 @@ def test_run_epoch_is_the_mean_over_rows():
     def step(x, i):
         seen.append(x)
         first = x[:, 0].mean()
-        return first, torch.tensor(float(i)), torch.tensor(float(len(x)), requires_grad=True)
+        n_rows = torch.tensor(float(len(x)), requires_grad=True)
+        return LossTerms(first, torch.tensor(float(i)), n_rows, torch.tensor(-torch.inf))
 
     means = run_epoch(step, rows, minibatches)
-    assert list(means) == ["loss", "reconstruction", "penalty"]
+    assert list(means) == ["loss", "reconstruction", "penalty", "elbo"]
+    assert means["elbo"] == -np.inf
     table = rows.take(np.arange(10))
     assert torch.equal(torch.cat(seen), table)
     assert_allclose(means["loss"], float(table[:, 0].mean()), atol=1e-6)
@@ -226,7 +228,7 @@ def test_map_rows_bounds_its_chunks():
 def test_loss_is_reconstruction_plus_weighted_penalty():
     trainer, rows = make_trainer(HEBAEObjective(0.25))
     x = rows.take(np.arange(20))
-    loss, reconstruction, penalty = trainer.loss_terms(x, torch.Generator().manual_seed(0))
+    loss, reconstruction, penalty, _ = trainer.loss_terms(x, torch.Generator().manual_seed(0))
     terms = trainer.objective(trainer.model, x, torch.Generator().manual_seed(0))
     assert_allclose(float(reconstruction.detach()), float(terms.reconstruction.detach().mean()))
     # Reported above what codes drawn from the prior would have.

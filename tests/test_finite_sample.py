@@ -177,7 +177,7 @@ def reported_penalties(objective, n_rows, d, n_minibatches, head=0.0):
     with torch.no_grad():
         for _ in range(n_minibatches):
             x = torch.randn((n_rows, d), generator=generator)
-            loss, reconstruction, penalty = trainer.loss_terms(x, generator)
+            loss, reconstruction, penalty, _ = trainer.loss_terms(x, generator)
             assert float(reconstruction) == 0.0
             assert_allclose(float(loss), objective.weight * float(penalty), rtol=1e-6)
             values.append(float(penalty))

@@ -172,9 +172,21 @@ MUTANTS = {
     ),
     "row share without its weight": Mutant(
         "objectives/hebae.py",
-        "row_penalty = share * scaled_kl",
-        "row_penalty = scaled_kl",
+        "row_penalty=share * divergence",
+        "row_penalty=divergence",
         OBJECTIVES,
+    ),
+    "standard bound without its divergence": Mutant(
+        "objectives/base.py",
+        "return -(self.reconstruction.detach() + self.row_divergence.detach()).mean()",
+        "return -(self.reconstruction.detach() - self.row_divergence.detach()).mean()",
+        ("tests/test_factories.py",),
+    ),
+    "custom scales start at zero": Mutant(
+        "networks.py",
+        "heads[:, self.n_components :] + self.initial_scale",
+        "heads[:, self.n_components :]",
+        ("tests/test_factories.py",),
     ),
     "aggregate at full weight beside the rows": Mutant(
         "objectives/hebae.py", "=(1.0 - share) * gaussian_kl", "=gaussian_kl", OBJECTIVES

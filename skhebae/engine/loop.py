@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,16 @@ CODE_VARIANCE_STEPS = 50
 CODE_VARIANCE_ROWS = 32
 
 History = dict[str, list[float]]
-HISTORY_KEYS = ("loss", "reconstruction", "penalty", "validation_loss", "seconds")
+HISTORY_KEYS = ("loss", "reconstruction", "penalty", "elbo", "validation_loss", "seconds")
+
+
+class LossTerms(NamedTuple):
+    """Means over one minibatch, each (), nats."""
+
+    loss: Tensor
+    reconstruction: Tensor
+    penalty: Tensor
+    elbo: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,16 @@ class Schedule:
     n_epochs : int
     batch_size : int
     learning_rate : float
-        Falls linearly to 0 over `n_epochs` if `decay`.
+        At the start.
     tol : float
         Smallest improvement of the loss that counts, in nats.
     n_iter_no_change : int
         Epochs of patience.
     input_noise : float
         Standard deviation of the noise added to the encoder's standardised input.
-    decay : bool
+    decay : {"linear", "constant"} or callable
+        To 0 over `n_epochs`, not at all, or by the factor that the callable
+        gives for an epoch, counted from 0.
     stop_on_plateau : bool
         Whether a flat training loss ends the training.
     """
@@ -59,8 +71,28 @@ class Schedule:
     tol: float = 0.0
     n_iter_no_change: int = 10
     input_noise: float = 0.0
-    decay: bool = True
+    decay: str | Callable[[int], float] = "linear"
     stop_on_plateau: bool = False
+
+    def rate(self, epoch: int, done: float) -> float:
+        """Learning rate when a share `done` of `epoch` is over.
+
+        Raises
+        ------
+        ValueError
+            If the user's factor is not a number >= 0.
+        """
+        if self.decay == "constant":
+            return self.learning_rate
+        if not callable(self.decay):
+            return self.learning_rate * (1.0 - (epoch + done) / self.n_epochs)
+        factor = self.decay(epoch)
+        if not isinstance(factor, Real) or not 0.0 <= float(factor) < float("inf"):
+            raise ValueError(
+                f"learning_rate={self.decay!r} gave {factor!r} for epoch {epoch}; it must give "
+                "a factor of learning_rate_init, a finite number >= 0."
+            )
+        return self.learning_rate * float(factor)
 
 
 @dataclass
@@ -89,7 +121,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim == 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [
             {"params": matrices, "weight_decay": self.weight_decay},
             {"params": vectors},
@@ -109,13 +141,14 @@ class Trainer:
 
     def loss_terms(
         self, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, reconstruction and penalty of one minibatch, each (), nats."""
+    ) -> LossTerms:
+        """Evaluate the objective on one minibatch."""
         terms = self.objective(self.model, x, generator, input_noise)
         reconstruction = terms.reconstruction.mean()
         reference = self.objective.prior_penalty(len(x), self.model.encoder.n_components)
         penalty = terms.penalty() - reference
-        return reconstruction + self.objective.weight * penalty, reconstruction, penalty
+        loss = reconstruction + self.objective.weight * penalty
+        return LossTerms(loss, reconstruction, penalty, terms.elbo())
 
     @property
     def counts_code_variance(self) -> bool:
@@ -145,11 +178,10 @@ class Trainer:
         order = torch.randperm(len(indices), generator=self.order).numpy()
         minibatches = minibatch_indices(indices[order], schedule.batch_size)
 
-        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
-            done = (epoch + i / len(minibatches)) / schedule.n_epochs
-            self.set_learning_rate(schedule.learning_rate * (1.0 - done * schedule.decay))
+        def step(x: Tensor, i: int) -> LossTerms:
+            self.set_learning_rate(schedule.rate(epoch, i / len(minibatches)))
             terms = self.loss_terms(x, self.noise, schedule.input_noise)
-            loss = terms[0]
+            loss = terms.loss
             if self.counts_code_variance:
                 # It moves the noise variances alone, and is not reported.
                 loss = loss + self.code_variance_loss(x)
@@ -209,7 +241,8 @@ class Trainer:
         for epoch in epochs:
             start = time.perf_counter()
             means = self.train_epoch(rows, training, schedule, epoch)
-            check_finite(means, epoch)
+            # The bound of a point is minus infinity by definition.
+            check_finite({k: v for k, v in means.items() if k != "elbo"}, epoch)
             held_out = float("nan")
             if validation is not None:
                 held_out = self.validate(rows, validation, schedule)
@@ -236,7 +269,7 @@ def jacobian_rows(model: Autoencoder, n_rows: int) -> int:
 
 
 def run_epoch(
-    step: Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]],
+    step: Callable[[Tensor, int], LossTerms],
     rows: Rows,
     minibatches: list[NDArray[np.intp]],
 ) -> dict[str, float]:
@@ -249,9 +282,9 @@ def run_epoch(
     for i, indices in enumerate(minibatches):
         terms.extend(term.detach() for term in step(rows.take(indices), i))
     weights = np.array([len(indices) for indices in minibatches], dtype=np.float64)
-    values = torch.stack(terms).cpu().double().numpy().reshape(-1, 3)
+    values = torch.stack(terms).cpu().double().numpy().reshape(-1, len(LossTerms._fields))
     means = np.average(values, axis=0, weights=weights)
-    return dict(zip(("loss", "reconstruction", "penalty"), means.tolist(), strict=True))
+    return dict(zip(LossTerms._fields, means.tolist(), strict=True))
 
 
 def check_finite(means: dict[str, float], epoch: int | None = None) -> None:

@@ -16,7 +16,22 @@ hidden_layer_sizes : tuple of int, default=(128,)
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         p(x | z). "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"
-        takes X within [0, 1]."""
+        takes X within [0, 1].
+    encoder : callable, default=None
+        ``encoder(shape, n_outputs)`` returns a new ``torch.nn.Module`` that maps
+        standardised rows (n, \\*shape) to (n, n_outputs): the code, and the scales
+        of its noise where the estimator has them. `shape` is ``(n_features,)``, or
+        `image_shape`. A function or class at the top level of a file, so that the
+        estimator can be cloned and pickled. Initial weights and dropout draw
+        from torch's global random state, which is seeded for the fit and put
+        back. None is the perceptron of `hidden_layer_sizes`.
+    decoder : callable, default=None
+        ``decoder(n_components, shape)`` returns a module that maps codes (n,
+        n_components) to (n, \\*shape): standardised means for the gaussian
+        likelihood, logits for bernoulli.
+    image_shape : tuple of int, default=None
+        Shape in which `encoder` and `decoder` see a row, for example (1, 28, 28)
+        for channels, height and width; rows are such images flattened in C order."""
 
 TRAINING = """\
 input_noise : float or "auto", default="auto"
@@ -25,7 +40,11 @@ input_noise : float or "auto", default="auto"
         turns it off. "auto" is 0.3 while the encoder has more weights than
         there are rows, fades in proportion beyond, and is 0 for linear networks.
     learning_rate_init : float, default=0.005
-        Of Adam at the start; it falls linearly to 0 over `max_iter` epochs.
+        Of Adam at the start.
+    learning_rate : {"linear", "constant"} or callable, default="linear"
+        How it goes on in `fit`: down to 0 over `max_iter` epochs, unchanged, or by
+        the factor that ``learning_rate(epoch)`` gives, epochs counted from 0.
+        `partial_fit` does not change it.
     weight_decay : float, default=0.0
         Decoupled decay of the weight matrices (AdamW).
     batch_size : int or "auto", default="auto"
@@ -69,8 +88,10 @@ n_features_in_ : int
     n_iter_ : int
         Epochs trained.
     history_ : dict of list of float
-        "loss", "reconstruction", "penalty", "validation_loss" (NaN without
-        early stopping) in nats a row, and "seconds", per epoch. HEBAE's
+        "loss", "reconstruction", "penalty", "elbo", "validation_loss" (NaN
+        without early stopping) in nats a row, and "seconds", per epoch. "elbo"
+        is the standard bound of the training minibatches whatever the objective,
+        minus infinity for WAE, whose codes are points. HEBAE's
         penalty is reported above its mean over minibatches drawn from N(0, I),
         so that it is comparable between sizes, 0 for perfect codes, and may be
         negative; ``pandas.DataFrame(est.history_)`` makes it a frame.

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skhebae.data import FeatureScaling
 from skhebae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from skhebae.model import Architecture, Autoencoder
-from skhebae.networks import Encoder, mlp
+from skhebae.networks import (
+    CustomDecoder,
+    CustomEncoder,
+    Encoder,
+    check_maps,
+    global_random_state,
+    made_by,
+    mlp,
+)
 
 #: `max_iter="auto"` spends from the first to the second of these numbers of
 #: optimiser steps...
@@ -60,8 +69,11 @@ def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
     rows, the estimator is the plain method. A linear encoder learns a
     subspace, which needs no such help, and gets none.
     """
-    layers = list(model.encoder.layers)
-    if all(isinstance(layer, torch.nn.Linear | torch.nn.Identity) for layer in layers):
+    linear = (torch.nn.Linear, torch.nn.Identity)
+    # What a user's module computes cannot be told from its layers.
+    if isinstance(model.encoder, Encoder) and all(
+        isinstance(layer, linear) for layer in model.encoder.layers
+    ):
         return 0.0
     n_weights = sum(p.numel() for p in model.encoder.parameters() if p.ndim > 1)
     return AUTO_INPUT_NOISE * min(1.0, n_weights / n_rows)
@@ -88,22 +100,57 @@ def build_model(
 ) -> Autoencoder:
     """Make the untrained networks on the CPU, all randomness from `generator`."""
     likelihood = build_likelihood(architecture.likelihood, scaling)
-    hidden = architecture.hidden_layer_sizes
-    encoder = Encoder(
-        architecture.n_features,
-        architecture.n_components,
-        hidden,
-        architecture.activation,
-        n_scales=architecture.n_scales,
-        initial_scale=initial_scale,
-        generator=generator,
-    )
-    sizes = (architecture.n_components, *hidden[::-1], architecture.n_features)
+    encoder = build_encoder(architecture, generator, initial_scale)
+    decoder = build_decoder(architecture, generator, likelihood.initial_bias())
+    return Autoencoder(encoder, decoder, likelihood)
+
+
+def build_encoder(
+    architecture: Architecture, generator: torch.Generator, initial_scale: float
+) -> Encoder | CustomEncoder:
+    """Make the perceptron, or what the user's factory returns."""
+    if architecture.encoder is None:
+        return Encoder(
+            architecture.n_features,
+            architecture.n_components,
+            architecture.hidden_layer_sizes,
+            architecture.activation,
+            n_scales=architecture.n_scales,
+            initial_scale=initial_scale,
+            generator=generator,
+        )
+    n_outputs = architecture.n_components + architecture.n_scales
+    with global_random_state(drawn_seed(generator)):
+        module = made_by("encoder", architecture.encoder, architecture.shape, n_outputs)
+        encoder = CustomEncoder(
+            module, architecture.shape, architecture.n_components, initial_scale
+        )
+        check_maps("encoder", encoder, architecture.n_features, n_outputs)
+    return encoder
+
+
+def build_decoder(
+    architecture: Architecture, generator: torch.Generator, initial_bias: Tensor
+) -> torch.nn.Module:
+    """Make the perceptron, or what the user's factory returns."""
+    if architecture.decoder is not None:
+        with global_random_state(drawn_seed(generator)):
+            arguments = (architecture.n_components, architecture.shape)
+            custom = CustomDecoder(made_by("decoder", architecture.decoder, *arguments))
+            check_maps("decoder", custom, architecture.n_components, architecture.n_features)
+        return custom
+    hidden = architecture.hidden_layer_sizes[::-1]
+    sizes = (architecture.n_components, *hidden, architecture.n_features)
     decoder = mlp(sizes, architecture.activation, generator)
     output = decoder[-1]
     assert isinstance(output, torch.nn.Linear)
     with torch.no_grad():
         # Start at the feature means: constant features then stay there exactly.
         output.weight.zero_()
-        output.bias.copy_(likelihood.initial_bias())
-    return Autoencoder(encoder, decoder, likelihood)
+        output.bias.copy_(initial_bias)
+    return decoder
+
+
+def drawn_seed(generator: torch.Generator) -> int:
+    """Draw a seed from a generator."""
+    return int(torch.randint(2**31, (), generator=generator))

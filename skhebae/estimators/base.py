@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from math import prod
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -31,7 +32,12 @@ from skhebae.estimators.latent import CodeMixture
 from skhebae.estimators.scoring import ScoredAutoencoder
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Architecture
-from skhebae.networks import ACTIVATIONS
+from skhebae.networks import (
+    ACTIVATIONS,
+    DecoderFactory,
+    EncoderFactory,
+    global_random_state,
+)
 from skhebae.objectives import Objective
 
 Float32Array = NDArray[np.float32]
@@ -46,7 +52,11 @@ class BaseAutoencoder(ScoredAutoencoder):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "likelihood": [StrOptions({"gaussian", "bernoulli"})],
         "input_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "encoder": [callable, None],
+        "decoder": [callable, None],
+        "image_shape": [tuple, list, None],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({"linear", "constant"}), callable],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -68,8 +78,12 @@ class BaseAutoencoder(ScoredAutoencoder):
         hidden_layer_sizes: Sequence[int],
         activation: str,
         likelihood: str,
+        encoder: EncoderFactory | None,
+        decoder: DecoderFactory | None,
+        image_shape: Sequence[int] | None,
         input_noise: float | str,
         learning_rate_init: float,
+        learning_rate: str | Callable[[int], float],
         weight_decay: float,
         batch_size: int | str,
         max_iter: int | str,
@@ -87,8 +101,12 @@ class BaseAutoencoder(ScoredAutoencoder):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.likelihood = likelihood
+        self.encoder = encoder
+        self.decoder = decoder
+        self.image_shape = image_shape
         self.input_noise = input_noise
         self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -182,7 +200,7 @@ class BaseAutoencoder(ScoredAutoencoder):
                 n_epochs=1,
                 batch_size=self._minibatch_rows(X.shape[0]),
                 learning_rate=self.learning_rate_init,
-                decay=False,
+                decay="constant",
             )
             self._train(X, schedule, continues=continues, partial=True)
         return self
@@ -196,6 +214,7 @@ class BaseAutoencoder(ScoredAutoencoder):
             n_epochs=int(n_epochs),
             batch_size=batch_size,
             learning_rate=self.learning_rate_init,
+            decay=self.learning_rate,
             tol=self.tol * self.n_features_in_,
             n_iter_no_change=self.n_iter_no_change,
             stop_on_plateau=self.max_iter != "auto",
@@ -251,7 +270,10 @@ class BaseAutoencoder(ScoredAutoencoder):
 
         rows = open_rows(X, scaling, device)
         training, validation = self._split(len(rows), trainer.order, partial)
-        with self._progress(schedule.n_epochs, partial) as epochs:
+        # A user's module may draw from the global random state, as dropout does.
+        custom = architecture.encoder is not None or architecture.decoder is not None
+        drawing = global_random_state(noise, device) if custom else nullcontext()
+        with drawing, self._progress(schedule.n_epochs, partial) as epochs:
             new_history, converged = trainer.train(rows, training, validation, schedule, epochs)
 
         model.eval()
@@ -297,7 +319,31 @@ class BaseAutoencoder(ScoredAutoencoder):
             activation=self.activation,
             likelihood=self.likelihood,
             n_scales=objective.n_scales(int(self.n_components)),
+            encoder=self.encoder,
+            decoder=self.decoder,
+            image_shape=self._image_shape(),
         )
+
+    def _image_shape(self) -> tuple[int, ...] | None:
+        if self.image_shape is None:
+            return None
+        shape = tuple(self.image_shape)
+        if any(not isinstance(size, Integral) or size < 1 for size in shape):
+            raise ValueError(
+                f"image_shape={self.image_shape!r} must hold integers >= 1, for example "
+                "(1, 28, 28)."
+            )
+        if prod(shape) != self.n_features_in_:
+            raise ValueError(
+                f"image_shape={self.image_shape!r} has {prod(shape)} numbers, but X has "
+                f"{self.n_features_in_} features; rows are images flattened in C order."
+            )
+        if self.encoder is None and self.decoder is None:
+            raise ValueError(
+                f"image_shape={self.image_shape!r} is the shape that encoder= and decoder= see, "
+                "and neither is given; the built-in perceptrons see flat rows."
+            )
+        return tuple(int(size) for size in shape)
 
     def _check_same_architecture(self, wanted: Architecture) -> None:
         for field, new, old in zip(wanted._fields, wanted, self._architecture, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from skhebae.data.scaling import Matrix
 from skhebae.estimators._docs import shared_docs
 from skhebae.estimators._sklearn import Interval, StrOptions
 from skhebae.estimators.base import BaseAutoencoder
+from skhebae.networks import DecoderFactory, EncoderFactory
 from skhebae.objectives import HEBAEObjective
 
 
@@ -104,8 +105,12 @@ class HEBAETransformer(BaseAutoencoder):
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
         row_share: float = 0.0,
+        encoder: EncoderFactory | None = None,
+        decoder: DecoderFactory | None = None,
+        image_shape: Sequence[int] | None = None,
         input_noise: float | str = "auto",
         learning_rate_init: float = 0.005,
+        learning_rate: str | Callable[[int], float] = "linear",
         weight_decay: float = 0.0,
         batch_size: int | str = "auto",
         max_iter: int | str = "auto",
@@ -124,8 +129,12 @@ class HEBAETransformer(BaseAutoencoder):
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             likelihood=likelihood,
+            encoder=encoder,
+            decoder=decoder,
+            image_shape=image_shape,
             input_noise=input_noise,
             learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate,
             weight_decay=weight_decay,
             batch_size=batch_size,
             max_iter=max_iter,

@@ -24,9 +24,13 @@ from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
 from skhebae.estimators.persistence import pack, read, unpack, write
 from skhebae.exceptions import ModelFileError
 from skhebae.model import Architecture, Autoencoder
+from skhebae.networks import DecoderFactory, EncoderFactory
 from skhebae.objectives import Objective
 
 Float32Array = NDArray[np.float32]
+
+#: Parameters that a file names but does not hold.
+FACTORIES = ("encoder", "decoder")
 
 
 class FittedAutoencoder(
@@ -203,7 +207,9 @@ class FittedAutoencoder(
 
         The file is safetensors with JSON metadata: small, executes nothing
         when read, and loads on any machine. A `random_state` that is not an
-        integer is saved as None. The state of `partial_fit`'s optimiser is not
+        integer is saved as None, and a `learning_rate` that is a callable as
+        "linear". Of an `encoder` or `decoder` only the name is saved: `load`
+        wants it again. The state of `partial_fit`'s optimiser is not
         saved, nor pickled: the next call starts Adam afresh.
 
         Parameters
@@ -226,16 +232,30 @@ class FittedAutoencoder(
         params["hidden_layer_sizes"] = kind(int(size) for size in sizes)
         if not isinstance(params.get("random_state"), Integral):
             params["random_state"] = None
-        write(path, type(self).__name__, params, self.__getstate__())
+        if callable(params["learning_rate"]):
+            params["learning_rate"] = "linear"
+        state = self.__getstate__()
+        state["_architecture"] = dict(state["_architecture"])
+        for name in FACTORIES:
+            params[name] = named(state["_architecture"].pop(name))
+        write(path, type(self).__name__, params, state)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: EncoderFactory | None = None,
+        decoder: DecoderFactory | None = None,
+    ) -> Self:
         """Read an estimator written by `save`.
 
         Parameters
         ----------
         path : path-like
             A file written by `save`.
+        encoder, decoder : callable, optional
+            The factories it was fitted with, if any: a file holds weights and no code.
 
         Returns
         -------
@@ -248,8 +268,18 @@ class FittedAutoencoder(
             If there is no such file.
         ModelFileError
             If the file is truncated, foreign, of a newer format or another class.
+        ValueError
+            If `encoder` or `decoder` is missing, or superfluous.
         """
         params, fitted = read(path, cls.__name__)
+        for name, factory in zip(FACTORIES, (encoder, decoder), strict=True):
+            saved = params.get(name)
+            if (saved is None) != (factory is None):
+                raise ValueError(
+                    f"{str(path)!r} was fitted with {name}={saved}; load it with "
+                    f"{cls.__name__}.load(path{'' if saved is None else f', {name}={saved}'})."
+                )
+            params[name] = fitted["_architecture"][name] = factory
         try:
             estimator = cls(**params)
             estimator.__setstate__({**estimator.__dict__, **fitted})
@@ -315,6 +345,11 @@ class FittedAutoencoder(
                     "MinMaxScaler(clip=True), or use likelihood='gaussian'."
                 )
         return table
+
+
+def named(factory: Callable[..., object] | None) -> str | None:
+    """Name of a factory, for people."""
+    return None if factory is None else getattr(factory, "__qualname__", repr(factory))
 
 
 def as_numpy(X: ArrayLike | Matrix) -> ArrayLike | Matrix:

@@ -67,7 +67,9 @@ def unpack(packed: dict[str, Any], device: torch.device) -> dict[str, Any]:
     state = {k: v for k, v in packed.items() if k != "_weights"}
     if "_weights" in packed:
         architecture = dict(packed["_architecture"])
-        architecture["hidden_layer_sizes"] = tuple(architecture["hidden_layer_sizes"])
+        for name in ("hidden_layer_sizes", "image_shape"):
+            if architecture.get(name) is not None:
+                architecture[name] = tuple(architecture[name])
         state["_architecture"] = Architecture(**architecture)
         for name, part in PARTS.items():
             state[name] = part(**packed[name])
@@ -172,7 +174,8 @@ def _to_json(value: Any, name: str, arrays: Arrays) -> Any:
     if isinstance(value, dict):
         return {k: _to_json(v, f"{name}.{k}", arrays) for k, v in value.items()}
     if isinstance(value, np.ndarray) and value.dtype != object:
-        arrays[name] = np.ascontiguousarray(value)
+        # Not ascontiguousarray, which gives a number an axis.
+        arrays[name] = np.array(value, order="C")
         return {"$array": name}
     if isinstance(value, np.ndarray):
         return {"$strings": [str(item) for item in value]}

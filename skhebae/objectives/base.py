@@ -24,11 +24,15 @@ class Terms(NamedTuple):
     minibatch_penalty : Tensor of shape () or None
         Latent term of the minibatch as a whole. A log-determinant is not a
         mean over rows, so it must not be averaged over shards.
+    row_divergence : Tensor of shape (B,) or None
+        ``KL(q(z | x_i) || N(0, I))``, penalised or not, for the standard bound
+        beside the objective's own; None where q is a point.
     """
 
     reconstruction: Tensor
     row_penalty: Tensor | None = None
     minibatch_penalty: Tensor | None = None
+    row_divergence: Tensor | None = None
 
     def penalty(self) -> Tensor:
         """Both latent terms as one number, ()."""
@@ -38,6 +42,12 @@ class Terms(NamedTuple):
         if self.minibatch_penalty is not None:
             total = total + self.minibatch_penalty
         return total
+
+    def elbo(self) -> Tensor:
+        """Mean standard evidence lower bound (equation 1), (); minus infinity for points."""
+        if self.row_divergence is None:
+            return self.reconstruction.new_full((), -torch.inf)
+        return -(self.reconstruction.detach() + self.row_divergence.detach()).mean()
 
 
 class Objective(ABC):

@@ -90,13 +90,15 @@ class HEBAEObjective(Objective):
         noise_factor = noise_factor.to(mu.dtype)
         spread = self.spread(scales, mu.shape[1])
         z = mu + spread * (noise @ noise_factor.T)
-        share, row_penalty = self.row_share, None
-        if share > 0.0:
-            row_penalty = share * scaled_kl_to_standard(mu, spread, noise_factor)
+        share = self.row_share
+        # At 0 it is reported and not penalised: no graph for its gradient.
+        with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
+            divergence = scaled_kl_to_standard(mu, spread, noise_factor)
         return Terms(
             reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
-            row_penalty=row_penalty,
+            row_penalty=share * divergence if share > 0.0 else None,
             minibatch_penalty=(1.0 - share) * gaussian_kl_to_standard(mean, factor).to(mu.dtype),
+            row_divergence=divergence,
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:

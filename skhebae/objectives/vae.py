@@ -52,9 +52,11 @@ class VAEObjective(Objective):
         log_var = bounded_log_var(scales)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + (0.5 * log_var).exp() * noise
+        divergence = diagonal_kl_to_standard(mu, log_var)
         return Terms(
             reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
-            row_penalty=diagonal_kl_to_standard(mu, log_var),
+            row_penalty=divergence,
+            row_divergence=divergence,
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
