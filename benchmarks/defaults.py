@@ -14,7 +14,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from benchmarks.common import TABLES, Table, two_sample_accuracy, write
+from benchmarks.common import two_sample_accuracy, write
+from benchmarks.datasets import TABLES, Table
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.estimators.latent import MIXTURE_ROWS, CodeMixture
 

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from benchmarks.common import Table, digits, fashion_mnist, pbmc3k, two_sample_accuracy, write
+from benchmarks.common import two_sample_accuracy, write
+from benchmarks.datasets import Table, load_table
 from skhebae import HEBAETransformer, VAETransformer
 from skhebae.diagnostics import latent_report
 from skhebae.exceptions import LatentWarning
 
 SHARES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
-STUDIED: dict[str, Callable[[int], Table | None]] = {
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "pbmc3k": pbmc3k,
-}
+STUDIED = ("digits", "fashion-mnist", "pbmc3k")
 #: Held-out rows behind the likelihood, the report and the samples.
 ROWS = 2000
 
@@ -70,13 +66,13 @@ def measure(estimator: Any, table: Table) -> dict[str, float]:
 def main() -> None:
     """Measure every data set asked for, writing after each cell."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", nargs="+", choices=list(STUDIED), default=list(STUDIED))
+    parser.add_argument("--data", nargs="+", choices=STUDIED, default=STUDIED)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         for name in arguments.data:
-            table = STUDIED[name](seed)
+            table = load_table(name, seed)
             if table is None:
                 continue
             params = {"likelihood": table.likelihood, "random_state": seed}
