@@ -180,13 +180,7 @@ MUTANTS = {
         "objectives/base.py",
         "return -(self.reconstruction.detach() + self.row_divergence.detach()).mean()",
         "return -(self.reconstruction.detach() - self.row_divergence.detach()).mean()",
-        ("tests/test_factories.py",),
-    ),
-    "custom scales start at zero": Mutant(
-        "networks.py",
-        "heads[:, self.n_components :] + self.initial_scale",
-        "heads[:, self.n_components :]",
-        ("tests/test_factories.py",),
+        OBJECTIVES,
     ),
     "aggregate at full weight beside the rows": Mutant(
         "objectives/hebae.py", "=(1.0 - share) * gaussian_kl", "=gaussian_kl", OBJECTIVES

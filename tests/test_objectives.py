@@ -274,6 +274,26 @@ def test_wae_terms_are_the_equations():
     assert_allclose(terms.reconstruction, gaussian_reconstruction(model, x, mu), rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_standard_bound_is_that_of_the_stated_posterior(name):
+    objective = OBJECTIVES[name]
+    model, x = tiny_model(objective), rows()
+    terms = objective(model, x, seeded())
+    if name == "wae":
+        assert float(terms.elbo()) == -np.inf
+        return
+    mu, scales = model.encode(x)
+    _, sample_covariance = minibatch_moments(mu.double())
+    noise = objective.noise_covariance(sample_covariance, len(x))
+    spread = objective.spread(scales, D).double()
+    covariance = spread[:, :, None] * noise * spread[:, None, :]
+    prior = MultivariateNormal(torch.zeros(D).double(), torch.eye(D).double())
+    divergence = kl_divergence(MultivariateNormal(mu.double(), covariance), prior).mean()
+    expected = -(terms.reconstruction.mean() + divergence)
+    assert_allclose(float(terms.elbo()), float(expected.detach()), rtol=1e-5)
+    assert not terms.elbo().requires_grad
+
+
 def test_weights_are_the_parameters():
     weights = [objective.weight for objective in OBJECTIVES.values()]
     assert weights == [0.7] * 6 + [1.0, 1.0, 0.5, 10.0]
