@@ -48,8 +48,10 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> None:
-    """Write results so far, with the environment, to ``results/<name>.json``."""
-    RESULTS.mkdir(exist_ok=True)
+def write(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> None:
+    """Write results so far, with the environment, to ``<name>.json``, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
     document = {"environment": environment(), "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    temporary = folder / f".{name}.json.tmp"
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    os.replace(temporary, folder / f"{name}.json")
