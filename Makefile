@@ -31,12 +31,10 @@ lint: .venv/installed  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: .venv/installed  ## rerun every benchmark behind a number in the docs
-	$(BIN)/python -m benchmarks.defaults
-	$(BIN)/python -m benchmarks.row_share
-	$(BIN)/python -m benchmarks.covariance_prior
-	$(BIN)/python -m benchmarks.precision
-	$(BIN)/python -m benchmarks.table
-	$(BIN)/python -m benchmarks.readme
+	for name in defaults row_share covariance_prior precision sampling compare; do \
+	  $(BIN)/python -m benchmarks $$name || exit 1; done
+	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
+	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

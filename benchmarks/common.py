@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
-import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
-
-import skhebae
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,6 +26,12 @@ def two_sample_accuracy(real: NDArray[Any], generated: NDArray[Any]) -> float:
 
 def environment() -> dict[str, Any]:
     """Where and with what a result was made."""
+    # Here, so that a process that measures PCA loads no torch for it.
+    import sklearn
+    import torch
+
+    import skhebae
+
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

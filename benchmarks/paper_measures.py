@@ -98,6 +98,7 @@ def matrices(model: Any, rows: Array) -> dict[str, Any]:
     codes = model.transform(rows).astype(np.float64)
     covariance = np.cov(codes, rowvar=False)
     deviation = np.sqrt(np.diag(covariance))
+    deviation[deviation == 0.0] = 1.0  # a constant code correlates with none
     correlation = covariance / np.outer(deviation, deviation)
     off = ~np.eye(len(covariance), dtype=bool)
     drawn = len(covariance) <= DRAWN_DIMENSIONS

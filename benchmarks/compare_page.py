@@ -1,0 +1,328 @@
+"""Tables, summary and figure of docs/benchmarks.md that come from results/compare.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.pages import described, group, load, spread_out
+
+Row = dict[str, Any]
+
+HEBAE = "HEBAE"
+
+#: The number of components whose results the summary speaks of.
+SUMMARY_DIMENSIONS = 10
+
+#: Differences of a score, and shares of an error, that count as none.
+TIE, TIE_SHARE = 0.01, 0.02
+
+#: Colours of the Petroff palette.
+COLOURS = ("#bd1f01", "#ffa90e", "#832db6", "#3f90da", "#94a4a2", "#717581", "#a96b59", "#b9ac70")
+
+
+def metric(name: str) -> Callable[[Row], float | None]:
+    """Return what reads a measure of codes: None where its controls failed."""
+
+    def read(row: Row) -> float | None:
+        measured = row["metrics"].get(name)
+        return measured["value"] if measured and measured["valid"] else None
+
+    return read
+
+
+def field(name: str, factor: float = 1.0) -> Callable[[Row], float | None]:
+    """Return what reads a number of a row, times a factor."""
+    return lambda row: None if row.get(name) is None else factor * row[name]
+
+
+def told_apart(row: Row) -> float | None:
+    """Return the share of samples told from rows, of the density that `sample` has by default."""
+    measured = next(iter(row["samples"].values()), None)
+    return measured["value"] if measured and measured["valid"] else None
+
+
+def inverse_ms(row: Row) -> float | None:
+    """Milliseconds a row of the inverse."""
+    if row.get("inverse_seconds") is None:
+        return None
+    return 1000 * row["inverse_seconds"] / row["inverse_rows"]
+
+
+def error_share(row: Row) -> float | None:
+    """Held-out squared error as a share of that of the mean row."""
+    if row.get("held_out_squared_error") is None:
+        return None
+    return row["held_out_squared_error"] / row["squared_error_of_mean"]
+
+
+#: Heading, reader, format, and whether more is better (None: neither).
+COLUMNS: tuple[tuple[str, Callable[[Row], float | None], str, bool | None], ...] = (
+    ("error", error_share, "{:.3f}", False),
+    ("k-NN", metric("knn_accuracy"), "{:.3f}", True),
+    ("trustw.", metric("trustworthiness"), "{:.3f}", True),
+    ("contin.", metric("continuity"), "{:.3f}", True),
+    ("dist. corr.", metric("distance_correlation"), "{:.3f}", True),
+    ("NMI", metric("nmi"), "{:.3f}", True),
+    ("ARI", metric("ari"), "{:.3f}", True),
+    ("silh.", metric("silhouette"), "{:.3f}", True),
+    ("told apart", told_apart, "{:.3f}", False),
+    ("fit s", field("fit_seconds"), "{:.2f}", False),
+    ("10,000 rows s", field("transform_seconds"), "{:.3f}", False),
+    ("one row ms", field("one_row_seconds", 1000), "{:.2f}", False),
+    ("inverse ms a row", inverse_ms, "{:.3f}", False),
+    ("file kB", field("saved_bytes", 1e-3), "{:.0f}", False),
+    ("peak MiB", field("peak_mib"), "{:.0f}", False),
+)
+
+
+def values(rows: list[Row], read: Callable[[Row], float | None]) -> list[float]:
+    """Return the numbers of all rows that have one."""
+    return [value for value in map(read, rows) if value is not None]
+
+
+def cells_of(rows: list[Row]) -> list[Row]:
+    """Return the cells that succeeded."""
+    return [row for row in rows if row["kind"] == "cell" and "error" not in row]
+
+
+def table(cells: list[Row]) -> list[str]:
+    """One line a method, the best of each column in bold; means over seeds."""
+    methods = group(cells, "method")
+    columns = [
+        column for column in COLUMNS if any(values(rows, column[1]) for rows in methods.values())
+    ]
+    lines = [
+        "| method | seeds | " + " | ".join(heading for heading, *_ in columns) + " | same alone |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    best = []
+    for _, read, _, more in columns:
+        means = [mean(found) for rows in methods.values() if (found := values(rows, read))]
+        best.append(max(means) if more else min(means))
+    for (method,), rows in methods.items():
+        parts = []
+        for (_, read, form, _), top in zip(columns, best, strict=True):
+            found = values(rows, read)
+            text = spread_out(found, form) if found else "-"
+            parts.append(f"**{text}**" if found and mean(found) == top else text)
+        alone = "yes" if all(row["row_independent"] for row in rows) else "no"
+        lines.append(f"| {method} | {len(rows)} | " + " | ".join(parts) + f" | {alone} |")
+    return lines
+
+
+def tables(rows: list[Row]) -> list[str]:
+    """Every data set and number of components, and what failed."""
+    lines: list[str] = []
+    for (data, d), cells in group(cells_of(rows), "data", "n_components").items():
+        one = cells[0]
+        lines += [
+            f"### {data}, d = {d}",
+            "",
+            f"{one['n_train']} training rows, {one['n_test']} held out, {one['n_features']} "
+            f"features; {one['n_neighbors']} neighbours.",
+            "",
+            *table(cells),
+            "",
+        ]
+    failures = [row for row in rows if row["kind"] == "cell" and "error" in row]
+    for (data, method, d, error), cells in group(
+        failures, "data", "method", "n_components", "error"
+    ).items():
+        lines.append(f"- {data}, {method}, d = {d}, {len(cells)} seeds: {error}")
+    return [*lines, ""] if failures else lines
+
+
+def conformance(rows: list[Row]) -> list[str]:
+    """Table of the estimator checks."""
+    lines = [
+        "### scikit-learn's estimator checks",
+        "",
+        "| method | passed | failed | first failures |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["kind"] != "conformance":
+            continue
+        if row.get("passed") is None:
+            lines.append(f"| {row['method']} | not an estimator | | |")
+            continue
+        named = ", ".join(f"`{name}`" for name in row["failures"][:3])
+        lines.append(f"| {row['method']} | {row['passed']} | {row['failed']} | {named} |")
+    return [*lines, ""]
+
+
+def by_data(cells: list[Row], read: Callable[[Row], float | None]) -> dict[str, dict[str, float]]:
+    """Mean over seeds of each method on each set."""
+    result: dict[str, dict[str, float]] = {}
+    for (data, method), rows in group(cells, "data", "method").items():
+        if found := values(rows, read):
+            result.setdefault(data, {})[method] = mean(found)
+    return result
+
+
+def standing(cells: list[Row], read: Callable[[Row], float | None], *, more: bool) -> str:
+    """Say where HEBAE is best, tied with the best, or not, and who is best there."""
+    first, tied, behind = [], [], []
+    for data, methods in by_data(cells, read).items():
+        if HEBAE not in methods or len(methods) < 2:
+            continue
+        top = (max if more else min)(methods, key=lambda name: methods[name])
+        gap = abs(methods[top] - methods[HEBAE])
+        close = gap <= (TIE if more else TIE_SHARE * methods[top])
+        if top == HEBAE:
+            first.append(data)
+        elif close:
+            tied.append(data)
+        else:
+            behind.append(f"{data} ({top})")
+    parts = [("best", first), ("within a hair of the best", tied), ("behind", behind)]
+    return "; ".join(f"{what} on {', '.join(names)}" for what, names in parts if names)
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """Who wins what, in one screen."""
+    cells = [row for row in cells_of(rows) if row["n_components"] == SUMMARY_DIMENSIONS]
+    methods = group(cells, "method")
+    checks = {row["method"]: row for row in rows if row["kind"] == "conformance"}
+    sets = {row["data"] for row in cells}
+    lines = [
+        f"Means over the data sets that all of these methods ran on (d = {SUMMARY_DIMENSIONS}, "
+        "held-out rows); seconds on the largest of them.",
+        "",
+        "| method | error, share of the mean row's | k-NN | trustworthiness | distance correlation "
+        "| told apart | fit s | 10,000 new rows s | one row ms | file kB | inverse | row alone = "
+        "among others | estimator checks passed |",
+        "|---" * 13 + "|",
+    ]
+    common = set.intersection(*({row["data"] for row in of} for of in methods.values()))
+    largest = max(common, key=lambda data: max(r["n_train"] for r in cells if r["data"] == data))
+    quality = (error_share, metric("knn_accuracy"), metric("trustworthiness"))
+    quality += (metric("distance_correlation"), told_apart)
+    speed = (field("fit_seconds"), field("transform_seconds"), field("one_row_seconds", 1000))
+    for (method,), of_method in methods.items():
+        shared = [row for row in of_method if row["data"] in common]
+        parts = []
+        for read in quality:
+            means = by_data(shared, read)
+            parts.append(f"{mean(v[method] for v in means.values()):.3f}" if means else "-")
+        on_largest = [row for row in shared if row["data"] == largest]
+        for read in (*speed, field("saved_bytes", 1e-3)):
+            found = values(on_largest, read)
+            parts.append(f"{mean(found):.3g}" if found else "-")
+        parts.append("yes" if of_method[0]["inverts"] else "no")
+        parts.append("yes" if all(row["row_independent"] for row in of_method) else "no")
+        check = checks.get(method, {})
+        counted = check.get("passed") is not None
+        total = sum(check[key] for key in ("passed", "failed")) if counted else 0
+        parts.append(f"{check['passed']} of {total}" if counted else "-")
+        lines.append(f"| {method} | " + " | ".join(parts) + " |")
+    missing = sets - common
+    note = f" Not all ran on {', '.join(sorted(missing))}." if missing else ""
+    lines += ["", f"Shared sets: {', '.join(sorted(common))}; largest: {largest}.{note}", ""]
+    judged = (
+        ("Reconstruction", error_share, False),
+        ("k-NN accuracy", metric("knn_accuracy"), True),
+        ("Trustworthiness", metric("trustworthiness"), True),
+        ("Global structure (distance correlation)", metric("distance_correlation"), True),
+        ("Clusters (NMI of k-means)", metric("nmi"), True),
+    )
+    lines.append(f"HEBAE with its defaults, d = {SUMMARY_DIMENSIONS}, against all others:")
+    lines.append("")
+    lines += [f"- {what}: {standing(cells, read, more=more)}." for what, read, more in judged]
+    flat = [row for row in cells_of(rows) if row["n_components"] == 2]
+    if flat:
+        lines += ["", "In two dimensions, for looking:", ""]
+        lines += [f"- {what}: {standing(flat, read, more=more)}." for what, read, more in judged]
+    return [*lines, ""]
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Quality against seconds of fitting: one column of panels a set."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cells = cells_of(rows)
+    sets = list(group(cells, "data"))
+    methods = [name for (name,) in group(cells, "method")]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(methods)}
+    panels = (
+        ("k-NN accuracy", metric("knn_accuracy")),
+        ("held-out error, share of the mean row's", error_share),
+    )
+    figure, grid = plt.subplots(
+        len(panels), len(sets), figsize=(2.6 * len(sets), 5.2), layout="constrained", squeeze=False
+    )
+    for column, (data,) in enumerate(sets):
+        for axis, (title, read) in zip(grid[:, column], panels, strict=True):
+            of_data = [row for row in cells if row["data"] == data]
+            for (method, d), of in group(of_data, "method", "n_components").items():
+                seconds, found = values(of, field("fit_seconds")), values(of, read)
+                if found:
+                    marker = "o" if d == SUMMARY_DIMENSIONS else "^"
+                    label = method if d == SUMMARY_DIMENSIONS and axis is grid[0, 0] else None
+                    style = {"color": colours[method], "marker": marker, "label": label}
+                    axis.scatter(mean(seconds), mean(found), s=34, **style)
+            axis.set_xscale("log")
+            axis.grid(alpha=0.3)
+            if axis is grid[0, column]:
+                axis.set_title(data, fontsize=10)
+            if column == 0:
+                axis.set_ylabel(title, fontsize=8)
+            if axis is grid[-1, column]:
+                axis.set_xlabel("seconds to fit", fontsize=8)
+            axis.tick_params(labelsize=7)
+    figure.legend(
+        loc="outside lower center",
+        ncols=6,
+        fontsize=8,
+        title="circles d = 10, triangles d = 2",
+        title_fontsize=8,
+    )
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+METHOD = """\
+Each cell is a process of its own: one method, one data set, one number of components, one
+seed and its split (Fashion-MNIST has its own). Everything is measured on held-out rows.
+
+- **error**: squared error of the inverse, as a share of that of predicting the training
+  mean (UMAP: of the first 20 held-out rows, its inverse takes that long).
+- **k-NN**: accuracy of the label of held-out codes by the training codes' neighbours.
+- **trustworthiness, continuity** (5 neighbours, 2,000 rows), **distance correlation** of rows and
+  codes (unbiased, 1,000 rows; global structure), **NMI, ARI** of k-means with as many clusters
+  as labels, **silhouette** of the labels.
+- **told apart**: accuracy at which 5 neighbours tell samples from held-out rows in their first 20
+  principal components; 0.5 is chance. Ours sample from their default density, PCA and
+  truncated SVD from a Gaussian fitted to their training codes, pythae from its mixture.
+- **fit, 10,000 rows, one row**: seconds with the threads named below, after the imports (and after
+  a first compiling fit for UMAP and PaCMAP); **file**: what `save` or joblib writes; **peak**:
+  resident memory of the whole process.
+- **same alone**: codes of a row do not change with the rows it comes with.
+
+Every measure has a positive control (the data against itself) and a negative one (shuffled codes,
+noise); where they do not come out as known, the number is left out (-). Rows of UMAP are
+`n_jobs=1`, which its `random_state` implies. pythae trains with batches of 128 for as many steps
+as ours where its defaults do not end in time; see `settings` in the JSON.
+"""
+
+
+def page(folder: Path) -> tuple[list[str], list[str]]:
+    """Summary and details, as lines; the figure goes to ``folder/images``."""
+    environment, rows = load("compare")
+    plot(rows, folder / "images" / "compare.png")
+    made = f"Made by `python -m benchmarks compare`: {described(environment)}."
+    top = [
+        "## Which reducer should I use?",
+        "",
+        *summary(rows),
+        "![Quality against seconds of fitting, one column a data set](images/compare.png)",
+        "",
+    ]
+    details = ["## The comparison in full", "", METHOD, *conformance(rows), *tables(rows), made, ""]
+    return top, details
