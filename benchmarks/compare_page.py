@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.methods import CORE
 from benchmarks.pages import described, group, load, spread_out
 
 Row = dict[str, Any]
@@ -182,35 +183,47 @@ def standing(cells: list[Row], read: Callable[[Row], float | None], *, more: boo
     return "; ".join(f"{what} on {', '.join(names)}" for what, names in parts if names)
 
 
-def summary(rows: list[Row]) -> list[str]:
-    """Who wins what, in one screen."""
+#: Columns of the summary: means over the shared sets, and numbers of the largest of them.
+QUALITY = (
+    ("error", error_share),
+    ("k-NN", metric("knn_accuracy")),
+    ("trustworthiness", metric("trustworthiness")),
+    ("distance correlation", metric("distance_correlation")),
+    ("told apart", told_apart),
+)
+COSTS = (
+    ("fit s", field("fit_seconds")),
+    ("10,000 new rows s", field("transform_seconds")),
+    ("one row ms", field("one_row_seconds", 1000)),
+    ("file kB", field("saved_bytes", 1e-3)),
+)
+
+
+def shared_sets(cells: list[Row], methods: Iterable[str]) -> tuple[list[str], str]:
+    """Return the sets that all methods ran on, and the largest of them."""
+    ran = ({row["data"] for row in cells if row["method"] == name} for name in methods)
+    common = set.intersection(*ran)
+    size = {row["data"]: row["n_train"] for row in cells}
+    return sorted(common), max(common, key=lambda data: size[data])
+
+
+def summary_table(rows: list[Row]) -> list[str]:
+    """One line a method that ran on most sets: quality, costs, and what it can do."""
     cells = [row for row in cells_of(rows) if row["n_components"] == SUMMARY_DIMENSIONS]
-    methods = group(cells, "method")
+    methods = [name for name in CORE if any(row["method"] == name for row in cells)]
     checks = {row["method"]: row for row in rows if row["kind"] == "conformance"}
-    sets = {row["data"] for row in cells}
-    lines = [
-        f"Means over the data sets that all of these methods ran on (d = {SUMMARY_DIMENSIONS}, "
-        "held-out rows); seconds on the largest of them.",
-        "",
-        "| method | error, share of the mean row's | k-NN | trustworthiness | distance correlation "
-        "| told apart | fit s | 10,000 new rows s | one row ms | file kB | inverse | row alone = "
-        "among others | estimator checks passed |",
-        "|---" * 13 + "|",
-    ]
-    common = set.intersection(*({row["data"] for row in of} for of in methods.values()))
-    largest = max(common, key=lambda data: max(r["n_train"] for r in cells if r["data"] == data))
-    quality = (error_share, metric("knn_accuracy"), metric("trustworthiness"))
-    quality += (metric("distance_correlation"), told_apart)
-    speed = (field("fit_seconds"), field("transform_seconds"), field("one_row_seconds", 1000))
-    for (method,), of_method in methods.items():
-        shared = [row for row in of_method if row["data"] in common]
+    common, largest = shared_sets(cells, methods)
+    headings = [heading for heading, _ in (*QUALITY, *COSTS)]
+    headings += ["inverse", "row alone = among others", "estimator checks passed"]
+    lines = ["| method | " + " | ".join(headings) + " |", "|---" * (len(headings) + 1) + "|"]
+    for method in methods:
+        of_method = [r for r in cells if r["method"] == method and r["data"] in common]
         parts = []
-        for read in quality:
-            means = by_data(shared, read)
-            parts.append(f"{mean(v[method] for v in means.values()):.3f}" if means else "-")
-        on_largest = [row for row in shared if row["data"] == largest]
-        for read in (*speed, field("saved_bytes", 1e-3)):
-            found = values(on_largest, read)
+        for _, read in QUALITY:
+            means = [of[method] for of in by_data(of_method, read).values()]
+            parts.append(f"{mean(means):.3f}" if means else "-")
+        for _, read in COSTS:
+            found = values([row for row in of_method if row["data"] == largest], read)
             parts.append(f"{mean(found):.3g}" if found else "-")
         parts.append("yes" if of_method[0]["inverts"] else "no")
         parts.append("yes" if all(row["row_independent"] for row in of_method) else "no")
@@ -219,9 +232,19 @@ def summary(rows: list[Row]) -> list[str]:
         total = sum(check[key] for key in ("passed", "failed")) if counted else 0
         parts.append(f"{check['passed']} of {total}" if counted else "-")
         lines.append(f"| {method} | " + " | ".join(parts) + " |")
-    missing = sets - common
-    note = f" Not all ran on {', '.join(sorted(missing))}." if missing else ""
-    lines += ["", f"Shared sets: {', '.join(sorted(common))}; largest: {largest}.{note}", ""]
+    return [
+        *lines,
+        "",
+        f"d = {SUMMARY_DIMENSIONS}; means over {', '.join(common)} (held-out rows); seconds and "
+        f"file size on {largest}, one thread. Error: squared, as a share of the mean row's. Told "
+        "apart: accuracy at which neighbours tell samples from rows, 0.5 is chance.",
+    ]
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """Who wins what, in one screen."""
+    cells = [row for row in cells_of(rows) if row["n_components"] == SUMMARY_DIMENSIONS]
+    lines = [*summary_table(rows), ""]
     judged = (
         ("Reconstruction", error_share, False),
         ("k-NN accuracy", metric("knn_accuracy"), True),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import parallel_config
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
@@ -203,7 +204,8 @@ def neighbour_shares(real: Array, generated: Array, nearest_k: int) -> dict[str,
     """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
     from prdc import compute_prdc
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the numbers of rows
+    # It prints the numbers of rows; and its threads would race for the warning filters.
+    with contextlib.redirect_stdout(io.StringIO()), parallel_config(backend="sequential"):
         shares = compute_prdc(real, generated, nearest_k)
     return {name: float(share) for name, share in shares.items()}
 

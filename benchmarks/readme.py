@@ -1,4 +1,4 @@
-"""Regenerate what the README quotes: the example's output, the demo's table, the picture.
+"""Regenerate what the README quotes: the example, the demo, the comparison, the pictures.
 
 ``python -m benchmarks.readme`` edits README.md and docs/images in place.
 """
@@ -11,6 +11,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from benchmarks import compare_page
+from benchmarks.pages import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +45,9 @@ def main() -> None:
             shutil.copy(Path(folder) / name, ROOT / "docs" / "images" / name)
     block = f"<!-- demo -->\n```\n{demo}\n```\n<!-- /demo -->"
     text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", block, text, flags=re.DOTALL)
+    table = "\n".join(compare_page.summary_table(load("compare")[1]))
+    block = f"<!-- compare -->\n{table}\n<!-- /compare -->"
+    text = re.sub(r"<!-- compare -->.*?<!-- /compare -->", block, text, flags=re.DOTALL)
     readme.write_text(text)
 
 

@@ -22,9 +22,21 @@ FloatArray = NDArray[np.float64]
 #: Codes the mixture is fitted to, at most.
 MIXTURE_ROWS = 10_000
 
-#: Components of the mixture, and the rows each needs per latent dimension.
-MIXTURE_COMPONENTS = 10
-MIXTURE_ROWS_PER_DIMENSION = 5
+#: Components of the mixture, at most: in all, in a stream, and times the latent
+#: dimensions (they have a covariance matrix each).
+MIXTURE_COMPONENTS = 50
+BRIEF_COMPONENTS = 10
+MIXTURE_MEANS = 2000
+
+#: Rows that a component needs: some, and for each latent dimension.
+COMPONENT_ROWS = 30
+COMPONENT_ROWS_PER_DIMENSION = 3
+
+#: Share of those rows that the correlations of a component are shrunk by.
+SHRUNK_ROWS = 0.1
+
+#: EM that starts from k-means need not go far: docs/benchmarks.md, sampling.
+EM_STEPS, EM_TOL = 5, 1e-2
 
 #: Pseudo-rows of N(0, I) in the divergence of the codes' moments.
 PSEUDO_ROWS = 1.0
@@ -121,16 +133,19 @@ class CodeMixture:
 
     @classmethod
     def fit(cls, codes: NDArray[np.float32], seed: int, *, brief: bool = False) -> CodeMixture:
-        """Fit scikit-learn's full-covariance mixture to codes (n, d).
+        """Fit scikit-learn's full-covariance mixture to codes (n, d), and shrink it.
 
-        `brief` takes a few steps of EM only, for the many calls of a stream.
+        `brief` takes fewer components, for the many calls of a stream.
         """
         n_rows, n_components = codes.shape
-        wanted = n_rows // (MIXTURE_ROWS_PER_DIMENSION * n_components)
+        most = BRIEF_COMPONENTS if brief else MIXTURE_COMPONENTS
+        needed = component_rows(n_components)
+        wanted = min(most, MIXTURE_MEANS // n_components, n_rows // needed)
         distinct = len(np.unique(codes, axis=0))
         mixture = GaussianMixture(
-            n_components=max(1, min(MIXTURE_COMPONENTS, wanted, distinct)),
-            max_iter=10 if brief else 100,
+            n_components=max(1, min(wanted, distinct)),
+            max_iter=EM_STEPS,
+            tol=EM_TOL,
             random_state=seed,
         )
         # The mixture's own regularisation is absolute, so it must not see units.
@@ -147,10 +162,13 @@ class CodeMixture:
             # took its last step is not the user's concern.
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit((codes - mean) / unit)
+        covariances = shrunk_covariances(
+            mixture.covariances_, mixture.weights_, n_rows, SHRUNK_ROWS * needed
+        )
         return cls(
             mixture.weights_,
             mean + unit * mixture.means_,
-            np.outer(unit, unit) * mixture.covariances_,
+            np.outer(unit, unit) * covariances,
         )
 
     def sample(self, n_samples: int, rng: np.random.RandomState) -> FloatArray:
@@ -160,6 +178,38 @@ class CodeMixture:
         mixture.covariances_ = self.covariances
         codes: FloatArray = mixture.sample(n_samples)[0]
         return codes[rng.permutation(n_samples)]
+
+
+def component_rows(n_components: int) -> int:
+    """Rows that a component of the mixture needs, in `n_components` dimensions."""
+    return max(COMPONENT_ROWS, COMPONENT_ROWS_PER_DIMENSION * n_components)
+
+
+def shrunk_covariances(
+    covariances: FloatArray, weights: FloatArray, n_rows: int, pseudo_rows: float
+) -> FloatArray:
+    """Covariances of a mixture, each pulled towards its own diagonal.
+
+    ``(n_k S_k + a diag S_k) / (n_k + a)`` with ``n_k = n_rows weights_k``: variances
+    stay, correlations shrink the more, the fewer rows they were seen in (a shrinkage
+    target of Schaefer and Strimmer, 2005). Positive definite where S_k is singular.
+
+    Parameters
+    ----------
+    covariances : ndarray of shape (k, d, d)
+    weights : ndarray of shape (k,)
+    n_rows : int
+    pseudo_rows : float
+        Rows ``a`` without correlations that join each component.
+
+    Returns
+    -------
+    ndarray of shape (k, d, d)
+    """
+    rows = (n_rows * weights)[:, None, None]
+    kept = rows / (rows + pseudo_rows)
+    result: FloatArray = np.where(np.eye(covariances.shape[1]), covariances, kept * covariances)
+    return result
 
 
 def draw_codes(
