@@ -106,7 +106,7 @@ def lower(run: Run, key: str, one: str, other: str) -> list[bool]:
 def higher_bound(run: Run) -> list[Measure]:
     """Claim 1: a comparison for every d and seed."""
     deviation = {
-        m: run.said(m, "mean_posterior_deviation", run.middle, "{:.3f}") for m in ("HEBAE", "VAE")
+        m: run.said(m, "mean_posterior_deviation", run.middle, "{:.1e}") for m in ("HEBAE", "VAE")
     }
     why = {
         "paper_bound": "Two different quantities. By theorem 1, HEBAE's is an ELBO under the "
@@ -388,7 +388,7 @@ def noise(run: Run) -> list[Measure]:
     return [
         Measure(
             "mean posterior deviation",
-            by_dimension(run, key, "{:.4f}"),
+            by_dimension(run, key, "{:.1e}"),
             positive,
             "Reconstruction is the only term with sigma in it, and of training rows it is better "
             "without noise: sigma falls while training goes on, and is 0 only in the limit.",
