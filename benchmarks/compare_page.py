@@ -225,7 +225,7 @@ def summary_table(rows: list[Row]) -> list[str]:
         for _, read in COSTS:
             found = values([row for row in of_method if row["data"] == largest], read)
             parts.append(f"{mean(found):.3g}" if found else "-")
-        parts.append("yes" if of_method[0]["inverts"] else "no")
+        parts.append("yes" if values(of_method, error_share) else "no")
         parts.append("yes" if all(row["row_independent"] for row in of_method) else "no")
         check = checks.get(method, {})
         counted = check.get("passed") is not None
@@ -262,50 +262,59 @@ def summary(rows: list[Row]) -> list[str]:
     return [*lines, ""]
 
 
+#: Panels side by side in the figure.
+PANEL_COLUMNS = 4
+PANELS = (
+    ("k-NN accuracy", metric("knn_accuracy")),
+    ("error, share of the mean row's", error_share),
+)
+
+
 def plot(rows: list[Row], path: Path) -> None:
-    """Quality against seconds of fitting: one column of panels a set."""
+    """Quality against seconds of fitting: two panels a set, one above the other."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     cells = cells_of(rows)
-    sets = list(group(cells, "data"))
-    methods = [name for (name,) in group(cells, "method")]
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(methods)}
-    panels = (
-        ("k-NN accuracy", metric("knn_accuracy")),
-        ("held-out error, share of the mean row's", error_share),
-    )
+    sets = [data for (data,) in group(cells, "data")]
+    colours = dict(zip((name for (name,) in group(cells, "method")), COLOURS * 2, strict=False))
+    n_columns = min(len(sets), PANEL_COLUMNS)
+    n_rows = 2 * -(-len(sets) // n_columns)
     figure, grid = plt.subplots(
-        len(panels), len(sets), figsize=(2.6 * len(sets), 5.2), layout="constrained", squeeze=False
+        n_rows,
+        n_columns,
+        figsize=(2.7 * n_columns, 2.3 * n_rows),
+        layout="constrained",
+        squeeze=False,
     )
-    for column, (data,) in enumerate(sets):
-        for axis, (title, read) in zip(grid[:, column], panels, strict=True):
-            of_data = [row for row in cells if row["data"] == data]
-            for (method, d), of in group(of_data, "method", "n_components").items():
-                seconds, found = values(of, field("fit_seconds")), values(of, read)
-                if found:
-                    marker = "o" if d == SUMMARY_DIMENSIONS else "^"
-                    label = method if d == SUMMARY_DIMENSIONS and axis is grid[0, 0] else None
-                    style = {"color": colours[method], "marker": marker, "label": label}
-                    axis.scatter(mean(seconds), mean(found), s=34, **style)
+    for axis in grid.flat:
+        axis.set_visible(False)
+    for number, data in enumerate(sets):
+        block, column = divmod(number, n_columns)
+        of_data = group([row for row in cells if row["data"] == data], "method", "n_components")
+        for part, (title, read) in enumerate(PANELS):
+            axis = grid[2 * block + part, column]
+            axis.set_visible(True)
+            for (method, d), of in of_data.items():
+                if found := values(of, read):
+                    circle = d == SUMMARY_DIMENSIONS
+                    style = {"color": colours[method], "marker": "o" if circle else "^", "s": 34}
+                    label = method if circle and number == part == 0 else None
+                    seconds = mean(values(of, field("fit_seconds")))
+                    axis.scatter(seconds, mean(found), label=label, **style)
             axis.set_xscale("log")
             axis.grid(alpha=0.3)
-            if axis is grid[0, column]:
+            axis.tick_params(labelsize=7)
+            if part == 0:
                 axis.set_title(data, fontsize=10)
+            else:
+                axis.set_xlabel("seconds to fit", fontsize=8)
             if column == 0:
                 axis.set_ylabel(title, fontsize=8)
-            if axis is grid[-1, column]:
-                axis.set_xlabel("seconds to fit", fontsize=8)
-            axis.tick_params(labelsize=7)
-    figure.legend(
-        loc="outside lower center",
-        ncols=6,
-        fontsize=8,
-        title="circles d = 10, triangles d = 2",
-        title_fontsize=8,
-    )
+    title = "circles d = 10, triangles d = 2"
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8, title=title, title_fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -323,15 +332,17 @@ seed and its split (Fashion-MNIST has its own). Everything is measured on held-o
 - **told apart**: accuracy at which 5 neighbours tell samples from held-out rows in their first 20
   principal components; 0.5 is chance. Ours sample from their default density, PCA and
   truncated SVD from a Gaussian fitted to their training codes, pythae from its mixture.
-- **fit, 10,000 rows, one row**: seconds with the threads named below, after the imports (and after
-  a first compiling fit for UMAP and PaCMAP); **file**: what `save` or joblib writes; **peak**:
+- **fit, 10,000 rows, one row**: seconds of the processor with the one thread named below (with
+  more threads, of the clock), after the imports (and after a first compiling fit for UMAP and
+  PaCMAP); **file**: what `save` or joblib writes; **peak**:
   resident memory of the whole process.
 - **same alone**: codes of a row do not change with the rows it comes with.
 
 Every measure has a positive control (the data against itself) and a negative one (shuffled codes,
 noise); where they do not come out as known, the number is left out (-). Rows of UMAP are
-`n_jobs=1`, which its `random_state` implies. pythae trains with batches of 128 for as many steps
-as ours where its defaults do not end in time; see `settings` in the JSON.
+`n_jobs=1`, which its `random_state` implies. An inverse that has no end after some seconds
+(UMAP's in ten dimensions) counts as none. pythae and scVI train for at most 12,000 steps; see
+`settings` in the JSON.
 """
 
 
