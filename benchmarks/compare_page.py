@@ -355,7 +355,7 @@ def page(folder: Path) -> tuple[list[str], list[str]]:
         "## Which reducer should I use?",
         "",
         *summary(rows),
-        "![Quality against seconds of fitting, one column a data set](images/compare.png)",
+        "![Quality against seconds of fitting, two panels a data set](images/compare.png)",
         "",
     ]
     details = ["## The comparison in full", "", METHOD, *conformance(rows), *tables(rows), made, ""]
