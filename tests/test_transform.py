@@ -270,7 +270,8 @@ def test_latent_moments_are_of_the_aggregated_posterior(fitted, table):
 
 def test_history(fitted):
     frame = pd.DataFrame(fitted.history_)
-    assert list(frame) == ["loss", "reconstruction", "penalty", "validation_loss", "seconds"]
+    names = ["loss", "reconstruction", "penalty", "elbo", "validation_loss", "seconds"]
+    assert list(frame) == names
     assert len(frame) == fitted.n_iter_
     assert frame["validation_loss"].isna().all()
     weight = fitted._objective().weight
