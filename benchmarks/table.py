@@ -242,7 +242,9 @@ def sampling() -> list[str]:
         lines += [f"| distance / floor | {headings} |", "|---" * (len(chosen) + 1) + "|"]
         for (model, d), cells in models.items():
             found = group(cells, "latent")
-            numbers = [f"{multiple(found[(key,)]):.2f}" for key in chosen if (key,) in found]
+            numbers = [
+                f"{multiple(found[(key,)]):.2f}" if (key,) in found else "-" for key in chosen
+            ]
             lines.append(f"| {model}, d = {d} | " + " | ".join(numbers) + " |")
         lines.append("")
     return [*lines, f"Made by `python -m benchmarks sampling --few`: {described(environment)}.", ""]
