@@ -258,7 +258,7 @@ def test_learning_rate_falls_linearly_to_zero(monkeypatch):
     trainer.train(rows, np.arange(90), None, schedule, range(4))
     assert_allclose(rates, 0.12 * (1.0 - np.arange(12) / 12))
     rates.clear()
-    trainer.train_epoch(rows, np.arange(90), Schedule(4, 30, 0.12, decay=False), 0)
+    trainer.train_epoch(rows, np.arange(90), Schedule(4, 30, 0.12, decay="constant"), 0)
     assert_allclose(rates, 0.12)
 
 
@@ -280,7 +280,7 @@ def test_training_lowers_the_loss_and_reports_every_epoch():
     history, converged = trainer.train(rows, np.arange(60), np.arange(60, 90), schedule, range(8))
     assert not converged
     assert {key: len(values) for key, values in history.items()} == dict.fromkeys(
-        ("loss", "reconstruction", "penalty", "validation_loss", "seconds"), 8
+        ("loss", "reconstruction", "penalty", "elbo", "validation_loss", "seconds"), 8
     )
     assert history["loss"][-1] < history["loss"][0]
     expected = np.add(history["reconstruction"], history["penalty"])

@@ -16,8 +16,10 @@ hidden_layer_sizes : tuple of int, default=(128,)
     likelihood : {"gaussian", "bernoulli"}, default="gaussian"
         p(x | z). "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"
-        takes X within [0, 1].
-    encoder : callable, default=None
+        takes X within [0, 1]."""
+
+TRAINING = """\
+encoder : callable, default=None
         ``encoder(shape, n_outputs)`` returns a new ``torch.nn.Module`` that maps
         standardised rows (n, \\*shape) to (n, n_outputs): the code, and the scales
         of its noise where the estimator has them. `shape` is ``(n_features,)``, or
@@ -31,10 +33,8 @@ hidden_layer_sizes : tuple of int, default=(128,)
         likelihood, logits for bernoulli.
     image_shape : tuple of int, default=None
         Shape in which `encoder` and `decoder` see a row, for example (1, 28, 28)
-        for channels, height and width; rows are such images flattened in C order."""
-
-TRAINING = """\
-input_noise : float or "auto", default="auto"
+        for channels, height and width; rows are such images flattened in C order.
+    input_noise : float or "auto", default="auto"
         Standard deviation of the Gaussian noise that the encoder's
         standardised input gets during training (a denoising autoencoder); 0
         turns it off. "auto" is 0.3 while the encoder has more weights than
