@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -22,11 +21,6 @@ class Autoencoder(Reducer):
     package = "skhebae"
     latents = ("mixture", "gaussian", "prior")
     saved_with = "save"
-    name: ClassVar[str]
-
-    @override
-    def estimator(self) -> Any:
-        return getattr(self.library, self.name)()
 
     @override
     def fit(self, rows: Array) -> None:
@@ -67,11 +61,7 @@ class PCA(Reducer):
     module = "sklearn.decomposition"
     package = "scikit-learn"
     latents = ("gaussian",)
-    name: ClassVar[str] = "PCA"
-
-    @override
-    def estimator(self) -> Any:
-        return getattr(self.library, self.name)()
+    name = "PCA"
 
     @override
     def fit(self, rows: Array) -> None:
@@ -100,10 +90,7 @@ class UMAP(Reducer):
     package = "umap-learn"
     inverse_rows = 20
     compiles = True
-
-    @override
-    def estimator(self) -> Any:
-        return self.library.UMAP()
+    name = "UMAP"
 
     @override
     def fit(self, rows: Array) -> None:

@@ -24,11 +24,6 @@ class OfTrainingRows(Reducer):
 
     needs_training_rows = True
     inverts = False
-    name: ClassVar[str]
-
-    @override
-    def estimator(self) -> Any:
-        return getattr(self.library, self.name)()
 
     @override
     def fit(self, rows: Array) -> None:

@@ -22,12 +22,14 @@ Array = NDArray[Any]
 class Reducer:
     """One method, as its package has it; what a package has not stays out.
 
+    `name` is that of its estimator in `module`, where it is one for scikit-learn, too.
     `latents` are the distributions of codes that `sample` knows, the package's default
     first. `inverse_rows` are the rows that are decoded at most, None for all of them.
     """
 
     module: ClassVar[str]
     package: ClassVar[str]
+    name: ClassVar[str] = ""
     latents: ClassVar[tuple[str, ...]] = ()
     inverts: ClassVar[bool] = True
     inverse_rows: ClassVar[int | None] = None
@@ -51,7 +53,7 @@ class Reducer:
 
     def estimator(self) -> Any:
         """Return scikit-learn's view of the method with its defaults; None: it has none."""
-        return None
+        return getattr(self.library, self.name)() if self.name else None
 
     def prepare(self, rows: Array) -> Array:
         """Return the rows as the method takes them, outside of what is timed."""
