@@ -178,7 +178,9 @@ def test_log_likelihood_is_repeatable_and_per_row(fitted, table):
 
 def test_log_likelihood_takes_one_draw_of_a_chunk_of_rows_at_a_time(fitted, table, monkeypatch):
     sizes, decode = set(), fitted._model.decode
-    monkeypatch.setattr(fitted._model, "decode", lambda z: sizes.add(tuple(z.shape)) or decode(z))
+    monkeypatch.setattr(
+        fitted._model, "decode", lambda z, c: sizes.add(tuple(z.shape)) or decode(z, c)
+    )
     whole = fitted.log_likelihood(table, n_draws=50)
     assert sizes == {(256, 3)}
     # Rows with many features and components get smaller chunks, of 4 rows here.

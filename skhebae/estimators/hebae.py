@@ -100,6 +100,7 @@ class HEBAETransformer(BaseAutoencoder):
         hidden_layer_sizes: Sequence[int] = (128,),
         activation: str = "silu",
         likelihood: str = "gaussian",
+        encode_batch: bool = False,
         reg_weight: float = 1.0,
         covariance: str = "full",
         posterior_scale: str = "diagonal",
@@ -129,6 +130,7 @@ class HEBAETransformer(BaseAutoencoder):
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             likelihood=likelihood,
+            encode_batch=encode_batch,
             encoder=encoder,
             decoder=decoder,
             image_shape=image_shape,
@@ -163,7 +165,13 @@ class HEBAETransformer(BaseAutoencoder):
             row_share=self.row_share,
         )
 
-    def hebae_bound(self, X: ArrayLike | Matrix) -> NDArray[np.float32]:
+    def hebae_bound(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
         """Bound of the HEBAE paper for each row, in nats.
 
         ``E_q log p(x | z) - KL(N(m, S) || N(0, I))`` (equation 7 of [1]_ with
@@ -178,6 +186,8 @@ class HEBAETransformer(BaseAutoencoder):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
@@ -196,5 +206,5 @@ class HEBAETransformer(BaseAutoencoder):
         """
         check_is_fitted(self)
         penalty = np.float32(self._moments.kl_to_standard())
-        result: NDArray[np.float32] = self._expected_log_prob(X) - penalty
+        result: NDArray[np.float32] = self._expected_log_prob(X, batch, size_factor) - penalty
         return result

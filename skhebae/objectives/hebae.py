@@ -17,7 +17,7 @@ from skhebae.divergences import (
     scaled_kl_to_standard,
 )
 from skhebae.finite_sample import expected_prior_kl
-from skhebae.objectives.base import Objective, Terms, corrupted
+from skhebae.objectives.base import Objective, Terms
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -80,7 +80,7 @@ class HEBAEObjective(Objective):
         self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
     ) -> Terms:
         """Equations 7 and 8 on one minibatch."""
-        mu, scales = model.encode(corrupted(x, input_noise, generator))
+        mu, scales = model.encode(x, input_noise, generator)
         mean, sample_covariance = minibatch_moments(in_double(mu))
         covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
         factor = cholesky_factor(covariance)
@@ -95,7 +95,7 @@ class HEBAEObjective(Objective):
         with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
             divergence = scaled_kl_to_standard(mu, spread, noise_factor)
         return Terms(
-            reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
+            reconstruction=-model.log_prob(x, z),
             row_penalty=share * divergence if share > 0.0 else None,
             minibatch_penalty=(1.0 - share) * gaussian_kl_to_standard(mean, factor).to(mu.dtype),
             row_divergence=divergence,
