@@ -32,7 +32,7 @@ class Likelihood(nn.Module, ABC):
         self.register_buffer("scale", scale)
 
     def encoder_input(self, x: Tensor) -> Tensor:
-        """What the encoder sees of rows `x` (n, p), centred and of unit scale."""
+        """Return what the encoder sees of rows `x` (n, p), centred and of unit scale."""
         return x
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:

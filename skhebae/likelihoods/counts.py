@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -168,6 +169,16 @@ class CountLikelihood(Likelihood):
         draws = self._draw(mean, np.random.default_rng(seed))
         return torch.from_numpy(draws.astype(np.float32)).to(parameter.device)
 
+    def _evaluated(self, function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+        """Apply `function` to `parts`, in evaluation mode in double.
+
+        Gamma functions lose digits in float32, and not the same ones wherever an entry
+        stands in memory: a row's value would depend on the rows it comes with.
+        """
+        if self.training or parts[0].device.type == "mps":  # which has no double
+            return function(*parts)
+        return function(*(part.double() for part in parts)).to(parts[0].dtype)
+
     @abstractmethod
     def _draw(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw counts with the given means, (n, p)."""
@@ -178,7 +189,7 @@ class PoissonLikelihood(CountLikelihood):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Sum over features (n,), nats."""
-        return poisson_log_prob(x, parameter)
+        return self._evaluated(poisson_log_prob, x, parameter)
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the mean, (n, p): of the log-mean."""
@@ -210,7 +221,7 @@ class NegativeBinomialLikelihood(CountLikelihood):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Sum over features (n,), nats."""
-        return negative_binomial_log_prob(x, parameter, self.log_theta())
+        return self._evaluated(negative_binomial_log_prob, x, parameter, self.log_theta())
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """``mean theta / (mean + theta)``, (n, p): of the log-mean."""
@@ -236,7 +247,8 @@ class ZeroInflatedNegativeBinomialLikelihood(NegativeBinomialLikelihood):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Sum over features (n,), nats."""
-        return zero_inflated_log_prob(x, parameter, self.log_theta(), self.zi_logits)
+        own = self.log_theta(), self.zi_logits
+        return self._evaluated(zero_inflated_log_prob, x, parameter, *own)
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Mean of the negative binomial times the share of entries that are not extra zeros."""
