@@ -45,8 +45,9 @@ from skhebae.objectives import Objective
 
 Float32Array = NDArray[np.float32]
 
-#: Attributes that depend on the likelihood, or on what `fit` was given.
-OPTIONAL_ATTRIBUTES = ("noise_variance_", "theta_", "batches_")
+#: Attributes that depend on the likelihood, or on what `fit` was given, and those that
+#: `skhebae.tl` adds.
+OPTIONAL_ATTRIBUTES = ("noise_variance_", "theta_", "batches_", "anndata_")
 
 
 class BaseAutoencoder(ScoredAutoencoder):

@@ -234,6 +234,16 @@ class FittedAutoencoder(
         covariates = NO_COVARIATES
         if decodes:
             covariates = self._covariates(table.shape[0], batch, size_factor, table)
+        return self._map_rows(table, function, numbers_per_row, covariates)
+
+    def _map_rows(
+        self,
+        table: Matrix,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        numbers_per_row: int = 1,
+        covariates: Covariates = NO_COVARIATES,
+    ) -> Float32Array:
+        """Apply a row-wise function to validated rows."""
 
         def read(rows: slice) -> torch.Tensor:
             values = covariates.behind(self._scaling.standardise(table[rows]), rows)
