@@ -106,6 +106,26 @@ def test_decoder_takes_the_batch_off_the_codes(data):
     assert accuracy(within, kind) > 0.95
 
 
+def test_batch_share_moves_batches_onto_each_other(data):
+    """Also where one batch has no cell of a type: that is the price."""
+    counts, kind, batch, _ = data
+
+    def gaps(share):
+        model = HEBAETransformer(
+            3, likelihood="negative_binomial", batch_share=share, random_state=0
+        )
+        codes = model.fit_transform(counts[kept], batch=batch[kept])
+        parts = [codes[batch[kept] == label] for label in ("ctrl", "stim")]
+        mean = np.linalg.norm(parts[0].mean(axis=0) - parts[1].mean(axis=0))
+        spread = np.linalg.norm(np.cov(parts[0].T) - np.cov(parts[1].T))
+        return mean, spread
+
+    kept = (batch == "ctrl") | (kind > 0)
+    free, matched = gaps(0.0), gaps(1.0)
+    assert matched[0] < 0.5 * free[0]
+    assert matched[1] < free[1]
+
+
 def test_transform_needs_no_labels_and_no_neighbours(fitted, data):
     counts, _, _, _ = data
     codes = fitted.transform(counts)

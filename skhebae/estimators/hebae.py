@@ -55,6 +55,10 @@ class HEBAETransformer(BaseAutoencoder):
         the evidence lower bound of a VAE whose posterior has a full covariance:
         likelihood and samples from the prior are better, reconstruction is
         worse, and like a VAE it may give up dimensions.
+    batch_share : float, default=0.0
+        Where `fit` is given batches, share of the aggregate's penalty that falls on the
+        mean and covariance of each batch's own codes instead of those of all rows. It
+        moves batches onto each other, also where their rows differ in kind.
     {training}
 
     Attributes
@@ -91,6 +95,7 @@ class HEBAETransformer(BaseAutoencoder):
         "posterior_scale": [StrOptions({"diagonal", "scalar"})],
         "covariance_prior": [Interval(Real, 0, None, closed="neither")],
         "row_share": [Interval(Real, 0, 1, closed="both")],
+        "batch_share": [Interval(Real, 0, 1, closed="both")],
     }
 
     def __init__(
@@ -106,6 +111,7 @@ class HEBAETransformer(BaseAutoencoder):
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
         row_share: float = 0.0,
+        batch_share: float = 0.0,
         encoder: EncoderFactory | None = None,
         decoder: DecoderFactory | None = None,
         image_shape: Sequence[int] | None = None,
@@ -155,6 +161,7 @@ class HEBAETransformer(BaseAutoencoder):
         self.posterior_scale = posterior_scale
         self.covariance_prior = covariance_prior
         self.row_share = row_share
+        self.batch_share = batch_share
 
     def _objective(self) -> HEBAEObjective:
         return HEBAEObjective(
@@ -163,6 +170,7 @@ class HEBAETransformer(BaseAutoencoder):
             posterior_scale=self.posterior_scale,
             covariance_prior=self.covariance_prior,
             row_share=self.row_share,
+            batch_share=self.batch_share,
         )
 
     def hebae_bound(
