@@ -40,17 +40,17 @@ def poisson_log_prob(x: Tensor, log_mean: Tensor) -> Tensor:
         Counts.
     log_mean : Tensor of shape (n, p)
     """
-    at, counts = nonzero(x)
-    extra = counts * log_mean[at] - torch.lgamma(counts + 1.0)
-    return add_to_rows(-log_mean.exp().sum(dim=1), at, extra)
+    row, _, counts = nonzero(x)
+    total = (x * log_mean - log_mean.exp()).sum(dim=1)
+    return total.index_add(0, row, -torch.lgamma(counts + 1.0))
 
 
 def negative_binomial_log_prob(x: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
     """``sum_j log NB(x_j; mean exp(log_mean_j), variance mean + mean^2 / theta_j)``, (n,), nats.
 
-    A zero contributes ``theta log(theta / (theta + mean)) = -theta softplus(log mean
-    - log theta)``; an entry x > 0 besides ``x log(mean / (theta + mean)) + lgamma(x +
-    theta) - lgamma(theta) - lgamma(x + 1)``.
+    With ``r = log mean - log theta`` an entry is ``x r - (x + theta) softplus(r)``, of a
+    zero ``theta log(theta / (theta + mean))``; and if x > 0 besides ``lgamma(x + theta) -
+    lgamma(theta) - lgamma(x + 1)``.
 
     Parameters
     ----------
@@ -60,11 +60,8 @@ def negative_binomial_log_prob(x: Tensor, log_mean: Tensor, log_theta: Tensor) -
     log_theta : Tensor of shape (p,)
         Inverse dispersion.
     """
-    ratio = log_mean - log_theta
-    softplus = functional.softplus(ratio)
-    at, counts = nonzero(x)
-    extra = nonzero_terms(counts, ratio[at] - softplus[at], log_theta, at[1])
-    return add_to_rows(-(softplus @ log_theta.exp()), at, extra)
+    total = powers(x, log_mean, log_theta).sum(dim=1)
+    return add_gammas(total, x, log_theta)
 
 
 def zero_inflated_log_prob(
@@ -82,37 +79,38 @@ def zero_inflated_log_prob(
     log_mean : Tensor of shape (n, p)
     log_theta, zi_logits : Tensor of shape (p,)
     """
-    ratio = log_mean - log_theta
-    softplus = functional.softplus(ratio)
-    no_extra = functional.logsigmoid(-zi_logits)
+    own = powers(x, log_mean, log_theta)
     # log(pi + (1 - pi) NB(0)), with 1 - pi taken out.
-    zero = torch.logaddexp(zi_logits, -softplus * log_theta.exp())
-    at, counts = nonzero(x)
-    feature = at[1]
-    extra = nonzero_terms(counts, ratio[at] - softplus[at], log_theta, feature)
-    extra = extra - softplus[at] * log_theta.exp()[feature] - zero[at]
-    return add_to_rows(zero.sum(dim=1) + no_extra.sum(), at, extra)
+    entries = torch.where(x > 0, own, torch.logaddexp(zi_logits, own))
+    total = entries.sum(dim=1) + functional.logsigmoid(-zi_logits).sum()
+    return add_gammas(total, x, log_theta)
 
 
-def nonzero(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Rows and columns of the non-zero entries, and the entries."""
-    row, column = x.nonzero(as_tuple=True)
-    return (row, column), x[row, column]
+def powers(x: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
+    """Log-probability of a negative binomial without its gamma functions, (n, p)."""
+    ratio = log_mean - log_theta
+    return x * ratio - (x + log_theta.exp()) * functional.softplus(ratio)
 
 
-def nonzero_terms(
-    counts: Tensor, log_success: Tensor, log_theta: Tensor, feature: Tensor
-) -> Tensor:
-    """Compute what non-zero counts add to a negative binomial's zero term, each on its own."""
+def add_gammas(total: Tensor, x: Tensor, log_theta: Tensor) -> Tensor:
+    """Add the gamma functions of the non-zero entries to the totals (n,) of their rows."""
+    row, column, counts = nonzero(x)
     theta = log_theta.exp()
     # One gamma function a feature, and two an entry.
-    gammas = torch.lgamma(counts + theta[feature]) - torch.lgamma(theta)[feature]
-    return counts * log_success + gammas - torch.lgamma(counts + 1.0)
+    gammas = torch.lgamma(counts + theta.index_select(0, column))
+    gammas = gammas - torch.lgamma(theta).index_select(0, column) - torch.lgamma(counts + 1.0)
+    return total.index_add(0, row, gammas)
 
 
-def add_to_rows(total: Tensor, at: tuple[Tensor, Tensor], extra: Tensor) -> Tensor:
-    """Add entries to the totals (n,) of their rows."""
-    return total.index_add(0, at[0], extra)
+def nonzero(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and columns of the non-zero entries, and the entries."""
+    flat = x.detach().reshape(-1)
+    if x.device.type == "cpu":  # where numpy is six times as fast
+        index = torch.from_numpy(np.flatnonzero(flat.numpy() != 0))
+    else:
+        index = flat.nonzero()[:, 0]
+    row = index // x.shape[1]
+    return row, index - row * x.shape[1], flat.index_select(0, index)
 
 
 class CountLikelihood(Likelihood):
