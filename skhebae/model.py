@@ -252,23 +252,24 @@ class Autoencoder(nn.Module):
             total = torch.logaddexp(total, log_weight)
         return total - math.log(len(noise))
 
-    def posterior_mode(self, x: Tensor, z: Tensor, n_steps: int = MODE_STEPS) -> Tensor:
+    def posterior_mode(self, rows: Tensor, z: Tensor, n_steps: int = MODE_STEPS) -> Tensor:
         """Mode of p(z | x) near `z`, by Gauss-Newton steps that are kept if they help, (n, d)."""
-
-        def log_joint(z: Tensor) -> Tensor:
-            return self.log_prob(x, z) - 0.5 * z.square().sum(dim=1)
-
+        x, covariates = rows[:, : self.n_features], self.covariates(rows)
         for _ in range(n_steps):
+            parameter, jacobian = self.jacobian(z, covariates)
             with torch.enable_grad():
-                leaf = z.detach().requires_grad_()
-                value = log_joint(leaf)
-                (gradient,) = torch.autograd.grad(value.sum(), leaf)
-            factor = self.linearised_posterior(z, self.covariates(x))
+                leaf = parameter.requires_grad_()
+                log_prob = self.likelihood.log_prob(x, leaf)
+                (slope,) = torch.autograd.grad(log_prob.sum(), leaf)
+            # By the Jacobian and not backwards through the decoder: products of some
+            # widths round a row differently wherever it stands among the others.
+            gradient = (jacobian.transpose(1, 2) @ slope[:, :, None])[:, :, 0] - z
+            factor = inverse_factor(self.gain(parameter.detach(), jacobian)).to(z.dtype)
             step = (factor @ (factor.transpose(1, 2) @ gradient[:, :, None]))[:, :, 0]
-            best, value = z, value.detach()
+            best, value = z, log_prob.detach() - 0.5 * z.square().sum(dim=1)
             for size in MODE_STEP_SIZES:
                 trial = z + size * step
-                trial_value = log_joint(trial)
+                trial_value = self.log_prob(rows, trial) - 0.5 * trial.square().sum(dim=1)
                 better = trial_value > value
                 best = torch.where(better[:, None], trial, best)
                 value = torch.where(better, trial_value, value)

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn import config_context
@@ -229,6 +230,30 @@ def test_encoder_may_see_the_batch(data):
     assert np.abs(model.transform(counts, batch=other) - codes).max() > 0.01
     with pytest.raises(ValueError, match="needs batch= here too"):
         model.transform(counts)
+    model.set_params(encoder=linear_encoder)
+    with pytest.raises(ValueError, match="built-in encoder alone"):
+        model.fit(counts, batch=batch)
+    assert_array_equal(model.transform(counts, batch=batch), codes)
+
+
+def linear_encoder(shape, n_outputs):
+    return torch.nn.Linear(shape[0], n_outputs)
+
+
+def linear_decoder(n_components, shape):
+    return torch.nn.Linear(n_components, shape[0])
+
+
+def test_decoders_of_the_user_see_the_batch_behind_the_code(data):
+    counts, _, batch, _ = data
+    model = HEBAETransformer(
+        2, likelihood="poisson", encoder=linear_encoder, decoder=linear_decoder, max_iter=3
+    )
+    model.fit(counts, batch=batch)
+    assert model._model.decoder.module.in_features == 4
+    codes = np.zeros((1, 2))
+    rows = [model.inverse_transform(codes, batch=label) for label in ("ctrl", "stim")]
+    assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])

@@ -13,6 +13,7 @@ from skhebae.data import FeatureScaling
 from skhebae.divergences import (
     cholesky_factor,
     gaussian_kl_to_standard,
+    group_kl_to_standard,
     minibatch_moments,
     multiquadratic_mmd,
     regularised_covariance,
@@ -100,6 +101,30 @@ def of_codes(objective, mu, scales=None):
     scales = mu.new_zeros(len(mu), objective.n_scales(mu.shape[1])) if scales is None else scales
     model = SimpleNamespace(encode=lambda *_: (mu, scales), log_prob=lambda x, z: -z.sum(dim=1))
     return objective(model, mu, seeded())
+
+
+@pytest.mark.parametrize("row_share", [0.0, 0.3])
+def test_batch_share_mixes_the_divergences_of_all_rows_and_of_batches(row_share):
+    codes = torch.randn((40, D), generator=seeded()) + torch.arange(40)[:, None] % 2
+    labels = torch.eye(2)[torch.arange(40) % 2]
+    x = torch.cat([codes, labels], dim=1)
+
+    def penalty(batch_share, n_batches=2):
+        objective = HEBAEObjective(1.0, row_share=row_share, batch_share=batch_share)
+        model = SimpleNamespace(
+            encode=lambda *_: (codes, codes.new_zeros(codes.shape)),
+            log_prob=lambda x, z: -z.sum(dim=1),
+            covariates=lambda rows: rows[:, D:],
+            n_batches=n_batches,
+        )
+        return float(objective(model, x, seeded()).minibatch_penalty)
+
+    of_all = penalty(0.0)
+    of_batches = (1.0 - row_share) * float(group_kl_to_standard(codes.double(), labels.double(), 1))
+    assert_allclose(penalty(1.0), of_batches, rtol=1e-6)
+    assert_allclose(penalty(0.25), 0.75 * of_all + 0.25 * of_batches, rtol=1e-6)
+    # One batch, or none, is all rows.
+    assert penalty(1.0, n_batches=1) == penalty(1.0, n_batches=0) == of_all
 
 
 def deviations(head):

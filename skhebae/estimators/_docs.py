@@ -23,7 +23,7 @@ hidden_layer_sizes : tuple of int, default=(128,)
         a probability of extra zeros) per feature.
     encode_batch : bool, default=False
         Whether the encoder, and not the decoder alone, sees the `batch` of a row;
-        `transform` then needs it too."""
+        `transform` then needs it too. Not with an `encoder` of your own."""
 
 TRAINING = """\
 encoder : callable, default=None

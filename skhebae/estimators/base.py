@@ -397,6 +397,12 @@ class BaseAutoencoder(ScoredAutoencoder):
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers >= 1, "
                 "for example (128,), or nothing for linear networks."
             )
+        encode_batch = bool(self.encode_batch and n_batches)
+        if encode_batch and self.encoder is not None:
+            raise ValueError(
+                "encode_batch=True shows labels to the built-in encoder alone; leave it out, or "
+                "leave encoder= out."
+            )
         return Architecture(
             n_features=self.n_features_in_,
             n_components=int(self.n_components),
@@ -405,7 +411,7 @@ class BaseAutoencoder(ScoredAutoencoder):
             likelihood=self.likelihood,
             n_scales=objective.n_scales(int(self.n_components)),
             n_batches=n_batches,
-            encode_batch=bool(self.encode_batch and n_batches),
+            encode_batch=encode_batch,
             encoder=self.encoder,
             decoder=self.decoder,
             image_shape=self._image_shape(),
