@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from benchmarks.processes import end_children_too
+
 #: Name of each benchmark: its module, which has a `main`.
 BENCHMARKS = {
     "paper": "the paper's experiments: bounds, samples, covariances, information",
@@ -26,6 +28,7 @@ def main() -> None:
     if name not in BENCHMARKS:
         print(__doc__, *(f"  {key:17}{value}" for key, value in BENCHMARKS.items()), sep="\n")
         sys.exit(0 if name in ("-h", "--help") else f"no benchmark {name!r}")
+    end_children_too()
     sys.argv = [f"python -m benchmarks {name}", *arguments]
     importlib.import_module(f"benchmarks.{name}").main()
 

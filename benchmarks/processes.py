@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,11 @@ def wait(
             inverse_end = now + inverse_timeout
         time.sleep(POLL)
     return None
+
+
+def end_children_too() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: by way of `run`, with its child."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def read_document(folder: Path) -> dict[str, Any]:

@@ -23,3 +23,7 @@ class VanishedNoiseWarning(LatentWarning):
 
 class SaturatedInformationWarning(LatentWarning):
     """The mutual information of row and code is at its ceiling, the log of the rows."""
+
+
+class MissingGenesWarning(UserWarning):
+    """New cells lack some of the genes a model was fitted to."""

@@ -32,9 +32,14 @@ class Architecture(NamedTuple):
     hidden_layer_sizes : tuple of int
         Of the encoder; the decoder mirrors them.
     activation : str
-    likelihood : {"gaussian", "bernoulli"}
+    likelihood : str
+        A key of `LIKELIHOODS` of the estimators.
     n_scales : int
         Width of the encoder's scale head.
+    n_batches : int
+        Experimental batches whose labels the decoder sees, 0 for none.
+    encode_batch : bool
+        Whether the encoder sees them too.
     encoder, decoder : callable or None
         Factories of the user, in the place of the perceptrons.
     image_shape : tuple of int or None
@@ -47,6 +52,8 @@ class Architecture(NamedTuple):
     activation: str
     likelihood: str
     n_scales: int
+    n_batches: int = 0
+    encode_batch: bool = False
     encoder: EncoderFactory | None = None
     decoder: DecoderFactory | None = None
     image_shape: tuple[int, ...] | None = None
@@ -60,11 +67,18 @@ class Architecture(NamedTuple):
 class Autoencoder(nn.Module):
     """Encoder, decoder and likelihood; rows are standardised on both sides.
 
+    A row is its p features and, behind them, the covariates that the decoder sees
+    besides the code: the label of its experimental batch, one-hot, and for counts
+    the logarithm of its size factor.
+
     Parameters
     ----------
     encoder : Encoder or CustomEncoder
     decoder : torch.nn.Module
     likelihood : Likelihood
+    n_batches : int
+    encode_batch : bool
+        Whether the encoder sees the label of the batch too.
 
     Attributes
     ----------
@@ -76,12 +90,19 @@ class Autoencoder(nn.Module):
     training_dtype = torch.float32
 
     def __init__(
-        self, encoder: Encoder | CustomEncoder, decoder: nn.Module, likelihood: Likelihood
+        self,
+        encoder: Encoder | CustomEncoder,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        n_batches: int = 0,
+        encode_batch: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+        self.n_batches = n_batches
+        self.encode_batch = encode_batch
 
     @property
     def device(self) -> torch.device:
@@ -93,19 +114,52 @@ class Autoencoder(nn.Module):
         """Numbers a row takes while its Jacobian is turned into a covariance factor."""
         n_components = self.encoder.n_components
         # Jacobian, its columns and a weighted copy; square matrices in double.
-        return n_components * (3 * self.likelihood.location.numel() + 10 * n_components)
+        return n_components * (3 * self.n_features + 10 * n_components)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (n, p) to posterior mean (n, d) and scale head (n, n_scales), float32."""
+    @property
+    def n_features(self) -> int:
+        """Count the features p."""
+        return self.likelihood.location.numel()
+
+    def covariates(self, rows: Tensor) -> Tensor:
+        """Return what stands behind the features of `rows`, (n, n_covariates), perhaps nothing."""
+        return rows[:, self.n_features :]
+
+    def encode(
+        self, rows: Tensor, input_noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Rows to posterior mean (n, d) and scale head (n, n_scales), float32.
+
+        With Gaussian noise of deviation `input_noise` on what the encoder sees: the
+        denoising criterion (Vincent et al., 2008).
+        """
+        x = self.likelihood.encoder_input(rows[:, : self.n_features])
+        if input_noise > 0.0:
+            noise = torch.randn(x.shape, generator=generator, device=x.device)
+            x = x.add(noise, alpha=input_noise)
+        if self.encode_batch:
+            x = torch.cat([x, self.covariates(rows)[:, : self.n_batches]], dim=1)
         with self._autocast():
             mu, scales = self.encoder(x)
         return mu, scales
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Codes (n, d) to the likelihood's parameter (n, p), float32."""
+    def decode(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Codes (n, d) to the likelihood's parameter (n, p), float32.
+
+        Without `covariates` there must be no batches, and counts have their typical size.
+        """
+        log_size = None
+        if covariates is not None and covariates.shape[1] > 0:
+            labels, log_size = covariates.tensor_split([self.n_batches], dim=1)
+            z = torch.cat([z, labels], dim=1)
         with self._autocast():
             output: Tensor = self.decoder(z)
-        return output.float()
+        return self.likelihood.parameter(output.float(), log_size)
+
+    def log_prob(self, rows: Tensor, z: Tensor) -> Tensor:
+        """``log p(x | z)`` of each row at its code, (n,), nats."""
+        parameter = self.decode(z, self.covariates(rows))
+        return self.likelihood.log_prob(rows[:, : self.n_features], parameter)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Lower precision for the networks alone, in training alone.
@@ -133,7 +187,7 @@ class Autoencoder(nn.Module):
             Nats.
         """
         mu, _ = self.encode(x)
-        return self.bound(x, mu, self.linearised_posterior(mu))
+        return self.bound(x, mu, self.linearised_posterior(mu, self.covariates(x)))
 
     def bound(self, x: Tensor, mu: Tensor, factor: Tensor) -> Tensor:
         """``E_q log p(x | z) - KL(q || N(0, I))`` for ``q = N(mu, F F^T)`` of each row.
@@ -164,7 +218,7 @@ class Autoencoder(nn.Module):
         total = torch.zeros(len(x), device=x.device)
         for j in range(n_components):
             for z in (mu + steps[:, j], mu - steps[:, j]):
-                total += self.likelihood.log_prob(x, self.decode(z))
+                total += self.log_prob(x, z)
         return total / (2 * n_components)
 
     def log_likelihood(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -187,47 +241,48 @@ class Autoencoder(nn.Module):
             Nats.
         """
         mode = self.posterior_mode(x, self.encode(x)[0])
-        factor = self.linearised_posterior(mode)
+        factor = self.linearised_posterior(mode, self.covariates(x))
         # p(z) / q(z) of z = mode + F e, without the constants that cancel.
         log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         total = torch.full((len(x),), -torch.inf, device=x.device)
         for draw in noise:
             z = mode + factor @ draw
             log_ratio = 0.5 * (draw.square().sum() - z.square().sum(dim=1)) + log_det
-            log_weight = self.likelihood.log_prob(x, self.decode(z)) + log_ratio
+            log_weight = self.log_prob(x, z) + log_ratio
             total = torch.logaddexp(total, log_weight)
         return total - math.log(len(noise))
 
-    def posterior_mode(self, x: Tensor, z: Tensor, n_steps: int = MODE_STEPS) -> Tensor:
+    def posterior_mode(self, rows: Tensor, z: Tensor, n_steps: int = MODE_STEPS) -> Tensor:
         """Mode of p(z | x) near `z`, by Gauss-Newton steps that are kept if they help, (n, d)."""
-
-        def log_joint(z: Tensor) -> Tensor:
-            return self.likelihood.log_prob(x, self.decode(z)) - 0.5 * z.square().sum(dim=1)
-
+        x, covariates = rows[:, : self.n_features], self.covariates(rows)
         for _ in range(n_steps):
+            parameter, jacobian = self.jacobian(z, covariates)
             with torch.enable_grad():
-                leaf = z.detach().requires_grad_()
-                value = log_joint(leaf)
-                (gradient,) = torch.autograd.grad(value.sum(), leaf)
-            factor = self.linearised_posterior(z)
+                leaf = parameter.requires_grad_()
+                log_prob = self.likelihood.log_prob(x, leaf)
+                (slope,) = torch.autograd.grad(log_prob.sum(), leaf)
+            # By the Jacobian and not backwards through the decoder: products of some
+            # widths round a row differently wherever it stands among the others.
+            gradient = (jacobian.transpose(1, 2) @ slope[:, :, None])[:, :, 0] - z
+            factor = inverse_factor(self.gain(parameter.detach(), jacobian)).to(z.dtype)
             step = (factor @ (factor.transpose(1, 2) @ gradient[:, :, None]))[:, :, 0]
-            best, value = z, value.detach()
+            best, value = z, log_prob.detach() - 0.5 * z.square().sum(dim=1)
             for size in MODE_STEP_SIZES:
                 trial = z + size * step
-                trial_value = log_joint(trial)
+                trial_value = self.log_prob(rows, trial) - 0.5 * trial.square().sum(dim=1)
                 better = trial_value > value
                 best = torch.where(better[:, None], trial, best)
                 value = torch.where(better, trial_value, value)
             z = best
         return z
 
-    def linearised_posterior(self, z: Tensor) -> Tensor:
+    def linearised_posterior(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Lower factor of the posterior covariance ``P^-1`` at each code, (n, d, d).
 
         ``P = I + G`` with ``G = J^T W J``: J the decoder's Jacobian at `z`
         (n, d), W the likelihood's Fisher information.
         """
-        return inverse_factor(self.gain(*self.jacobian(z))).to(z.dtype)
+        return inverse_factor(self.gain(*self.jacobian(z, covariates))).to(z.dtype)
 
     def code_variance(self, output: Tensor, jacobian: Tensor, row_weight: float) -> Tensor:
         """Variance of each output that codes of training lack, (p,), standardised.
@@ -258,11 +313,11 @@ class Autoencoder(nn.Module):
         wide, weight = in_double(jacobian), in_double(self.likelihood.fisher_information(output))
         return wide.transpose(1, 2) @ (weight[:, :, None] * wide)
 
-    def jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Output of the decoder (n, p) at `z` (n, d) and its Jacobian (n, p, d)."""
+    def jacobian(self, z: Tensor, covariates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Parameter of the likelihood (n, p) at `z` (n, d) and its Jacobian (n, p, d)."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            output = self.decode(z)
+            output = self.decode(z, covariates)
             # J^T u is linear in u, so its derivatives with respect to u are
             # J's columns: n_components backward passes for any decoder.
             # (torch.func.jvp compiles with the deprecated torch.jit.)

@@ -156,6 +156,32 @@ def test_crash_is_an_error_with_its_last_line(tmp_path):
     assert child(tmp_path, "os._exit(7)")["error"] == "start: ended with code 7: no output"
 
 
+def test_a_program_that_is_ended_ends_its_process(tmp_path):
+    alive = tmp_path / "alive"
+    child = f"import time; open({str(alive)!r}, 'w').close(); time.sleep(60)"
+    code = (
+        "from pathlib import Path\n"
+        "import sys\n"
+        "from benchmarks import processes\n"
+        "processes.end_children_too()\n"
+        f"command = [sys.executable, '-c', {child!r}]\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "try:\n"
+        "    processes.run({'kind': 'cell', 'threads': 1}, folder, 60.0, command=command)\n"
+        "finally:\n"
+        "    (folder / 'ended').touch()\n"
+    )
+    environment = processes.variables(1)
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as program:
+        end = time.monotonic() + 60
+        while not alive.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        program.terminate()
+        # `run` returns only once its process has.
+        assert program.wait(30) == 143
+    assert (tmp_path / "ended").exists()
+
+
 def test_process_has_its_threads_before_imports(tmp_path):
     row = child(tmp_path, "write(None, **os.environ)")
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):

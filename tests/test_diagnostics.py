@@ -101,9 +101,12 @@ def test_report_of_perfect_codes(monkeypatch, vanished):
     rng = np.random.default_rng(3)
     codes = rng.standard_normal((2000, 3)).astype(np.float32)
     sigma = np.full_like(codes, 1e-3)
-    monkeypatch.setattr(vanished, "_codes_and_sigma", lambda X: (codes, sigma), raising=False)
+    monkeypatch.setattr(vanished, "_codes_and_sigma", lambda *_: (codes, sigma), raising=False)
     monkeypatch.setattr(
-        vanished, "_expected_log_prob", lambda X: np.zeros(2000, dtype=np.float32), raising=False
+        vanished,
+        "_expected_log_prob",
+        lambda X, *_: np.zeros(2000, dtype=np.float32),
+        raising=False,
     )
     report = quiet_report(vanished, codes)
     # The divergence of the moments of n rows has a variance of about d (d + 3) / 4 / n^2.
@@ -118,10 +121,16 @@ def test_mmd_sees_what_moments_do_not(monkeypatch, vanished):
     codes = (codes - codes.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(codes.T))).T
     codes = codes.astype(np.float32)
     monkeypatch.setattr(
-        vanished, "_codes_and_sigma", lambda X: (codes, np.full_like(codes, 1e-3)), raising=False
+        vanished,
+        "_codes_and_sigma",
+        lambda *_: (codes, np.full_like(codes, 1e-3)),
+        raising=False,
     )
     monkeypatch.setattr(
-        vanished, "_expected_log_prob", lambda X: np.zeros(1000, dtype=np.float32), raising=False
+        vanished,
+        "_expected_log_prob",
+        lambda *_: np.zeros(1000, dtype=np.float32),
+        raising=False,
     )
     report = quiet_report(vanished, codes)
     assert abs(report.moments_kl) < 0.02

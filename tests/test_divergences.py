@@ -13,6 +13,7 @@ from skhebae.divergences import (
     cholesky_factor,
     diagonal_kl_to_standard,
     gaussian_kl_to_standard,
+    group_kl_to_standard,
     in_double,
     minibatch_moments,
     multiquadratic_mmd,
@@ -525,3 +526,41 @@ def test_mmd_keeps_its_digits_far_out():
     near = multiquadratic_mmd(codes.double(), draws.double())
     far = multiquadratic_mmd(codes + 1e4, draws + 1e4)
     assert float(far) == pytest.approx(float(near), abs=5e-2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5))
+def test_group_divergence_is_that_of_each_group(seed, n_groups, d):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(n_groups, size=25)
+    mu = torch.from_numpy(rng.normal(size=(25, d)) * rng.uniform(0.1, 3.0, d) + group[:, None])
+    labels = torch.from_numpy(np.eye(n_groups + 1)[group])  # one group is empty
+    expected = 0.0
+    for g in np.unique(group):
+        part = mu[group == g]
+        mean, sample = minibatch_moments(part)
+        covariance = regularised_covariance(sample, len(part), 0.5)
+        divergence = gaussian_kl_to_standard(mean, torch.linalg.cholesky(covariance))
+        expected += len(part) / 25 * (divergence - 0.5 * sample.trace() / len(part))
+    assert_allclose(group_kl_to_standard(mu, labels, 0.5), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_group_divergence_of_small_groups_does_not_draw_codes_to_zero():
+    """The mean part is unbiased: 0 for draws from N(0, I), whatever the size of groups."""
+    n_groups, n_rows = 400, 4
+    labels = torch.eye(n_groups, dtype=torch.float64).repeat_interleave(n_rows, dim=0)
+    values = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        mu = torch.randn((n_groups * n_rows, 2), generator=generator, dtype=torch.float64)
+        # With so many pseudo-rows of N(0, I) the covariance costs nothing.
+        values.append(float(group_kl_to_standard(mu, labels, 1e9)))
+    assert abs(np.mean(values)) < 4.0 * np.std(values) / len(values) ** 0.5
+    assert np.std(values) < 0.1 * 0.5 * 2 / n_rows  # of what the noise would have added
+
+
+def test_gradient_of_the_group_divergence_by_finite_differences():
+    mu = torch.randn((7, 3), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.eye(3, dtype=torch.float64)[[0, 1, 1, 0, 2, 1, 0]]
+    assert torch.autograd.gradcheck(
+        lambda codes: group_kl_to_standard(codes, labels, 1.0), mu.requires_grad_()
+    )

@@ -9,15 +9,20 @@ import pytest
 from conftest import ESTIMATORS
 from numpydoc.validate import validate
 
+import skhebae
+
 METHODS = [
     "fit",
     "partial_fit",
+    "fit_transform",
     "transform",
     "inverse_transform",
     "sample",
     "score_samples",
     "score",
     "posterior",
+    "elbo",
+    "log_likelihood",
     "save",
     "load",
 ]
@@ -43,6 +48,10 @@ def test_documented_defaults_are_the_defaults(cls):
 
 
 def test_every_estimator_is_public():
-    import skhebae
+    assert {cls.__name__ for cls in ESTIMATORS} == set(skhebae.__all__) - {"tl"}
 
-    assert {cls.__name__ for cls in ESTIMATORS} == set(skhebae.__all__)
+
+@pytest.mark.parametrize("name", skhebae.tl.__all__)
+def test_numpydoc_of_the_single_cell_face(name):
+    errors = [e for e in validate(f"skhebae.tl.{name}")["errors"] if e[0] not in OPTIONAL]
+    assert errors == []

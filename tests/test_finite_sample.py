@@ -159,14 +159,13 @@ class PriorCloud(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1, 1))
         self.encoder = SimpleNamespace(n_components=d)
-        self.likelihood = SimpleNamespace(log_prob=lambda x, _: x.new_zeros(len(x)))
         self.head = head
 
-    def encode(self, x):
+    def encode(self, x, *_):
         return x, torch.full_like(x, self.head)
 
-    def decode(self, z):
-        return z
+    def log_prob(self, x, _):
+        return x.new_zeros(len(x))
 
 
 def reported_penalties(objective, n_rows, d, n_minibatches, head=0.0):

@@ -24,6 +24,7 @@ LEVELS = {
     "estimators": 4,
     "diagnostics": 5,
     "plotting": 5,
+    "tl": 5,
 }
 SINGLE_CELL = {"anndata", "scanpy"}
 OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops"}

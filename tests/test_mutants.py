@@ -135,7 +135,19 @@ MUTANTS = {
         DIVERGENCES,
     ),
     "pseudo-rows ignored": Mutant(
-        "divergences.py", "(pseudo_rows * identity + ", "(0.0 * identity + ", DIVERGENCES
+        "divergences.py",
+        "(pseudo_rows * identity + (n_rows",
+        "(0.0 * identity + (n_rows",
+        DIVERGENCES,
+    ),
+    "pseudo-rows of groups ignored": Mutant(
+        "divergences.py",
+        "(pseudo_rows * identity + scatter)",
+        "(0.0 * identity + scatter)",
+        DIVERGENCES,
+    ),
+    "noise of small groups' means counted": Mutant(
+        "divergences.py", " - 0.5 * noise", "", DIVERGENCES
     ),
     "covariance in single precision": Mutant(
         "divergences.py",
@@ -183,7 +195,7 @@ MUTANTS = {
         OBJECTIVES,
     ),
     "aggregate at full weight beside the rows": Mutant(
-        "objectives/hebae.py", "=(1.0 - share) * gaussian_kl", "=gaussian_kl", OBJECTIVES
+        "objectives/hebae.py", "=(1.0 - share) * aggregate", "=aggregate", OBJECTIVES
     ),
     "row KL of the full covariance beside diag noise": Mutant(
         "objectives/hebae.py",

@@ -13,6 +13,7 @@ from skhebae.data import FeatureScaling
 from skhebae.divergences import (
     cholesky_factor,
     gaussian_kl_to_standard,
+    group_kl_to_standard,
     minibatch_moments,
     multiquadratic_mmd,
     regularised_covariance,
@@ -22,7 +23,6 @@ from skhebae.finite_sample import expected_prior_kl
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Architecture
 from skhebae.objectives import HEBAEObjective, Terms, VAEObjective, WAEObjective
-from skhebae.objectives.base import corrupted
 
 P, D = 5, 3
 
@@ -73,7 +73,7 @@ def decoded_codes(model, objective, x, monkeypatch, generator=None):
     """The codes that the objective sends to the decoder, and its terms."""
     seen = []
     decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda z: seen.append(z) or decode(z))
+    monkeypatch.setattr(model, "decode", lambda z, c: seen.append(z) or decode(z, c))
     with torch.no_grad():
         terms = objective(model, x, generator or seeded())
     (z,) = seen
@@ -99,9 +99,32 @@ def shrunk_covariance(mu, nu):
 def of_codes(objective, mu, scales=None):
     """Terms of an encoder that gives these codes and a decoder that returns them."""
     scales = mu.new_zeros(len(mu), objective.n_scales(mu.shape[1])) if scales is None else scales
-    model = SimpleNamespace(encode=lambda _: (mu, scales), decode=lambda z: z)
-    model.likelihood = SimpleNamespace(log_prob=lambda x, z: -z.sum(dim=1))
+    model = SimpleNamespace(encode=lambda *_: (mu, scales), log_prob=lambda x, z: -z.sum(dim=1))
     return objective(model, mu, seeded())
+
+
+@pytest.mark.parametrize("row_share", [0.0, 0.3])
+def test_batch_share_mixes_the_divergences_of_all_rows_and_of_batches(row_share):
+    codes = torch.randn((40, D), generator=seeded()) + torch.arange(40)[:, None] % 2
+    labels = torch.eye(2)[torch.arange(40) % 2]
+    x = torch.cat([codes, labels], dim=1)
+
+    def penalty(batch_share, n_batches=2):
+        objective = HEBAEObjective(1.0, row_share=row_share, batch_share=batch_share)
+        model = SimpleNamespace(
+            encode=lambda *_: (codes, codes.new_zeros(codes.shape)),
+            log_prob=lambda x, z: -z.sum(dim=1),
+            covariates=lambda rows: rows[:, D:],
+            n_batches=n_batches,
+        )
+        return float(objective(model, x, seeded()).minibatch_penalty)
+
+    of_all = penalty(0.0)
+    of_batches = (1.0 - row_share) * float(group_kl_to_standard(codes.double(), labels.double(), 1))
+    assert_allclose(penalty(1.0), of_batches, rtol=1e-6)
+    assert_allclose(penalty(0.25), 0.75 * of_all + 0.25 * of_batches, rtol=1e-6)
+    # One batch, or none, is all rows.
+    assert penalty(1.0, n_batches=1) == penalty(1.0, n_batches=0) == of_all
 
 
 def deviations(head):
@@ -402,9 +425,9 @@ def test_gradient_of_the_loss_by_finite_differences(name):
 
     def loss(mu, scales):
         model = SimpleNamespace(
-            encode=lambda _: (mu, scales), decode=lambda z: torch.tanh(z @ weight)
+            encode=lambda *_: (mu, scales),
+            log_prob=lambda x, z: likelihood.log_prob(x, torch.tanh(z @ weight)),
         )
-        model.likelihood = likelihood
         terms = objective(model, x, seeded())
         return terms.reconstruction.mean() + objective.weight * terms.penalty()
 
@@ -510,14 +533,16 @@ def test_row_divergence_is_finite_where_the_scale_underflows():
     assert torch.isfinite(scales.grad).all()
 
 
-def test_corrupted_adds_noise_of_the_stated_deviation():
-    x = torch.zeros(400, 100)
+def test_input_noise_has_the_stated_deviation(monkeypatch):
+    model = tiny_model(OBJECTIVES["vae"])
+    monkeypatch.setattr(model.encoder, "forward", lambda x: (x, x))
+    x = torch.zeros(4000, P)
     generator = seeded()
     state = generator.get_state()
-    assert corrupted(x, 0.0, generator) is x
+    assert torch.equal(model.encode(x, 0.0, generator)[0], x)
     assert torch.equal(generator.get_state(), state)
-    noisy = corrupted(x + 2.0, 0.3, generator) - 2.0
-    assert abs(float(noisy.mean())) < 4.0 * 0.3 / 200.0
+    noisy = model.encode(x + 2.0, 0.3, generator)[0] - 2.0
+    assert abs(float(noisy.mean())) < 4.0 * 0.3 / x.numel() ** 0.5
     assert_allclose(float(noisy.var()), 0.09, rtol=4.0 * (2.0 / x.numel()) ** 0.5)
     assert not x.any()
 
@@ -527,8 +552,8 @@ def test_input_noise_is_for_the_encoder_alone(name, monkeypatch):
     objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows()
     encoder_input, likelihood_input = [], []
-    encode, log_prob = model.encode, model.likelihood.log_prob
-    monkeypatch.setattr(model, "encode", lambda x: encoder_input.append(x) or encode(x))
+    encoder, log_prob = model.encoder.forward, model.likelihood.log_prob
+    monkeypatch.setattr(model.encoder, "forward", lambda x: encoder_input.append(x) or encoder(x))
     monkeypatch.setattr(
         model.likelihood, "log_prob", lambda x, o: likelihood_input.append(x) or log_prob(x, o)
     )

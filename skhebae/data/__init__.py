@@ -1,13 +1,19 @@
 """Minibatches of tables: reads rows, chooses none."""
 
+from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
-from skhebae.data.scaling import FeatureScaling
+from skhebae.data.scaling import CountScaling, FeatureScaling, Scaling, row_totals
 
 __all__ = [
+    "NO_COVARIATES",
+    "CountScaling",
+    "Covariates",
     "FeatureScaling",
     "ResidentRows",
     "Rows",
+    "Scaling",
     "StreamedRows",
     "minibatch_indices",
     "open_rows",
+    "row_totals",
 ]

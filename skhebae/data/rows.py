@@ -11,7 +11,8 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from skhebae.data.scaling import CHUNK_ROWS, FeatureScaling, Matrix
+from skhebae.data.covariates import NO_COVARIATES, Covariates
+from skhebae.data.scaling import CHUNK_ROWS, Matrix, Scaling
 
 #: A dense table up to this size, as float32, is standardised once and kept on
 #: the CPU during `fit`; a larger one is standardised minibatch by minibatch.
@@ -22,24 +23,32 @@ GPU_SHARE = 0.5
 
 
 class Rows(Protocol):
-    """Anything that hands out standardised float32 rows by index."""
+    """Anything that hands out standardised float32 rows by index, covariates behind."""
 
     def __len__(self) -> int:
         """Count the rows."""
         ...
 
     def take(self, indices: NDArray[np.intp]) -> Tensor:
-        """Return rows (len(indices), p) on the training device."""
+        """Return rows (len(indices), p + n_covariates) on the training device."""
         ...
 
 
 class ResidentRows:
     """The whole table, standardised once, as one tensor on the device."""
 
-    def __init__(self, X: Matrix, scaling: FeatureScaling, device: torch.device) -> None:
-        self._rows = torch.empty(X.shape, dtype=torch.float32, device=device)
+    def __init__(
+        self,
+        X: Matrix,
+        scaling: Scaling,
+        device: torch.device,
+        covariates: Covariates = NO_COVARIATES,
+    ) -> None:
+        shape = (len(X), X.shape[1] + covariates.width)
+        self._rows = torch.empty(shape, dtype=torch.float32, device=device)
         for chunk in gen_batches(len(X), CHUNK_ROWS):
-            self._rows[chunk] = torch.from_numpy(scaling.standardise(X[chunk])).to(device)
+            rows = covariates.behind(scaling.standardise(X[chunk]), chunk)
+            self._rows[chunk] = torch.from_numpy(rows).to(device)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,17 +65,24 @@ class StreamedRows:
     For CSR, for memory maps and for tables too large to copy.
     """
 
-    def __init__(self, X: Matrix, scaling: FeatureScaling, device: torch.device) -> None:
+    def __init__(
+        self,
+        X: Matrix,
+        scaling: Scaling,
+        device: torch.device,
+        covariates: Covariates = NO_COVARIATES,
+    ) -> None:
         self._X = X
         self._scaling = scaling
         self._device = device
+        self._covariates = covariates
 
     def __len__(self) -> int:
         return int(self._X.shape[0])
 
     def take(self, indices: NDArray[np.intp]) -> Tensor:
         """Read, densify, standardise and send rows."""
-        rows = self._scaling.standardise(self._X[indices])
+        rows = self._covariates.behind(self._scaling.standardise(self._X[indices]), indices)
         return torch.from_numpy(rows).to(self._device)
 
 
@@ -85,14 +101,20 @@ def is_mapped(X: Matrix) -> bool:
     return X is not None
 
 
-def open_rows(X: Matrix, scaling: FeatureScaling, device: torch.device) -> Rows:
+def open_rows(
+    X: Matrix,
+    scaling: Scaling,
+    device: torch.device,
+    covariates: Covariates = NO_COVARIATES,
+) -> Rows:
     """Choose how to read a validated table.
 
     Parameters
     ----------
     X : ndarray or CSR of shape (n_samples, n_features)
-    scaling : FeatureScaling
+    scaling : Scaling
     device : torch.device
+    covariates : Covariates, optional
 
     Returns
     -------
@@ -101,8 +123,8 @@ def open_rows(X: Matrix, scaling: FeatureScaling, device: torch.device) -> Rows:
     """
     n_bytes = 4 * X.shape[0] * X.shape[1]
     if sparse.issparse(X) or is_mapped(X) or not fits_on(device, n_bytes):
-        return StreamedRows(X, scaling, device)
-    return ResidentRows(X, scaling, device)
+        return StreamedRows(X, scaling, device, covariates)
+    return ResidentRows(X, scaling, device, covariates)
 
 
 def minibatch_indices(order: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:

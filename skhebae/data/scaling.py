@@ -1,14 +1,14 @@
-"""Per-feature standardisation, measured one chunk of rows at a time."""
+"""What is measured of a table before training, one chunk of rows at a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import min_max_axis
 
@@ -24,7 +24,32 @@ LARGEST = 1e15
 #: Rows per chunk of a pass over the table.
 CHUNK_ROWS = 4096
 
+#: Counts of a feature that was never seen, so that its share has a logarithm.
+UNSEEN_COUNTS = 0.1
+
 Matrix = Any  # numpy.ndarray or scipy CSR; scipy's stubs have no common type
+
+
+class Scaling(Protocol):
+    """Between the caller's rows and those of the networks."""
+
+    @property
+    def location(self) -> NDArray[np.float64]:
+        """Centre of what the encoder sees, (n_features,)."""
+        ...
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Unit of what the encoder sees, (n_features,)."""
+        ...
+
+    def standardise(self, X: Matrix) -> NDArray[np.float32]:
+        """Rows to float32, dense, for the networks: always a new array."""
+        ...
+
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Back to the original units, float32."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,8 +68,11 @@ class FeatureScaling:
     variance: NDArray[np.float64]
 
     @classmethod
-    def measure(cls, X: Matrix) -> FeatureScaling:
-        """Measure a validated table in one pass, a chunk at a time."""
+    def measure(cls, X: Matrix, normalised_to: float | None = None) -> FeatureScaling:
+        """Measure a validated table in one pass, a chunk at a time.
+
+        As it is, or log-normalised to the total `normalised_to`.
+        """
         # scikit-learn's scaler merges chunks stably and knows when a feature
         # is constant up to rounding.
         scaler = StandardScaler(with_mean=not sparse.issparse(X))
@@ -56,6 +84,8 @@ class FeatureScaling:
             chunk = chunk if sparse.issparse(chunk) else np.asarray(chunk)
             if chunk.dtype.kind != "f":
                 chunk = chunk.astype(np.float64)
+            if normalised_to is not None:
+                chunk = log_normalised(chunk, normalised_to)
             with np.errstate(over="ignore", invalid="ignore"):
                 scaler.partial_fit(chunk)
             chunk_low, chunk_high = (
@@ -106,3 +136,87 @@ class FeatureScaling:
         """Back to the original units, float32."""
         result: NDArray[np.float32] = (standardised * self.scale + self.location).astype(np.float32)
         return result
+
+
+def log_normalised(counts: Matrix, total: float) -> Matrix:
+    """``log(1 + x total / sum x)`` of rows of counts, dense or sparse alike."""
+    proportions: Matrix = normalize(counts, norm="l1")
+    return (
+        (proportions * total).log1p() if sparse.issparse(counts) else np.log1p(proportions * total)
+    )
+
+
+def row_totals(X: Matrix) -> NDArray[np.float64]:
+    """Sum of each row, (n_samples,)."""
+    # A sparse matrix has a matrix of sums, and integers of few bits overflow.
+    return np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
+
+
+@dataclass(frozen=True)
+class CountScaling:
+    """Rows of counts go to the networks as they are; the likelihood normalises them.
+
+    Attributes
+    ----------
+    location, scale : ndarray of shape (n_features,), float64
+        Of the log-normalised rows, as `FeatureScaling` measures them.
+    proportions : ndarray of shape (n_features,), float64
+        Share of each feature in all counts, positive.
+    typical_size : ndarray of shape (), float64
+        Median total of a row.
+    log_size_deviation : ndarray of shape (), float64
+        Standard deviation of the logarithm of the totals.
+    size_unit : ndarray of shape (), float64
+        Counts in one unit of the size factors that were given to `fit`, else 1.
+    """
+
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    proportions: NDArray[np.float64]
+    typical_size: NDArray[np.float64]
+    log_size_deviation: NDArray[np.float64]
+    size_unit: NDArray[np.float64]
+
+    @classmethod
+    def measure(cls, X: Matrix, size_factor: NDArray[np.float64] | None = None) -> CountScaling:
+        """Measure a validated table of counts; a `size_factor` (n_samples,) may be in any unit."""
+        totals = row_totals(X)
+        positive = totals[totals > 0]
+        if len(positive) == 0:
+            raise ValueError("X has no counts at all: every entry is 0.")
+        typical = float(np.median(positive))
+        normalised = FeatureScaling.measure(X, normalised_to=typical)
+        counts = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel() + UNSEEN_COUNTS
+        return cls(
+            normalised.location,
+            normalised.scale,
+            counts / counts.sum(),
+            np.asarray(typical),
+            np.asarray(np.log(positive).std()),
+            np.asarray(1.0 if size_factor is None else typical / np.median(size_factor)),
+        )
+
+    def log_size(
+        self, n_rows: int, X: Matrix | None, size_factor: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Logarithm of each row's exposure, (n_rows,).
+
+        Its size factor; else its total in `X`; else the typical size.
+        """
+        sizes = np.full(n_rows, self.typical_size)
+        if size_factor is not None:
+            sizes = size_factor * self.size_unit
+        elif X is not None:
+            # A row of zeros says nothing, at any exposure.
+            sizes = np.maximum(row_totals(X), 1.0)
+        result: NDArray[np.float64] = np.log(sizes)
+        return result
+
+    def standardise(self, X: Matrix) -> NDArray[np.float32]:
+        """Rows to float32, dense: always a new array."""
+        dense: NDArray[Any] = X.toarray() if hasattr(X, "toarray") else np.array(X)
+        return dense.astype(np.float32, copy=False)
+
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the rows as they are."""
+        return standardised

@@ -38,6 +38,8 @@ def latent_report(
     X: ArrayLike | Matrix,
     *,
     random_state: int | np.random.RandomState | None = 0,
+    batch: ArrayLike | None = None,
+    size_factor: ArrayLike | None = None,
 ) -> LatentReport:
     """Report how the codes of rows lie against the prior N(0, I).
 
@@ -50,6 +52,8 @@ def latent_report(
         will fare. Statistics of pairs of rows take a random 1,000 of them.
     random_state : int, RandomState instance or None, default=0
         Of the draws and of the rows taken for pairs.
+    batch, size_factor : array-like of shape (n_samples,), optional
+        Batches and size factors of the rows, as in `fit`.
 
     Returns
     -------
@@ -84,10 +88,11 @@ def latent_report(
         )
     check_is_fitted(estimator)
     rng = check_random_state(random_state)
-    mean, sigma = estimator._codes_and_sigma(X)
+    mean, sigma = estimator._codes_and_sigma(X, batch)
     if len(mean) < 3:
         raise ValueError(f"X has {len(mean)} rows; a report on codes needs at least 3.")
-    report = _report(estimator, mean, sigma, estimator._expected_log_prob(X), rng)
+    expected = estimator._expected_log_prob(X, batch, size_factor)
+    report = _report(estimator, mean, sigma, expected, rng)
     for category, text in report._remarks():
         warnings.warn(text, category, stacklevel=2)
     return report

@@ -163,8 +163,9 @@ class Trainer:
         if self.n_steps % CODE_VARIANCE_STEPS == 0:
             self.model.eval()
             with torch.no_grad():
-                mu, _ = self.model.encode(x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)])
-                outputs = self.model.jacobian(mu)
+                few = x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)]
+                mu, _ = self.model.encode(few)
+                outputs = self.model.jacobian(mu, self.model.covariates(few))
                 variance = self.model.code_variance(*outputs, self.objective.row_weight)
                 likelihood.code_variance.copy_(variance)
             self.model.train()

@@ -13,10 +13,17 @@ hidden_layer_sizes : tuple of int, default=(128,)
     activation : {"silu", "relu", "tanh", "gelu", "elu", "softplus", "logistic", \
 "identity"}, default="silu"
         Between linear layers; the heads and the output are linear.
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
+    likelihood : {"gaussian", "bernoulli", "poisson", "negative_binomial", \
+"zero_inflated_negative_binomial"}, default="gaussian"
         p(x | z). "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"
-        takes X within [0, 1]."""
+        takes X within [0, 1]. The others take counts, integers >= 0: the encoder
+        sees them log-normalised, the decoder gives the share of each feature in a
+        row's total, and the two negative binomials learn an inverse dispersion (and
+        a probability of extra zeros) per feature.
+    encode_batch : bool, default=False
+        Whether the encoder, and not the decoder alone, sees the `batch` of a row;
+        `transform` then needs it too. Not with an `encoder` of your own."""
 
 TRAINING = """\
 encoder : callable, default=None
@@ -101,7 +108,12 @@ n_features_in_ : int
         Its covariance, noise included.
     noise_variance_ : ndarray of shape (n_features_in_,)
         Learned noise variance of each feature, in its squared unit; only with
-        the gaussian likelihood."""
+        the gaussian likelihood.
+    theta_ : ndarray of shape (n_features_in_,)
+        Learned inverse dispersion of each feature, the variance of its counts being
+        ``mean + mean**2 / theta``; only with the negative binomial likelihoods.
+    batches_ : ndarray
+        Sorted labels of the experimental batches, if `fit` was given any."""
 
 
 def shared_docs(cls: T) -> T:

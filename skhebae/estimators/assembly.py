@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from skhebae.data import FeatureScaling
-from skhebae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from skhebae.data import CountScaling, FeatureScaling, Scaling
+from skhebae.data.scaling import Matrix
+from skhebae.likelihoods import (
+    BernoulliLikelihood,
+    CountLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    ZeroInflatedNegativeBinomialLikelihood,
+)
 from skhebae.model import Architecture, Autoencoder
 from skhebae.networks import (
     CustomDecoder,
@@ -18,6 +28,14 @@ from skhebae.networks import (
     made_by,
     mlp,
 )
+
+#: Likelihoods of counts by name.
+COUNTS: dict[str, type[CountLikelihood]] = {
+    "poisson": PoissonLikelihood,
+    "negative_binomial": NegativeBinomialLikelihood,
+    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomialLikelihood,
+}
+LIKELIHOODS = {"gaussian", "bernoulli", *COUNTS}
 
 #: `max_iter="auto"` spends from the first to the second of these numbers of
 #: optimiser steps...
@@ -79,22 +97,36 @@ def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
     return AUTO_INPUT_NOISE * min(1.0, n_weights / n_rows)
 
 
-def build_likelihood(name: str, scaling: FeatureScaling) -> Likelihood:
+def measure_scaling(
+    likelihood: str, X: Matrix, size_factor: NDArray[np.float64] | None = None
+) -> Scaling:
+    """Measure a validated table as its likelihood needs it."""
+    if likelihood in COUNTS:
+        return CountScaling.measure(X, size_factor)
+    return FeatureScaling.measure(X)
+
+
+def build_likelihood(name: str, scaling: Scaling) -> Likelihood:
     """Make the likelihood of rows standardised by `scaling`."""
+
     # Built in double, so that any unit has a logarithm, and used in float32.
     # Copies: a memory-mapped pickle gives read-only arrays.
-    location, scale, variance = (
-        torch.from_numpy(np.array(part))
-        for part in (scaling.location, scaling.scale, scaling.variance)
-    )
+    def tensor(part: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(np.array(part))
+
+    location, scale = tensor(scaling.location), tensor(scaling.scale)
+    if isinstance(scaling, CountScaling):
+        sizes = tensor(scaling.proportions), tensor(scaling.typical_size)
+        return COUNTS[name](location, scale, *sizes).float()
+    assert isinstance(scaling, FeatureScaling)
     if name == "gaussian":
-        return GaussianLikelihood(location, scale, variance).float()
+        return GaussianLikelihood(location, scale, tensor(scaling.variance)).float()
     return BernoulliLikelihood(location, scale).float()
 
 
 def build_model(
     architecture: Architecture,
-    scaling: FeatureScaling,
+    scaling: Scaling,
     generator: torch.Generator,
     initial_scale: float = 0.0,
 ) -> Autoencoder:
@@ -102,16 +134,19 @@ def build_model(
     likelihood = build_likelihood(architecture.likelihood, scaling)
     encoder = build_encoder(architecture, generator, initial_scale)
     decoder = build_decoder(architecture, generator, likelihood.initial_bias())
-    return Autoencoder(encoder, decoder, likelihood)
+    return Autoencoder(
+        encoder, decoder, likelihood, architecture.n_batches, architecture.encode_batch
+    )
 
 
 def build_encoder(
     architecture: Architecture, generator: torch.Generator, initial_scale: float
 ) -> Encoder | CustomEncoder:
     """Make the perceptron, or what the user's factory returns."""
+    n_labels = architecture.n_batches if architecture.encode_batch else 0
     if architecture.encoder is None:
         return Encoder(
-            architecture.n_features,
+            architecture.n_features + n_labels,
             architecture.n_components,
             architecture.hidden_layer_sizes,
             architecture.activation,
@@ -133,14 +168,16 @@ def build_decoder(
     architecture: Architecture, generator: torch.Generator, initial_bias: Tensor
 ) -> torch.nn.Module:
     """Make the perceptron, or what the user's factory returns."""
+    # The label of the batch stands behind the code.
+    n_inputs = architecture.n_components + architecture.n_batches
     if architecture.decoder is not None:
         with global_random_state(drawn_seed(generator)):
-            arguments = (architecture.n_components, architecture.shape)
+            arguments = (n_inputs, architecture.shape)
             custom = CustomDecoder(made_by("decoder", architecture.decoder, *arguments))
-            check_maps("decoder", custom, architecture.n_components, architecture.n_features)
+            check_maps("decoder", custom, n_inputs, architecture.n_features)
         return custom
     hidden = architecture.hidden_layer_sizes[::-1]
-    sizes = (architecture.n_components, *hidden, architecture.n_features)
+    sizes = (n_inputs, *hidden, architecture.n_features)
     decoder = mlp(sizes, architecture.activation, generator)
     output = decoder[-1]
     assert isinstance(output, torch.nn.Linear)

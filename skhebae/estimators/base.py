@@ -17,20 +17,23 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 
-from skhebae.data import FeatureScaling, open_rows
+from skhebae.data import open_rows
 from skhebae.data.scaling import Matrix
 from skhebae.engine import Schedule, Trainer, resolve_device, resolve_precision
 from skhebae.estimators._sklearn import Interval, StrOptions, fit_context
 from skhebae.estimators.assembly import (
+    LIKELIHOODS,
     auto_batch_size,
     auto_epochs,
     auto_input_noise,
     build_model,
+    measure_scaling,
 )
+from skhebae.estimators.covariates import as_labels, checked_size_factor, covariates_of
 from skhebae.estimators.fitting import fit_noise_variance, measure_codes, noise_covariance
 from skhebae.estimators.latent import CodeMixture
 from skhebae.estimators.scoring import ScoredAutoencoder
-from skhebae.likelihoods import GaussianLikelihood
+from skhebae.likelihoods import GaussianLikelihood, NegativeBinomialLikelihood
 from skhebae.model import Architecture
 from skhebae.networks import (
     ACTIVATIONS,
@@ -42,6 +45,10 @@ from skhebae.objectives import Objective
 
 Float32Array = NDArray[np.float32]
 
+#: Attributes that depend on the likelihood, or on what `fit` was given, and those that
+#: `skhebae.tl` adds.
+OPTIONAL_ATTRIBUTES = ("noise_variance_", "theta_", "batches_", "anndata_")
+
 
 class BaseAutoencoder(ScoredAutoencoder):
     """Everything but the objective: a subclass gives `__init__` and `_objective`."""
@@ -50,7 +57,8 @@ class BaseAutoencoder(ScoredAutoencoder):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "likelihood": [StrOptions({"gaussian", "bernoulli"})],
+        "likelihood": [StrOptions(LIKELIHOODS)],
+        "encode_batch": ["boolean"],
         "input_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "encoder": [callable, None],
         "decoder": [callable, None],
@@ -78,6 +86,7 @@ class BaseAutoencoder(ScoredAutoencoder):
         hidden_layer_sizes: Sequence[int],
         activation: str,
         likelihood: str,
+        encode_batch: bool,
         encoder: EncoderFactory | None,
         decoder: DecoderFactory | None,
         image_shape: Sequence[int] | None,
@@ -101,6 +110,7 @@ class BaseAutoencoder(ScoredAutoencoder):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.likelihood = likelihood
+        self.encode_batch = encode_batch
         self.encoder = encoder
         self.decoder = decoder
         self.image_shape = image_shape
@@ -123,15 +133,28 @@ class BaseAutoencoder(ScoredAutoencoder):
     # Fitting
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike | Matrix, y: object = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike | Matrix,
+        y: object = None,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Self:
         """Fit the networks to rows.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            At least 2 rows, finite; within [0, 1] for the bernoulli likelihood.
+            At least 2 rows, finite; within [0, 1] for the bernoulli likelihood,
+            integers >= 0 for counts.
         y : None
             Ignored, present for pipelines.
+        batch : array-like of shape (n_samples,), optional
+            Label of each row's experimental batch, text or numbers. The decoder sees
+            it, so that codes need not tell batches apart.
+        size_factor : array-like of shape (n_samples,), optional
+            Exposure of each row of counts, in any unit, by default its total.
 
         Returns
         -------
@@ -141,7 +164,7 @@ class BaseAutoencoder(ScoredAutoencoder):
         Raises
         ------
         ValueError
-            If a parameter or `X` is not usable; names it and the cure.
+            If a parameter, `batch`, `size_factor` or `X` is not usable; names it and the cure.
         NonFiniteLossError
             If the loss becomes NaN or infinite. An earlier fit is kept.
 
@@ -154,7 +177,9 @@ class BaseAutoencoder(ScoredAutoencoder):
             continues = self.warm_start and self.__sklearn_is_fitted__()
             X = self._validated(X, reset=not continues, min_samples=2)
             schedule = self._schedule(X.shape[0])
-            converged = self._train(X, schedule, continues=continues, partial=False)
+            converged = self._train(
+                X, batch, size_factor, schedule, continues=continues, partial=False
+            )
         if self.max_iter != "auto" and not converged:
             warnings.warn(
                 f"max_iter={self.max_iter} epochs reached and the optimisation has not converged "
@@ -165,7 +190,14 @@ class BaseAutoencoder(ScoredAutoencoder):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: ArrayLike | Matrix, y: object = None) -> Self:
+    def partial_fit(
+        self,
+        X: ArrayLike | Matrix,
+        y: object = None,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Self:
         """Train one epoch on these rows, keeping what was learned before.
 
         The rows of the first call set the features' standardisation, so let
@@ -180,6 +212,10 @@ class BaseAutoencoder(ScoredAutoencoder):
             At least 2 rows.
         y : None
             Ignored, present for pipelines.
+        batch : array-like of shape (n_samples,), optional
+            As `fit`; the rows of the first call must have all labels.
+        size_factor : array-like of shape (n_samples,), optional
+            As `fit`.
 
         Returns
         -------
@@ -202,8 +238,37 @@ class BaseAutoencoder(ScoredAutoencoder):
                 learning_rate=self.learning_rate_init,
                 decay="constant",
             )
-            self._train(X, schedule, continues=continues, partial=True)
+            self._train(X, batch, size_factor, schedule, continues=continues, partial=True)
         return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(
+        self,
+        X: ArrayLike | Matrix,
+        y: object = None,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Fit to rows and return their codes.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            As `fit`.
+        y : None
+            Ignored, present for pipelines.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            As `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components), float32
+            As `transform`.
+        """
+        fitted = self.fit(X, y, batch=batch, size_factor=size_factor)
+        codes: Float32Array = fitted.transform(X, batch=batch)
+        return codes
 
     def _schedule(self, n_samples: int) -> Schedule:
         batch_size = self._minibatch_rows(n_samples)
@@ -226,7 +291,16 @@ class BaseAutoencoder(ScoredAutoencoder):
             return auto_batch_size(n_samples, self.n_components)
         return int(batch_size)
 
-    def _train(self, X: Matrix, schedule: Schedule, *, continues: bool, partial: bool) -> bool:
+    def _train(
+        self,
+        X: Matrix,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+        schedule: Schedule,
+        *,
+        continues: bool,
+        partial: bool,
+    ) -> bool:
         """Train, then assign every fitted attribute; True if training converged."""
         device = resolve_device(self.device)
         history = self.history_ if continues else {}
@@ -240,13 +314,18 @@ class BaseAutoencoder(ScoredAutoencoder):
         streams = np.random.SeedSequence(seed, spawn_key=(n_done,)).generate_state(4)
         initial, order, noise, mixture = (int(stream) for stream in streams)
 
+        n_rows = X.shape[0]
+        batches = self._batches
+        if not continues:
+            batches = np.empty(0) if batch is None else np.unique(as_labels(batch, n_rows))
+        factors = None if size_factor is None else checked_size_factor(size_factor, n_rows)
         objective = self._objective()
-        architecture = self._architecture_for(objective)
+        architecture = self._architecture_for(objective, len(batches))
         if continues:
             self._check_same_architecture(architecture)
             scaling, model = self._scaling, deepcopy(self._model)
         else:
-            scaling = FeatureScaling.measure(X)
+            scaling = measure_scaling(self.likelihood, X, factors)
             generator = torch.Generator().manual_seed(initial)
             model = build_model(architecture, scaling, generator, objective.initial_scale)
         model = model.to(device)
@@ -268,7 +347,8 @@ class BaseAutoencoder(ScoredAutoencoder):
             input_noise = auto_input_noise(model, X.shape[0])
         schedule = replace(schedule, input_noise=float(input_noise))
 
-        rows = open_rows(X, scaling, device)
+        covariates = covariates_of(n_rows, batch, factors, batches, scaling, table=X)
+        rows = open_rows(X, scaling, device, covariates)
         training, validation = self._split(len(rows), trainer.order, partial)
         # A user's module may draw from the global random state, as dropout does.
         custom = architecture.encoder is not None or architecture.decoder is not None
@@ -301,16 +381,27 @@ class BaseAutoencoder(ScoredAutoencoder):
         if isinstance(model.likelihood, GaussianLikelihood):
             variance = model.likelihood.noise_variance().detach().cpu().double().numpy()
             fitted["noise_variance_"] = variance * scaling.scale**2
-        self.__dict__.pop("noise_variance_", None)
+        if isinstance(model.likelihood, NegativeBinomialLikelihood):
+            fitted["theta_"] = model.likelihood.theta().detach().cpu().double().numpy()
+        if len(batches):
+            fitted["batches_"] = batches
+        for name in OPTIONAL_ATTRIBUTES:
+            self.__dict__.pop(name, None)
         self.__dict__.update(fitted)
         return converged
 
-    def _architecture_for(self, objective: Objective) -> Architecture:
+    def _architecture_for(self, objective: Objective, n_batches: int) -> Architecture:
         sizes = tuple(self.hidden_layer_sizes)
         if any(not isinstance(size, Integral) or size < 1 for size in sizes):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold integers >= 1, "
                 "for example (128,), or nothing for linear networks."
+            )
+        encode_batch = bool(self.encode_batch and n_batches)
+        if encode_batch and self.encoder is not None:
+            raise ValueError(
+                "encode_batch=True shows labels to the built-in encoder alone; leave it out, or "
+                "leave encoder= out."
             )
         return Architecture(
             n_features=self.n_features_in_,
@@ -319,6 +410,8 @@ class BaseAutoencoder(ScoredAutoencoder):
             activation=self.activation,
             likelihood=self.likelihood,
             n_scales=objective.n_scales(int(self.n_components)),
+            n_batches=n_batches,
+            encode_batch=encode_batch,
             encoder=self.encoder,
             decoder=self.decoder,
             image_shape=self._image_shape(),
@@ -404,6 +497,6 @@ class BaseAutoencoder(ScoredAutoencoder):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self.likelihood == "bernoulli"
+        tags.input_tags.positive_only = self.likelihood != "gaussian"
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

@@ -42,7 +42,7 @@ def measure_codes(
     in memory together.
     """
     n_components = model.encoder.n_components
-    width = model.likelihood.location.numel()
+    width = model.n_features
     chosen = np.random.RandomState(seed).permutation(len(rows))[:MIXTURE_ROWS]
     kept = np.empty((len(chosen), n_components), dtype=np.float32)
     moments: CodeMoments | None = None
@@ -100,14 +100,16 @@ def fit_noise_variance(trainer: Trainer, posterior_noise: NDArray[np.float64], r
             mu, sigma = values[:, :n_components], values[:, n_components:]
             noise = torch.randn(mu.shape, generator=generator, device=mu.device)
             z = mu + sigma * (noise @ factor.T)
-            total += (x - likelihood.mean(model.decode(z))).square().sum(dim=0)
+            mean = likelihood.mean(model.decode(z, model.covariates(x)))
+            total += (x[:, : model.n_features] - mean).square().sum(dim=0)
         residual = total / len(rows)
         if not trainer.counts_code_variance:
             likelihood.set_noise_variance(residual)
             return
         every = -(-len(rows) // jacobian_rows(model, JACOBIAN_ROWS))
-        mu, _ = model.encode(rows.take(np.arange(0, len(rows), every)))
-        outputs = model.jacobian(mu)
+        some = rows.take(np.arange(0, len(rows), every))
+        mu, _ = model.encode(some)
+        outputs = model.jacobian(mu, model.covariates(some))
         for _ in range(NOISE_STEPS):
             missing = model.code_variance(*outputs, objective.row_weight)
             likelihood.set_noise_variance(residual + missing)

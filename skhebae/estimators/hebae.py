@@ -55,6 +55,10 @@ class HEBAETransformer(BaseAutoencoder):
         the evidence lower bound of a VAE whose posterior has a full covariance:
         likelihood and samples from the prior are better, reconstruction is
         worse, and like a VAE it may give up dimensions.
+    batch_share : float, default=0.0
+        Where `fit` is given batches, share of the aggregate's penalty that falls on the
+        mean and covariance of each batch's own codes instead of those of all rows. It
+        moves batches onto each other, also where their rows differ in kind.
     {training}
 
     Attributes
@@ -91,6 +95,7 @@ class HEBAETransformer(BaseAutoencoder):
         "posterior_scale": [StrOptions({"diagonal", "scalar"})],
         "covariance_prior": [Interval(Real, 0, None, closed="neither")],
         "row_share": [Interval(Real, 0, 1, closed="both")],
+        "batch_share": [Interval(Real, 0, 1, closed="both")],
     }
 
     def __init__(
@@ -100,11 +105,13 @@ class HEBAETransformer(BaseAutoencoder):
         hidden_layer_sizes: Sequence[int] = (128,),
         activation: str = "silu",
         likelihood: str = "gaussian",
+        encode_batch: bool = False,
         reg_weight: float = 1.0,
         covariance: str = "full",
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
         row_share: float = 0.0,
+        batch_share: float = 0.0,
         encoder: EncoderFactory | None = None,
         decoder: DecoderFactory | None = None,
         image_shape: Sequence[int] | None = None,
@@ -129,6 +136,7 @@ class HEBAETransformer(BaseAutoencoder):
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             likelihood=likelihood,
+            encode_batch=encode_batch,
             encoder=encoder,
             decoder=decoder,
             image_shape=image_shape,
@@ -153,6 +161,7 @@ class HEBAETransformer(BaseAutoencoder):
         self.posterior_scale = posterior_scale
         self.covariance_prior = covariance_prior
         self.row_share = row_share
+        self.batch_share = batch_share
 
     def _objective(self) -> HEBAEObjective:
         return HEBAEObjective(
@@ -161,9 +170,16 @@ class HEBAETransformer(BaseAutoencoder):
             posterior_scale=self.posterior_scale,
             covariance_prior=self.covariance_prior,
             row_share=self.row_share,
+            batch_share=self.batch_share,
         )
 
-    def hebae_bound(self, X: ArrayLike | Matrix) -> NDArray[np.float32]:
+    def hebae_bound(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
         """Bound of the HEBAE paper for each row, in nats.
 
         ``E_q log p(x | z) - KL(N(m, S) || N(0, I))`` (equation 7 of [1]_ with
@@ -178,6 +194,8 @@ class HEBAETransformer(BaseAutoencoder):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
@@ -196,5 +214,5 @@ class HEBAETransformer(BaseAutoencoder):
         """
         check_is_fitted(self)
         penalty = np.float32(self._moments.kl_to_standard())
-        result: NDArray[np.float32] = self._expected_log_prob(X) - penalty
+        result: NDArray[np.float32] = self._expected_log_prob(X, batch, size_factor) - penalty
         return result

@@ -14,14 +14,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skhebae.data import FeatureScaling
+from skhebae.data import NO_COVARIATES, CountScaling, Covariates, Scaling
 from skhebae.data.scaling import Matrix
 from skhebae.engine import resolve_device
 from skhebae.engine.chunks import map_rows
+from skhebae.estimators.covariates import AVERAGE, checked_size_factor, covariates_of
 from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
 from skhebae.estimators.persistence import pack, read, unpack, write
+from skhebae.estimators.tables import as_numpy, validated_table
 from skhebae.exceptions import ModelFileError
 from skhebae.model import Architecture, Autoencoder
 from skhebae.networks import DecoderFactory, EncoderFactory
@@ -45,8 +47,9 @@ class FittedAutoencoder(
     latent_mean_: NDArray[np.float64]
     latent_covariance_: NDArray[np.float64]
     likelihood: str
+    batches_: NDArray[Any]
     _model: Autoencoder
-    _scaling: FeatureScaling
+    _scaling: Scaling
     _architecture: Architecture
     _moments: CodeMoments
     _noise_covariance: NDArray[np.float64]
@@ -56,7 +59,7 @@ class FittedAutoencoder(
     def _objective(self) -> Objective:
         """Make the objective from the parameters."""
 
-    def transform(self, X: ArrayLike | Matrix) -> Float32Array:
+    def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
         """Map rows to codes, the means of their approximate posteriors.
 
         Deterministic, and the same for a row alone or among others.
@@ -65,6 +68,8 @@ class FittedAutoencoder(
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
+        batch : array-like of shape (n_samples,), optional
+            Labels of experimental batches, needed with `encode_batch` alone.
 
         Returns
         -------
@@ -78,15 +83,27 @@ class FittedAutoencoder(
         ValueError
             If `X` does not match the rows of `fit`.
         """
-        return self._map_table(X, lambda x: self._model.encode(x)[0])
+        return self._map_codes(X, lambda x: self._model.encode(x)[0], batch)
 
-    def inverse_transform(self, Z: ArrayLike) -> Float32Array:
+    def inverse_transform(
+        self,
+        Z: ArrayLike,
+        *,
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
         """Map codes to rows, the means of p(x | z).
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
             Codes, as `transform` returns them.
+        batch : label or array-like of shape (n_samples,), optional
+            Experimental batch to decode for, one or one a row; "average" is the
+            mean over all batches of `fit`. Needed where `fit` was given batches.
+        size_factor : float or array-like of shape (n_samples,), optional
+            For counts: total of each row, or its size factor in the unit of those
+            that `fit` was given. By default the median total of the rows of `fit`.
 
         Returns
         -------
@@ -98,7 +115,8 @@ class FittedAutoencoder(
         NotFittedError
             Before `fit`.
         ValueError
-            If `Z` has not `n_components` columns or is not finite.
+            If `Z` has not `n_components` columns or is not finite, or `batch` or
+            `size_factor` is missing or not usable.
         """
         check_is_fitted(self)
         codes: Float32Array = check_array(as_numpy(Z), dtype=np.float32, order="C", input_name="Z")
@@ -107,7 +125,7 @@ class FittedAutoencoder(
                 f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
                 f"n_components={self._n_features_out}; pass codes as transform returns them."
             )
-        return self._decoded(codes, lambda z: self._model.likelihood.mean(self._model.decode(z)))
+        return self._decoded(codes, self._model.likelihood.mean, batch, size_factor)
 
     def sample(
         self,
@@ -116,6 +134,8 @@ class FittedAutoencoder(
         random_state: int | np.random.RandomState | None = None,
         *,
         noise: bool = False,
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
     ) -> Float32Array:
         """Generate rows: draw codes and decode them.
 
@@ -131,7 +151,14 @@ class FittedAutoencoder(
         random_state : int, RandomState instance or None, default=None
             Of this draw only; None draws afresh at every call.
         noise : bool, default=False
-            Draw from p(x | z) instead of returning its mean.
+            Draw from p(x | z) instead of returning its mean. For counts without a
+            `size_factor` totals are drawn too, log-normal as those of `fit`.
+        batch : label or array-like of shape (n_samples,), optional
+            Experimental batch to decode for, one or one a row; "average" is the
+            mean over all batches of `fit`. Needed where `fit` was given batches.
+        size_factor : float or array-like of shape (n_samples,), optional
+            For counts: total of each row, or its size factor in the unit of those
+            that `fit` was given. By default the median total of the rows of `fit`.
 
         Returns
         -------
@@ -162,45 +189,119 @@ class FittedAutoencoder(
             mixture=self._mixture,
         )
         generator = torch.Generator(self._model.device).manual_seed(int(rng.randint(2**31 - 1)))
+        likelihood = self._model.likelihood
 
-        def decode(z: torch.Tensor) -> torch.Tensor:
-            output = self._model.decode(z)
-            likelihood = self._model.likelihood
-            return likelihood.sample(output, generator) if noise else likelihood.mean(output)
+        def draw(parameter: torch.Tensor) -> torch.Tensor:
+            return likelihood.sample(parameter, generator)
 
-        rows = self._decoded(codes.astype(np.float32), decode)
+        scaling = self._scaling
+        if noise and size_factor is None and isinstance(scaling, CountScaling):
+            spread = scaling.log_size_deviation * rng.standard_normal(len(codes))
+            size_factor = scaling.typical_size * np.exp(spread) / scaling.size_unit
+        function = draw if noise else likelihood.mean
+        rows = self._decoded(codes.astype(np.float32), function, batch, size_factor)
         is_binary = noise and self._architecture.likelihood == "bernoulli"
         return rows.round() if is_binary else rows
+
+    def _map_codes(
+        self,
+        X: ArrayLike | Matrix,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        batch: ArrayLike | None,
+    ) -> Float32Array:
+        """`_map_table` of a function of the encoder, which may see no batches."""
+        check_is_fitted(self)
+        if self._architecture.encode_batch:
+            return self._map_table(X, function, batch=batch)
+        return self._map_table(X, function, decodes=False)
 
     def _map_table(
         self,
         X: ArrayLike | Matrix,
         function: Callable[[torch.Tensor], torch.Tensor],
         numbers_per_row: int = 1,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+        decodes: bool = True,
     ) -> Float32Array:
-        """Validate rows and apply a row-wise function of standardised tensors."""
+        """Validate rows and apply a row-wise function of standardised tensors.
+
+        Behind the features stand the covariates, if the function `decodes`.
+        """
         check_is_fitted(self)
         table = self._validated(X, reset=False, min_samples=1)
+        covariates = NO_COVARIATES
+        if decodes:
+            covariates = self._covariates(table.shape[0], batch, size_factor, table)
+        return self._map_rows(table, function, numbers_per_row, covariates)
+
+    def _map_rows(
+        self,
+        table: Matrix,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        numbers_per_row: int = 1,
+        covariates: Covariates = NO_COVARIATES,
+    ) -> Float32Array:
+        """Apply a row-wise function to validated rows."""
 
         def read(rows: slice) -> torch.Tensor:
-            return torch.from_numpy(self._scaling.standardise(table[rows])).to(self._model.device)
+            values = covariates.behind(self._scaling.standardise(table[rows]), rows)
+            return torch.from_numpy(values).to(self._model.device)
 
         width = max(numbers_per_row, self.n_features_in_)
         return map_rows(function, read, table.shape[0], numbers_per_row=width)
 
     def _decoded(
-        self, codes: Float32Array, function: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        codes: Float32Array,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        batch: ArrayLike | str | None,
+        size_factor: ArrayLike | None,
     ) -> Float32Array:
-        """Apply a decoding function to codes and restore the units."""
+        """Apply a function of the likelihood's parameter to codes and restore the units."""
+        n_rows, n_components = codes.shape
+        labels = [batch]
+        if isinstance(batch, str) and batch == AVERAGE and batch not in self._batches:
+            labels = list(self._batches)
+        total: Float32Array = np.zeros((n_rows, self.n_features_in_), dtype=np.float32)
+        for label in labels:
+            whole = label if label is None or np.ndim(label) else np.full(n_rows, label)
+            covariates = self._covariates(n_rows, whole, size_factor)
 
-        def read(rows: slice) -> torch.Tensor:
-            # A copy: `codes` may be the caller's read-only memory map.
-            return torch.from_numpy(np.array(codes[rows])).to(self._model.device)
+            def read(rows: slice, covariates: Covariates = covariates) -> torch.Tensor:
+                # A copy: `codes` may be the caller's read-only memory map.
+                values = covariates.behind(np.array(codes[rows]), rows)
+                return torch.from_numpy(values).to(self._model.device)
 
-        rows = map_rows(function, read, len(codes), numbers_per_row=self.n_features_in_)
-        table = self._scaling.restore(rows)
+            def decode(rows: torch.Tensor) -> torch.Tensor:
+                return function(self._model.decode(*rows.tensor_split([n_components], dim=1)))
+
+            total += map_rows(decode, read, n_rows, numbers_per_row=self.n_features_in_)
+        table = self._scaling.restore(total / np.float32(len(labels)))
         # The way through standardised units may round a hair past the ends.
         return table.clip(0.0, 1.0) if self._architecture.likelihood == "bernoulli" else table
+
+    @property
+    def _batches(self) -> NDArray[Any]:
+        """Labels of the experimental batches of `fit`, perhaps none."""
+        return getattr(self, "batches_", np.empty(0, dtype=object))
+
+    def _covariates(
+        self,
+        n_rows: int,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+        table: Matrix | None = None,
+    ) -> Covariates:
+        """Check what the decoder is told about rows; exposures by default those of `table`."""
+        factors = None if size_factor is None else checked_size_factor(size_factor, n_rows)
+        return covariates_of(n_rows, batch, factors, self._batches, self._scaling, table)
+
+    def _validated(self, X: ArrayLike | Matrix, *, reset: bool, min_samples: int) -> Matrix:
+        """Check a table: an ndarray or CSR matrix, finite, of the right width."""
+        likelihood = self.likelihood if reset else self._architecture.likelihood
+        return validated_table(self, X, likelihood, reset=reset, min_samples=min_samples)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file, whole or not at all.
@@ -299,66 +400,7 @@ class FittedAutoencoder(
             device = resolve_device(state.get("device", "cpu"))
         super().__setstate__(unpack(state, device))
 
-    def _validated(self, X: ArrayLike | Matrix, *, reset: bool, min_samples: int) -> Matrix:
-        """Check a table: an ndarray or CSR matrix, finite, of the right width."""
-        try:
-            table = validate_data(
-                self,
-                as_numpy(X),
-                reset=reset,
-                accept_sparse="csr",
-                dtype="numeric",
-                ensure_min_samples=min_samples,
-            )
-        except ValueError as error:
-            if "contains NaN" not in str(error):
-                raise
-            raise ValueError(
-                "Input X contains NaN: missing values are not supported yet. Fill them in first, "
-                f"for example make_pipeline(SimpleImputer(), {type(self).__name__}())."
-            ) from error
-        if table.dtype.kind == "O":
-            try:
-                table = table.astype(np.float64)
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"X has columns that are not numbers ({error}); encode them first, for example "
-                    "with OneHotEncoder in a ColumnTransformer."
-                ) from error
-        if table.dtype.kind not in "fiub":
-            raise ValueError(
-                f"X has dtype {table.dtype}, which is not a number; convert it first, for example "
-                "dates to days since the first one."
-            )
-        if not getattr(table, "has_canonical_format", True):
-            # Entries stored twice count as their sum everywhere, and scipy's
-            # min and max must not sum them up in the caller's own matrix.
-            table = table.copy()
-            table.sum_duplicates()
-        likelihood = self.likelihood if reset else self._architecture.likelihood
-        if likelihood == "bernoulli":
-            low, high = table.min(), table.max()
-            if low < 0 or high > 1:
-                raise ValueError(
-                    f"likelihood='bernoulli' needs X within [0, 1], got values from {low:.4g} to "
-                    f"{high:.4g} (negative values in data are not a probability); rescale X with "
-                    "MinMaxScaler(clip=True), or use likelihood='gaussian'."
-                )
-        return table
-
 
 def named(factory: Callable[..., object] | None) -> str | None:
     """Name of a factory, for people."""
     return None if factory is None else getattr(factory, "__qualname__", repr(factory))
-
-
-def as_numpy(X: ArrayLike | Matrix) -> ArrayLike | Matrix:
-    """Turn a torch tensor into an array; leave anything else alone."""
-    if not isinstance(X, torch.Tensor):
-        return X
-    if X.layout != torch.strided:
-        raise TypeError(
-            f"X is a torch tensor of layout {X.layout}; pass X.to_dense(), or a scipy CSR matrix."
-        )
-    tensor = X.float() if X.dtype == torch.bfloat16 else X
-    return tensor.numpy(force=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from skhebae.data import FeatureScaling
+from skhebae.data import CountScaling, FeatureScaling, Scaling
 from skhebae.estimators.assembly import build_model
 from skhebae.estimators.latent import CodeMixture, CodeMoments
 from skhebae.exceptions import ModelFileError
@@ -42,7 +43,13 @@ PRIVATE = {
     "_sklearn_output_config",
     "_weights",
 }
-PARTS = {"_scaling": FeatureScaling, "_moments": CodeMoments, "_mixture": CodeMixture}
+PARTS: dict[str, Callable[..., Any]] = {
+    "_scaling": lambda **parts: (CountScaling if "proportions" in parts else FeatureScaling)(
+        **parts
+    ),
+    "_moments": CodeMoments,
+    "_mixture": CodeMixture,
+}
 
 
 def pack(state: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def unpack(packed: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def rebuild(
-    architecture: Architecture, scaling: FeatureScaling, weights: Arrays, device: torch.device
+    architecture: Architecture, scaling: Scaling, weights: Arrays, device: torch.device
 ) -> Autoencoder:
     """Make a model in evaluation mode around saved weights."""
     model = build_model(architecture, scaling, torch.Generator())

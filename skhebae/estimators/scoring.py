@@ -37,7 +37,7 @@ class Posterior(NamedTuple):
 class ScoredAutoencoder(FittedAutoencoder):
     """Posteriors, bounds and likelihoods of rows."""
 
-    def posterior(self, X: ArrayLike | Matrix) -> Posterior:
+    def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
         """Approximate posterior of each row.
 
         For HEBAE ``N(mu_i, D_i S D_i)`` (equation 6 of arXiv:2007.10389) with
@@ -48,6 +48,8 @@ class ScoredAutoencoder(FittedAutoencoder):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
+        batch : array-like of shape (n_samples,), optional
+            Labels of experimental batches, needed with `encode_batch` alone.
 
         Returns
         -------
@@ -62,10 +64,16 @@ class ScoredAutoencoder(FittedAutoencoder):
             As `transform`.
         """
         check_is_fitted(self)
-        mean, sigma = self._codes_and_sigma(X)
+        mean, sigma = self._codes_and_sigma(X, batch)
         return Posterior(mean, (sigma[:, :, None] * self._noise_factor).astype(np.float32))
 
-    def score_samples(self, X: ArrayLike | Matrix) -> Float32Array:
+    def score_samples(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
         """Score rows by a likelihood bound in nats; higher is more typical.
 
         The evidence lower bound ``E_q log p(x | z) - KL(q(z) || N(0, I))``,
@@ -81,6 +89,8 @@ class ScoredAutoencoder(FittedAutoencoder):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
@@ -94,9 +104,16 @@ class ScoredAutoencoder(FittedAutoencoder):
         """
         check_is_fitted(self)
         width = self._model.jacobian_numbers
-        return self._map_table(X, lambda x: self._model.score(x), width)
+        return self._map_table(X, self._model.score, width, batch=batch, size_factor=size_factor)
 
-    def score(self, X: ArrayLike | Matrix, y: object = None) -> float:
+    def score(
+        self,
+        X: ArrayLike | Matrix,
+        y: object = None,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> float:
         """Mean of `score_samples`, in nats.
 
         Parameters
@@ -105,15 +122,25 @@ class ScoredAutoencoder(FittedAutoencoder):
             Rows with the features of `fit`.
         y : None
             Ignored, present for model selection.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
         float
             Nats a row; higher is better.
         """
-        return float(self.score_samples(X).mean(dtype=np.float64))
+        return float(
+            self.score_samples(X, batch=batch, size_factor=size_factor).mean(dtype=np.float64)
+        )
 
-    def elbo(self, X: ArrayLike | Matrix) -> Float32Array:
+    def elbo(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
         """Compute the standard evidence lower bound of each row, in nats.
 
         ``E_q log p(x | z) - KL(q(z | x) || N(0, I))`` (equation 1 of
@@ -129,6 +156,8 @@ class ScoredAutoencoder(FittedAutoencoder):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
@@ -143,7 +172,13 @@ class ScoredAutoencoder(FittedAutoencoder):
         check_is_fitted(self)
         model, posterior_of = self._model, self._posterior_function()
         width = self._n_features_out**2
-        return self._map_table(X, lambda x: model.bound(x, *posterior_of(x)), width)
+        return self._map_table(
+            X,
+            lambda x: model.bound(x, *posterior_of(x)),
+            width,
+            batch=batch,
+            size_factor=size_factor,
+        )
 
     def log_likelihood(
         self,
@@ -151,6 +186,8 @@ class ScoredAutoencoder(FittedAutoencoder):
         *,
         n_draws: int = 100,
         random_state: int | np.random.RandomState | None = 0,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
     ) -> Float32Array:
         """Importance-weighted estimate of ``log p(x)`` of each row, in nats.
 
@@ -169,6 +206,8 @@ class ScoredAutoencoder(FittedAutoencoder):
             Draws K of the latent code.
         random_state : int, RandomState instance or None, default=0
             Of the draws.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
@@ -192,7 +231,13 @@ class ScoredAutoencoder(FittedAutoencoder):
         draws = rng.standard_normal((int(n_draws), self._n_features_out)).astype(np.float32)
         noise = torch.from_numpy(draws).to(self._model.device)
         width = self._model.jacobian_numbers
-        return self._map_table(X, lambda x: self._model.log_likelihood(x, noise), width)
+        return self._map_table(
+            X,
+            lambda x: self._model.log_likelihood(x, noise),
+            width,
+            batch=batch,
+            size_factor=size_factor,
+        )
 
     @property
     def _noise_factor(self) -> NDArray[np.float64]:
@@ -202,18 +247,31 @@ class ScoredAutoencoder(FittedAutoencoder):
         factor: NDArray[np.float64] = cholesky_factor(covariance).numpy()
         return factor
 
-    def _codes_and_sigma(self, X: ArrayLike | Matrix) -> tuple[Float32Array, Float32Array]:
+    def _codes_and_sigma(
+        self, X: ArrayLike | Matrix, batch: ArrayLike | None = None
+    ) -> tuple[Float32Array, Float32Array]:
         """Posterior means and the diagonals of D_i, each (n_samples, n_components)."""
         objective = self._objective()
-        values = self._map_table(X, lambda x: codes_and_sigma(self._model, objective, x))
+        values = self._map_codes(X, lambda x: codes_and_sigma(self._model, objective, x), batch)
         mean, sigma = np.split(values, 2, axis=1)
         return mean.copy(), sigma.copy()
 
-    def _expected_log_prob(self, X: ArrayLike | Matrix) -> Float32Array:
+    def _expected_log_prob(
+        self,
+        X: ArrayLike | Matrix,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
         """``E_q log p(x | z)`` under each row's posterior, (n_samples,)."""
         model, posterior_of = self._model, self._posterior_function()
         width = self._n_features_out**2
-        return self._map_table(X, lambda x: model.expected_log_prob(x, *posterior_of(x)), width)
+        return self._map_table(
+            X,
+            lambda x: model.expected_log_prob(x, *posterior_of(x)),
+            width,
+            batch=batch,
+            size_factor=size_factor,
+        )
 
     def _posterior_function(
         self,

@@ -109,11 +109,3 @@ class Objective(ABC):
         """
         del n_rows, n_components
         return 0.0
-
-
-def corrupted(x: Tensor, input_noise: float, generator: torch.Generator) -> Tensor:
-    """`x` with Gaussian noise: the denoising criterion (Vincent et al., 2008)."""
-    if input_noise == 0.0:
-        return x
-    noise = torch.randn(x.shape, generator=generator, device=x.device)
-    return x.add(noise, alpha=input_noise)

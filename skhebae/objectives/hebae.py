@@ -11,13 +11,14 @@ from torch.nn import functional
 from skhebae.divergences import (
     cholesky_factor,
     gaussian_kl_to_standard,
+    group_kl_to_standard,
     in_double,
     minibatch_moments,
     regularised_covariance,
     scaled_kl_to_standard,
 )
 from skhebae.finite_sample import expected_prior_kl
-from skhebae.objectives.base import Objective, Terms, corrupted
+from skhebae.objectives.base import Objective, Terms
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -51,6 +52,9 @@ class HEBAEObjective(Objective):
         Pseudo-rows ``nu`` of the hyperprior on ``S``.
     row_share : float
         Share ``a`` of the penalty that falls on each row's posterior.
+    batch_share : float
+        Share of the rest that falls on the moments of each experimental batch's codes
+        instead of those of all rows.
     """
 
     # sigma = 0.12: enough noise to smooth the first epochs, not to drown them.
@@ -64,10 +68,12 @@ class HEBAEObjective(Objective):
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
         row_share: float = 0.0,
+        batch_share: float = 0.0,
     ) -> None:
         self.weight = reg_weight
         self.row_weight = reg_weight * row_share
         self.row_share = row_share
+        self.batch_share = batch_share
         self.covariance = covariance
         self.posterior_scale = posterior_scale
         self.covariance_prior = covariance_prior
@@ -80,7 +86,7 @@ class HEBAEObjective(Objective):
         self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
     ) -> Terms:
         """Equations 7 and 8 on one minibatch."""
-        mu, scales = model.encode(corrupted(x, input_noise, generator))
+        mu, scales = model.encode(x, input_noise, generator)
         mean, sample_covariance = minibatch_moments(in_double(mu))
         covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
         factor = cholesky_factor(covariance)
@@ -94,10 +100,15 @@ class HEBAEObjective(Objective):
         # At 0 it is reported and not penalised: no graph for its gradient.
         with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
             divergence = scaled_kl_to_standard(mu, spread, noise_factor)
+        aggregate = gaussian_kl_to_standard(mean, factor)
+        if self.batch_share > 0.0 and model.n_batches > 1:
+            labels = model.covariates(x)[:, : model.n_batches].to(mean.dtype)
+            of_batches = group_kl_to_standard(in_double(mu), labels, self.covariance_prior)
+            aggregate = torch.lerp(aggregate, of_batches, self.batch_share)
         return Terms(
-            reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
+            reconstruction=-model.log_prob(x, z),
             row_penalty=share * divergence if share > 0.0 else None,
-            minibatch_penalty=(1.0 - share) * gaussian_kl_to_standard(mean, factor).to(mu.dtype),
+            minibatch_penalty=(1.0 - share) * aggregate.to(mu.dtype),
             row_divergence=divergence,
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skhebae.divergences import diagonal_kl_to_standard
-from skhebae.objectives.base import Objective, Terms, corrupted
+from skhebae.objectives.base import Objective, Terms
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -48,13 +48,13 @@ class VAEObjective(Objective):
         self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
     ) -> Terms:
         """Equations 1 to 4 on one minibatch."""
-        mu, scales = model.encode(corrupted(x, input_noise, generator))
+        mu, scales = model.encode(x, input_noise, generator)
         log_var = bounded_log_var(scales)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + (0.5 * log_var).exp() * noise
         divergence = diagonal_kl_to_standard(mu, log_var)
         return Terms(
-            reconstruction=-model.likelihood.log_prob(x, model.decode(z)),
+            reconstruction=-model.log_prob(x, z),
             row_penalty=divergence,
             row_divergence=divergence,
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skhebae.divergences import multiquadratic_mmd
-from skhebae.objectives.base import Objective, Terms, corrupted
+from skhebae.objectives.base import Objective, Terms
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -36,10 +36,10 @@ class WAEObjective(Objective):
         self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
     ) -> Terms:
         """Algorithm 2 of the WAE paper on one minibatch."""
-        mu, _ = model.encode(corrupted(x, input_noise, generator))
+        mu, _ = model.encode(x, input_noise, generator)
         prior_draws = torch.randn(mu.shape, generator=generator, device=mu.device)
         return Terms(
-            reconstruction=-model.likelihood.log_prob(x, model.decode(mu)),
+            reconstruction=-model.log_prob(x, mu),
             minibatch_penalty=multiquadratic_mmd(mu, prior_draws),
         )
 

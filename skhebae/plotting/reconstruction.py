@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from skhebae.estimators.inference import as_numpy
+from skhebae.estimators.tables import as_numpy
 from skhebae.plotting._common import check_estimator, check_matplotlib
 from skhebae.plotting._rows import Array, Rows, draw_images, draw_profiles
 

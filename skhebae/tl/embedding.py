@@ -1,0 +1,220 @@
+"""Embed the cells of an AnnData: `hebae`, `vae` and `wae`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skhebae.estimators import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.tl.matrices import (
+    HIGHLY_VARIABLE,
+    are_counts,
+    check_adata,
+    column_of,
+    gene_mask,
+    in_memory,
+    matrix_of,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from skhebae.estimators.base import BaseAutoencoder
+
+#: What `mask_var` is unless it is given: var["highly_variable"] if present.
+IF_PRESENT = "highly_variable if present"
+
+#: Libraries whose versions `uns` records.
+RECORDED = ("skhebae", "torch", "scikit-learn", "anndata")
+
+ARGUMENTS = """\
+Parameters
+    ----------
+    adata : AnnData
+        In memory, backed or lazy; a view is made an actual object, as scanpy does. Of a
+        file, the chosen genes are read into memory, sparse ones as such.
+    n_comps : int, default=10
+        Dimensions of the embedding.
+    layer : str, optional
+        Layer to use instead of X.
+    mask_var : str, array-like of bool or None, optional
+        Genes to use: a column of var or one value a gene; None for all. By default
+        var["highly_variable"] if present, else all.
+    batch_key : str, optional
+        Column of obs with each cell's experimental batch. The decoder sees it, so that
+        the embedding need not.
+    size_factor_key : str, optional
+        Column of obs with size factors in any unit, by default the totals of the
+        genes used.
+    key_added : str, optional
+        Key of obsm and uns instead of "X_{name}" and "{name}".
+    random_state : int, RandomState instance or None, default=0
+        An int gives identical results.
+    copy : bool, default=False
+        Write to a copy of `adata` and return it.
+    return_model : bool, default=False
+        Return the fitted estimator, for `project`, `denoise`, `sample` and `score`.
+    **params
+        Further parameters of `{cls}`. `likelihood` is "negative_binomial" by
+        default if all values are integers >= 0, else "gaussian".
+
+    Returns
+    -------
+    None, AnnData or {cls}
+        None, or what `copy` and `return_model` ask for, as a tuple if both do. Sets
+        obsm["X_{name}"] (n_obs, n_comps), the embedding, and uns["{name}"]: "params",
+        "history" and "versions".
+
+    Raises
+    ------
+    ImportError
+        If anndata is not installed.
+    KeyError
+        If `layer`, `mask_var`, `batch_key` or `size_factor_key` is not there.
+    ValueError
+        If values are not usable; `adata` is then as it was."""
+
+
+def documented(function: Any) -> Any:
+    """Fill in the part of the docstring that the three share."""
+    name = function.__name__
+    cls = {"hebae": "HEBAETransformer", "vae": "VAETransformer", "wae": "WAETransformer"}[name]
+    if function.__doc__ is not None:  # python -OO strips docstrings
+        function.__doc__ = (
+            function.__doc__.replace("{arguments}", ARGUMENTS)
+            .replace("{name}", name)
+            .replace("{cls}", cls)
+        )
+    return function
+
+
+@documented
+def hebae(
+    adata: AnnData,
+    n_comps: int = 10,
+    *,
+    layer: str | None = None,
+    mask_var: str | Sequence[bool] | None = IF_PRESENT,
+    batch_key: str | None = None,
+    size_factor_key: str | None = None,
+    key_added: str | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+    copy: bool = False,
+    return_model: bool = False,
+    **params: Any,
+) -> Any:
+    """Embed cells by a hierarchical empirical Bayes autoencoder (arXiv:2007.10389).
+
+    {arguments}
+    """
+    model = HEBAETransformer(n_comps, random_state=random_state, **params)
+    genes = (layer, mask_var, batch_key, size_factor_key)
+    return _embed(adata, "hebae", model, params, genes, key_added, copy, return_model)
+
+
+@documented
+def vae(
+    adata: AnnData,
+    n_comps: int = 10,
+    *,
+    layer: str | None = None,
+    mask_var: str | Sequence[bool] | None = IF_PRESENT,
+    batch_key: str | None = None,
+    size_factor_key: str | None = None,
+    key_added: str | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+    copy: bool = False,
+    return_model: bool = False,
+    **params: Any,
+) -> Any:
+    """Embed cells by a variational autoencoder (arXiv:1312.6114).
+
+    {arguments}
+    """
+    model = VAETransformer(n_comps, random_state=random_state, **params)
+    genes = (layer, mask_var, batch_key, size_factor_key)
+    return _embed(adata, "vae", model, params, genes, key_added, copy, return_model)
+
+
+@documented
+def wae(
+    adata: AnnData,
+    n_comps: int = 10,
+    *,
+    layer: str | None = None,
+    mask_var: str | Sequence[bool] | None = IF_PRESENT,
+    batch_key: str | None = None,
+    size_factor_key: str | None = None,
+    key_added: str | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+    copy: bool = False,
+    return_model: bool = False,
+    **params: Any,
+) -> Any:
+    """Embed cells by a Wasserstein autoencoder (arXiv:1711.01558).
+
+    {arguments}
+    """
+    model = WAETransformer(n_comps, random_state=random_state, **params)
+    genes = (layer, mask_var, batch_key, size_factor_key)
+    return _embed(adata, "wae", model, params, genes, key_added, copy, return_model)
+
+
+def _embed(
+    adata: AnnData,
+    name: str,
+    model: BaseAutoencoder,
+    params: dict[str, Any],
+    fields: tuple[str | None, str | Sequence[bool] | None, str | None, str | None],
+    key_added: str | None,
+    copy: bool,
+    return_model: bool,
+) -> Any:
+    """Fit, and only then write."""
+    check_adata(adata)
+    layer, mask_var, batch_key, size_factor_key = fields
+    if isinstance(mask_var, str) and mask_var == IF_PRESENT:
+        mask_var = HIGHLY_VARIABLE if HIGHLY_VARIABLE in adata.var else None
+    columns = gene_mask(adata, mask_var)
+    X = in_memory(matrix_of(adata, layer), columns)
+    batch = None if batch_key is None else column_of(adata, batch_key, "batch_key")
+    size_factor = None
+    if size_factor_key is not None:
+        size_factor = column_of(adata, size_factor_key, "size_factor_key")
+    if "likelihood" not in params:
+        model.set_params(likelihood="negative_binomial" if are_counts(X) else "gaussian")
+    codes = model.fit_transform(X, batch=batch, size_factor=size_factor)
+    names = np.asarray(adata.var_names, dtype=object)
+    model.anndata_ = {
+        "var_names": names if columns is None else names[columns],
+        "name": name,
+        "layer": layer,
+        "batch_key": batch_key,
+        "size_factor_key": size_factor_key,
+    }
+    target = adata.copy() if copy else adata
+    target.obsm[key_added or f"X_{name}"] = np.asarray(codes)
+    target.uns[key_added or name] = record(model, mask_var)
+    results = [target] * copy + [model] * return_model
+    return tuple(results) if len(results) == 2 else (results or [None])[0]
+
+
+def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dict[str, Any]:
+    """Gather what `uns` keeps: nothing that a file cannot store."""
+    described = {**model.get_params(deep=False), **model.anndata_}
+    described["mask_var"] = mask_var if isinstance(mask_var, str) else None
+    described["n_genes"] = len(described.pop("var_names"))
+    kept: dict[str, Any] = {}
+    for key, value in described.items():
+        if callable(value) or isinstance(value, np.random.RandomState):
+            value = getattr(value, "__qualname__", type(value).__name__)
+        if value is not None:
+            kept[key] = np.asarray(value) if isinstance(value, tuple | list) else value
+    return {
+        "params": kept,
+        "history": {key: np.asarray(values) for key, values in model.history_.items()},
+        "versions": {name: version(name) for name in RECORDED},
+    }

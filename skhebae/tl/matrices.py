@@ -1,0 +1,166 @@
+"""Matrices of an AnnData, in memory, backed by a file or by dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from skhebae.data.scaling import Matrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Cells that are read together from a file.
+BLOCK_CELLS = 4096
+
+#: Where `mask_var=HIGHLY_VARIABLE` looks, if it is there.
+HIGHLY_VARIABLE = "highly_variable"
+
+#: Names an error message or a warning shows.
+SHOWN = 5
+
+
+def import_anndata() -> Any:
+    """Import anndata, or say what to install.
+
+    Raises
+    ------
+    ImportError
+        Naming the extra.
+    """
+    try:
+        import anndata
+    except ImportError as error:
+        raise ImportError(
+            "skhebae.tl needs anndata: python -m pip install 'skhebae[anndata]'."
+        ) from error
+    return anndata
+
+
+def check_adata(adata: object, name: str = "adata") -> None:
+    """Raise unless `adata` is an AnnData.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(adata, import_anndata().AnnData):
+        raise TypeError(
+            f"{name} must be an AnnData, got {type(adata).__name__}; for a plain matrix use "
+            "HEBAETransformer().fit_transform(X)."
+        )
+
+
+def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
+    """Return `layers[layer]`, or X.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If it is not there.
+    """
+    if layer is None:
+        if adata.X is None:
+            raise ValueError("adata.X is None; name the layer to use, layer='counts' for example.")
+        return adata.X
+    if layer not in adata.layers:
+        raise KeyError(f"layer={layer!r} is not in adata.layers: {list(adata.layers)}.")
+    return adata.layers[layer]
+
+
+def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[np.intp] | None:
+    """Return the indices of the genes to use, None for all.
+
+    Parameters
+    ----------
+    adata : AnnData
+    mask_var : str, array-like of bool or None
+        A column of var, or one value a gene; `HIGHLY_VARIABLE` may be missing.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If the column is missing, is not boolean, or chooses no gene.
+    """
+    if mask_var is None:
+        return None
+    if isinstance(mask_var, str):
+        if mask_var not in adata.var:
+            raise KeyError(f"mask_var={mask_var!r} is not a column of adata.var.")
+        mask = np.asarray(adata.var[mask_var])
+    else:
+        mask = np.asarray(mask_var)
+    if mask.dtype != bool or mask.shape != (adata.n_vars,):
+        raise ValueError(
+            f"mask_var gives {mask.dtype} values of shape {mask.shape}; it must be one boolean "
+            f"for each of {adata.n_vars} genes."
+        )
+    if not mask.any():
+        raise ValueError("mask_var chooses no gene.")
+    return np.flatnonzero(mask)
+
+
+def row_blocks(X: Matrix, columns: NDArray[np.intp] | None) -> Iterator[Matrix]:
+    """Blocks of rows of any matrix that AnnData may hold, as ndarray or CSR, in order."""
+    X = X.tocsr() if sparse.issparse(X) else X
+    for start in range(0, X.shape[0], BLOCK_CELLS):
+        block = X[start : start + BLOCK_CELLS]
+        if hasattr(block, "compute"):
+            block = block.compute()
+        block = sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
+        yield block if columns is None else block[:, columns]
+
+
+def in_memory(X: Matrix, columns: NDArray[np.intp] | None) -> Matrix:
+    """Return the chosen columns as ndarray or CSR; of a file only they are ever in memory."""
+    if isinstance(X, np.ndarray) or sparse.issparse(X):
+        X = X.tocsr() if sparse.issparse(X) else X
+        return X if columns is None else X[:, columns]
+    blocks = list(row_blocks(X, columns))
+    return sparse.vstack(blocks, "csr") if sparse.issparse(blocks[0]) else np.concatenate(blocks)
+
+
+def by_blocks(
+    X: Matrix,
+    columns: NDArray[np.intp] | None,
+    function: Callable[[Matrix, slice], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Apply a row-wise function to a matrix, block by block."""
+    parts: list[NDArray[np.float32]] = []
+    start = 0
+    for block in row_blocks(X, columns):
+        parts.append(function(block, slice(start, start + block.shape[0])))
+        start += block.shape[0]
+    return np.concatenate(parts)
+
+
+def are_counts(X: Matrix) -> bool:
+    """Whether all entries are integers >= 0."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind in "ub" or values.size == 0:
+        return True
+    return bool(
+        values.min() >= 0 and (values.dtype.kind == "i" or (values == np.rint(values)).all())
+    )
+
+
+def column_of(adata: AnnData, key: str, name: str) -> NDArray[Any]:
+    """Values of a column of obs.
+
+    Raises
+    ------
+    KeyError
+        If it is not there.
+    """
+    if key not in adata.obs:
+        raise KeyError(f"{name}={key!r} is not a column of obs: {list(adata.obs.columns)}.")
+    return np.asarray(adata.obs[key])
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Join a few names for a message."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,398 @@
+"""What a fitted model does with an AnnData: `project`, `denoise`, `sample`, `score`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.utils.validation import check_is_fitted
+
+from skhebae.data import NO_COVARIATES, CountScaling, row_totals
+from skhebae.data.scaling import Matrix
+from skhebae.estimators.base import BaseAutoencoder
+from skhebae.exceptions import MissingGenesWarning
+from skhebae.tl.matrices import (
+    by_blocks,
+    check_adata,
+    column_of,
+    first_names,
+    import_anndata,
+    matrix_of,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Argument's value for: as it was when the model was fitted.
+AS_FITTED = "as fitted"
+
+#: Share of its genes that a model can do without, unless `max_missing` says otherwise.
+MAX_MISSING = 0.2
+
+
+class Genes(NamedTuple):
+    """Where the genes of a model stand in an AnnData.
+
+    Attributes
+    ----------
+    columns : ndarray of int of shape (n_found,)
+        Of the AnnData.
+    found : ndarray of bool of shape (n_features,)
+        Of the model.
+    """
+
+    columns: NDArray[np.intp]
+    found: NDArray[np.bool_]
+
+
+def project(
+    query: AnnData,
+    model: BaseAutoencoder,
+    *,
+    layer: str | None = AS_FITTED,
+    missing: Literal["mean", "zero", "error"] = "mean",
+    max_missing: float = MAX_MISSING,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> Any:
+    """Map new cells into the embedding of a fitted model.
+
+    A cell's place depends on nothing but the cell. Genes are matched by name, in
+    any order; further genes are left out. No batch labels are needed, unless the
+    model has ``encode_batch=True``.
+
+    Parameters
+    ----------
+    query : AnnData
+        In memory, backed or lazy; read in blocks of cells.
+    model : HEBAETransformer, VAETransformer or WAETransformer
+        From `hebae`, `vae` or `wae` with ``return_model=True``, or loaded.
+    layer : str or None, optional
+        Layer to use, None for X. By default that of the cells of the fit.
+    missing : {"mean", "zero", "error"}, default="mean"
+        What a gene of the model that `query` lacks counts as: its mean over the cells
+        of the fit (log-normalised, for counts), no counts, or an error.
+    max_missing : float, default=0.2
+        Share of the model's genes that may be missing.
+    key_added : str, optional
+        Key of obsm instead of that of the fit, "X_hebae" for example.
+    copy : bool, default=False
+        Write to a copy of `query` and return it.
+
+    Returns
+    -------
+    None or AnnData
+        Sets obsm["X_hebae"] (n_obs, n_comps).
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If `query` does not go with the model; it is then as it was.
+
+    Warns
+    -----
+    MissingGenesWarning
+        If genes are missing.
+    """
+    fields = fitted_fields(model)
+    check_adata(query, "query")
+    genes = match_genes(query, fields["var_names"], missing, max_missing)
+    batch = None
+    if model._architecture.encode_batch:
+        batch = column_of(query, fields["batch_key"], "batch_key")
+    X = matrix_of(query, fields["layer"] if layer == AS_FITTED else layer)
+
+    def encode(block: Matrix, rows: slice) -> NDArray[np.float32]:
+        labels = None if batch is None else batch[rows]
+        if genes.found.all():
+            return np.asarray(model.transform(block, batch=labels))
+        return transform_partial(model, block, genes, missing, labels)
+
+    codes = by_blocks(X, genes.columns, encode)
+    target = query.copy() if copy else query
+    target.obsm[key_added or f"X_{fields['name']}"] = codes
+    return target if copy else None
+
+
+def denoise(
+    adata: AnnData,
+    model: BaseAutoencoder,
+    *,
+    layer: str | None = AS_FITTED,
+    batch: str | ArrayLike = AS_FITTED,
+    size_factor: float | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> Any:
+    """Write decoded means of cells to a layer.
+
+    Parameters
+    ----------
+    adata : AnnData
+        With all genes of the model.
+    model : HEBAETransformer, VAETransformer or WAETransformer
+        As for `project`.
+    layer : str or None, optional
+        Layer to encode, None for X. By default that of the fit.
+    batch : label or array-like of shape (n_obs,), optional
+        Batch to decode for, by default each cell's own; one label for all, or
+        "average", takes differences between batches out.
+    size_factor : float, optional
+        Total counts of every decoded cell, 1e4 for example. By default each cell's
+        own total, or size factor. For counts alone.
+    key_added : str, optional
+        Name of the layer, by default "hebae_denoised" and the like.
+    copy : bool, default=False
+        Write to a copy of `adata` and return it.
+
+    Returns
+    -------
+    None or AnnData
+        Sets layers["hebae_denoised"] (n_obs, n_vars), float32; NaN for genes that the
+        model was not fitted to.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If `adata` does not go with the model; it is then as it was.
+    """
+    fields = fitted_fields(model)
+    check_adata(adata)
+    genes = match_genes(adata, fields["var_names"], "error", 0.0)
+    labels = own_batches(adata, model) if isinstance(batch, str) and batch == AS_FITTED else batch
+    factors = own_size_factors(adata, model) if size_factor is None else size_factor
+    scaling = model._scaling
+    encoder_labels = own_batches(adata, model) if model._architecture.encode_batch else None
+
+    def decode(block: Matrix, rows: slice) -> NDArray[np.float32]:
+        own = None if encoder_labels is None else encoder_labels[rows]
+        codes = np.asarray(model.transform(block, batch=own))
+        exposure = part(factors, rows)
+        if exposure is None and isinstance(scaling, CountScaling):
+            exposure = np.maximum(row_totals(block), 1.0) / scaling.size_unit
+        return model.inverse_transform(codes, batch=part(labels, rows), size_factor=exposure)
+
+    X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
+    decoded = np.full(adata.shape, np.nan, dtype=np.float32)
+    decoded[:, genes.columns] = by_blocks(X, genes.columns, decode)
+    target = adata.copy() if copy else adata
+    target.layers[key_added or f"{fields['name']}_denoised"] = decoded
+    return target if copy else None
+
+
+def sample(
+    model: BaseAutoencoder,
+    n_obs: int = 1,
+    *,
+    latent: Literal["mixture", "gaussian", "prior"] = "mixture",
+    noise: bool = True,
+    batch: str | ArrayLike | None = None,
+    size_factor: float | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+) -> AnnData:
+    """Generate cells.
+
+    Parameters
+    ----------
+    model : HEBAETransformer, VAETransformer or WAETransformer
+        As for `project`.
+    n_obs : int, default=1
+        Cells to generate.
+    latent : {"mixture", "gaussian", "prior"}, default="mixture"
+        Where codes come from, as in `HEBAETransformer.sample`.
+    noise : bool, default=True
+        Draw expression, counts for example, from p(x | z); False gives its mean.
+    batch : label or array-like of shape (n_obs,), optional
+        Batch of the cells, or "average"; needed where the model has batches.
+    size_factor : float, optional
+        Total counts of every cell; by default drawn as in the cells of the fit.
+    random_state : int, RandomState instance or None, default=0
+        Of the draw.
+
+    Returns
+    -------
+    AnnData
+        X (n_obs, n_genes), sparse for counts; obs has the batch under `batch_key`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `HEBAETransformer.sample`.
+    """
+    fields = fitted_fields(model)
+    rows = model.sample(
+        n_obs, latent, random_state, noise=noise, batch=batch, size_factor=size_factor
+    )
+    is_sparse = noise and isinstance(model._scaling, CountScaling)
+    generated = import_anndata().AnnData(sparse.csr_matrix(rows) if is_sparse else rows)
+    generated.var_names = fields["var_names"].astype(str)
+    if batch is not None:
+        key = fields["batch_key"] or "batch"
+        generated.obs[key] = np.broadcast_to(np.asarray(batch, dtype=object), n_obs)
+    return generated
+
+
+def score(
+    adata: AnnData,
+    model: BaseAutoencoder,
+    *,
+    layer: str | None = AS_FITTED,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> Any:
+    """Write how typical each cell is, a likelihood bound in nats, to obs.
+
+    Parameters
+    ----------
+    adata : AnnData
+        With all genes of the model, and the batches and size factors of the fit.
+    model : HEBAETransformer, VAETransformer or WAETransformer
+        As for `project`.
+    layer : str or None, optional
+        Layer to use, None for X. By default that of the fit.
+    key_added : str, optional
+        Name of the column, by default "hebae_score" and the like.
+    copy : bool, default=False
+        Write to a copy of `adata` and return it.
+
+    Returns
+    -------
+    None or AnnData
+        Sets obs["hebae_score"], as `HEBAETransformer.score_samples` defines it. Deep
+        cells have lower values than shallow ones: compare like with like.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If `adata` does not go with the model; it is then as it was.
+    """
+    fields = fitted_fields(model)
+    check_adata(adata)
+    genes = match_genes(adata, fields["var_names"], "error", 0.0)
+    labels, factors = own_batches(adata, model), own_size_factors(adata, model)
+
+    def scored(block: Matrix, rows: slice) -> NDArray[np.float32]:
+        return model.score_samples(block, batch=part(labels, rows), size_factor=part(factors, rows))
+
+    X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
+    values = by_blocks(X, genes.columns, scored)
+    target = adata.copy() if copy else adata
+    target.obs[key_added or f"{fields['name']}_score"] = values
+    return target if copy else None
+
+
+def fitted_fields(model: BaseAutoencoder) -> dict[str, Any]:
+    """Names of genes, layer and keys that a model was fitted to.
+
+    Raises
+    ------
+    NotFittedError, TypeError, ValueError
+        If `model` is none of ours, or was fitted to a plain matrix.
+    """
+    if not isinstance(model, BaseAutoencoder):
+        raise TypeError(
+            f"model must be what skhebae.tl.hebae(adata, return_model=True) returns, got "
+            f"{type(model).__name__}."
+        )
+    check_is_fitted(model)
+    fields: dict[str, Any] | None = getattr(model, "anndata_", None)
+    if fields is None:
+        raise ValueError(
+            "The model was fitted to a plain matrix and knows no genes; fit it by "
+            "skhebae.tl.hebae(adata, return_model=True), or use its own methods."
+        )
+    return fields
+
+
+def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: float) -> Genes:
+    """Find the model's genes by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is not unique, or too many are missing.
+
+    Warns
+    -----
+    MissingGenesWarning
+    """
+    if missing not in ("mean", "zero", "error"):
+        raise ValueError(f"missing={missing!r} must be 'mean', 'zero' or 'error'.")
+    present = adata.var_names
+    twice = present[present.duplicated()].intersection(names)
+    if len(twice):
+        raise ValueError(
+            f"{len(twice)} genes of the model have several columns in var_names: "
+            f"{first_names(list(twice))}; call adata.var_names_make_unique() first."
+        )
+    # Other genes may be there twice: the first column of each name will do.
+    first = np.flatnonzero(~present.duplicated())
+    index = present[first].get_indexer(names)
+    columns = np.where(index < 0, -1, first[index])
+    found = columns >= 0
+    absent = [str(name) for name in names[~found]]
+    if absent:
+        what = (
+            f"{len(absent)} of the model's {len(names)} genes are not in var_names: "
+            f"{first_names(absent)}"
+        )
+        if missing == "error":
+            raise ValueError(f"{what}. All are needed here.")
+        if len(absent) > max_missing * len(names):
+            raise ValueError(
+                f"{what}. At most max_missing={max_missing:.0%} may be; are names of the same kind "
+                "(symbols or Ensembl identifiers)?"
+            )
+        warnings.warn(
+            f"{what}. They count as {'their mean' if missing == 'mean' else 'zero'} "
+            f"(missing={missing!r}).",
+            MissingGenesWarning,
+            stacklevel=3,
+        )
+    return Genes(columns[found], found)
+
+
+def transform_partial(
+    model: BaseAutoencoder,
+    block: Matrix,
+    genes: Genes,
+    missing: str,
+    labels: NDArray[Any] | None,
+) -> NDArray[np.float32]:
+    """Codes of rows that lack some of the model's genes."""
+    rows = np.zeros((block.shape[0], len(genes.found)), dtype=np.float32)
+    rows[:, genes.found] = block.toarray() if sparse.issparse(block) else block
+    rows = model._validated(rows, reset=False, min_samples=1)
+    if missing == "mean":
+        scaling = model._scaling
+        usual = scaling.location
+        if isinstance(scaling, CountScaling):
+            # Counts, perhaps broken, whose log-normalised value in a cell of this depth
+            # is the mean.
+            depth = row_totals(rows) / scaling.proportions[genes.found].sum()
+            usual = depth[:, None] * (np.expm1(usual) / scaling.typical_size)
+        rows[:, ~genes.found] = np.broadcast_to(usual, rows.shape)[:, ~genes.found]
+    covariates = NO_COVARIATES
+    if labels is not None:
+        covariates = model._covariates(len(rows), labels, None, rows)
+    return model._map_rows(rows, lambda x: model._model.encode(x)[0], covariates=covariates)
+
+
+def own_batches(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
+    """Labels of the cells' own batches, None if the model has none."""
+    key = fitted_fields(model)["batch_key"]
+    return None if key is None else column_of(adata, key, "batch_key")
+
+
+def own_size_factors(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
+    """Size factors of the cells, None if the model was not given any."""
+    key = fitted_fields(model)["size_factor_key"]
+    return None if key is None else column_of(adata, key, "size_factor_key")
+
+
+def part(values: Any, rows: slice) -> Any:
+    """Values of `rows`; one value for all, or none, as it is."""
+    return values if values is None or np.ndim(values) == 0 else np.asarray(values)[rows]
