@@ -275,6 +275,14 @@ def test_generated_cells(trained):
     assert np.abs(new.obsm["X_hebae"].mean(axis=0) - adata.obsm["X_hebae"].mean(axis=0)).max() < 0.6
 
 
+def test_more_cells_leave_a_model_its_genes(trained):
+    adata, _ = trained
+    model = skhebae.tl.vae(adata.copy(), 2, return_model=True, **SHORT)
+    model.partial_fit(adata.X[:, adata.var["highly_variable"].to_numpy()])
+    projected = skhebae.tl.project(adata, model, copy=True)
+    assert projected.obsm["X_vae"].shape == (N, 2)
+
+
 def test_loaded_models_know_their_genes(trained, tmp_path):
     adata, model = trained
     model.save(tmp_path / "model")
