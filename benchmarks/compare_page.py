@@ -21,7 +21,19 @@ SUMMARY_DIMENSIONS = 10
 TIE, TIE_SHARE = 0.01, 0.02
 
 #: Colours of the Petroff palette.
-COLOURS = ("#bd1f01", "#ffa90e", "#832db6", "#3f90da", "#94a4a2", "#717581", "#a96b59", "#b9ac70")
+COLOURS = (
+    "#bd1f01",
+    "#ffa90e",
+    "#832db6",
+    "#3f90da",
+    "#94a4a2",
+    "#717581",
+    "#a96b59",
+    "#b9ac70",
+    "#92dadd",
+    "#e76300",
+    "#000000",
+)
 
 
 def metric(name: str) -> Callable[[Row], float | None]:
@@ -263,7 +275,7 @@ def summary(rows: list[Row]) -> list[str]:
 
 
 #: Panels side by side in the figure.
-PANEL_COLUMNS = 4
+PANEL_COLUMNS = 5
 PANELS = (
     ("k-NN accuracy", metric("knn_accuracy")),
     ("error, share of the mean row's", error_share),
@@ -279,7 +291,8 @@ def plot(rows: list[Row], path: Path) -> None:
 
     cells = cells_of(rows)
     sets = [data for (data,) in group(cells, "data")]
-    colours = dict(zip((name for (name,) in group(cells, "method")), COLOURS * 2, strict=False))
+    colours = dict(zip((name for (name,) in group(cells, "method")), COLOURS, strict=False))
+    named: dict[str, Any] = {}
     n_columns = min(len(sets), PANEL_COLUMNS)
     n_rows = 2 * -(-len(sets) // n_columns)
     figure, grid = plt.subplots(
@@ -301,9 +314,10 @@ def plot(rows: list[Row], path: Path) -> None:
                 if found := values(of, read):
                     circle = d == SUMMARY_DIMENSIONS
                     style = {"color": colours[method], "marker": "o" if circle else "^", "s": 34}
-                    label = method if circle and number == part == 0 else None
                     seconds = mean(values(of, field("fit_seconds")))
-                    axis.scatter(seconds, mean(found), label=label, **style)
+                    dot = axis.scatter(seconds, mean(found), **style)
+                    if circle:
+                        named.setdefault(method, dot)
             axis.set_xscale("log")
             axis.grid(alpha=0.3)
             axis.tick_params(labelsize=7)
@@ -314,7 +328,15 @@ def plot(rows: list[Row], path: Path) -> None:
             if column == 0:
                 axis.set_ylabel(title, fontsize=8)
     title = "circles d = 10, triangles d = 2"
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8, title=title, title_fontsize=8)
+    figure.legend(
+        [named[name] for name in colours if name in named],
+        [name for name in colours if name in named],
+        loc="outside lower center",
+        ncols=6,
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
