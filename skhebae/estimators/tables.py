@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_non_negative, validate_data
@@ -99,8 +101,7 @@ def check_counts(table: Matrix, likelihood: str) -> None:
     """
     check_non_negative(table, f"likelihood={likelihood!r}")
     values = table.data if sparse.issparse(table) else table
-    # Of a column block at a time there is no need: a view and one temporary.
-    bad = values != np.rint(values) if values.dtype.kind == "f" else np.zeros(0, dtype=bool)
+    bad = are_broken(values)
     if bad.any():
         raise ValueError(
             f"likelihood={likelihood!r} needs counts, integers >= 0, but X has "
@@ -113,6 +114,14 @@ def check_counts(table: Matrix, likelihood: str) -> None:
             f"likelihood={likelihood!r} takes counts up to {LARGEST_COUNT:.0e}, but X has "
             f"{values.max():.4g}."
         )
+
+
+def are_broken(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which numbers are not integers; none, of an integer type."""
+    if values.dtype.kind != "f":
+        return np.zeros(0, dtype=bool)
+    broken: NDArray[np.bool_] = values != np.rint(values)
+    return broken
 
 
 def as_numpy(X: ArrayLike | Matrix) -> ArrayLike | Matrix:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from skhebae.data.scaling import Matrix
+from skhebae.estimators.tables import are_broken
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -141,11 +142,7 @@ def by_blocks(
 def are_counts(X: Matrix) -> bool:
     """Whether all entries are integers >= 0."""
     values = X.data if sparse.issparse(X) else X
-    if values.dtype.kind in "ub" or values.size == 0:
-        return True
-    return bool(
-        values.min() >= 0 and (values.dtype.kind == "i" or (values == np.rint(values)).all())
-    )
+    return bool(values.size == 0 or (values.min() >= 0 and not are_broken(values).any()))
 
 
 def column_of(adata: AnnData, key: str, name: str) -> NDArray[Any]:
