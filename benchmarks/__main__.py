@@ -11,6 +11,7 @@ from benchmarks.processes import end_children_too
 BENCHMARKS = {
     "paper": "the paper's experiments: bounds, samples, covariances, information",
     "compare": "which reducer to use: every method on every set",
+    "single-cell": "cell types, batches and new cells, against scVI",
     "sampling": "densities of codes to sample from",
     "defaults": "the estimators with their defaults against PCA",
     "row_share": "HEBAE from the paper's objective to the evidence lower bound",
@@ -30,7 +31,7 @@ def main() -> None:
         sys.exit(0 if name in ("-h", "--help") else f"no benchmark {name!r}")
     end_children_too()
     sys.argv = [f"python -m benchmarks {name}", *arguments]
-    importlib.import_module(f"benchmarks.{name}").main()
+    importlib.import_module(f"benchmarks.{name.replace('-', '_')}").main()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,10 @@ def test_auto_budgets():
     assert 380 <= steps[0] <= 420
     assert steps[-1] <= 6200
     assert auto_epochs(3_000_000, 128) == 5
+    # Counts are sooner over-fitted: fewer epochs, never more.
+    assert auto_epochs(1200, 128, "poisson") * 9 == pytest.approx(667, abs=9)
+    assert auto_epochs(12_000, 128, "negative_binomial") < auto_epochs(12_000, 128) / 1.5
+    assert auto_epochs(3_000_000, 128, "negative_binomial") == 5
     assert auto_batch_size(200, 10) == 40
     assert auto_batch_size(800, 10) == 100
     assert auto_batch_size(10**6, 10) == 128
@@ -55,7 +59,7 @@ def test_auto_budgets():
 
 
 def test_auto_input_noise_fades(table):
-    from skhebae.data import FeatureScaling
+    from skhebae.data import CountScaling, FeatureScaling
 
     scaling = FeatureScaling.measure(table)
 
@@ -67,6 +71,11 @@ def test_auto_input_noise_fades(table):
     assert noise((16,), 288) == pytest.approx(0.3)  # 12 * 16 + 16 * 6 weights
     assert noise((16,), 2880) == pytest.approx(0.03)
     assert noise((), 2) == 0.0
+    counts = CountScaling.measure(np.random.default_rng(0).poisson(1.0, (50, 12)))
+    architecture = Architecture(12, 3, (16,), "silu", "poisson", 3)
+    model = build_model(architecture, counts, torch.Generator())
+    assert auto_input_noise(model, 288) == 1.0
+    assert auto_input_noise(model, 2880) == pytest.approx(0.1)
     architecture = Architecture(12, 3, (8,), "identity", "gaussian", 3)
     assert auto_input_noise(build_model(architecture, scaling, torch.Generator()), 2) == 0.0
 

@@ -44,8 +44,8 @@ encoder : callable, default=None
     input_noise : float or "auto", default="auto"
         Standard deviation of the Gaussian noise that the encoder's
         standardised input gets during training (a denoising autoencoder); 0
-        turns it off. "auto" is 0.3 while the encoder has more weights than
-        there are rows, fades in proportion beyond, and is 0 for linear networks.
+        turns it off. "auto" is 0.3, of counts 1, while the encoder has more weights
+        than there are rows, fades in proportion beyond, and is 0 for linear networks.
     learning_rate_init : float, default=0.005
         Of Adam at the start.
     learning_rate : {"linear", "constant"} or callable, default="linear"

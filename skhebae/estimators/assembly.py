@@ -42,6 +42,8 @@ LIKELIHOODS = {"gaussian", "bernoulli", *COUNTS}
 AUTO_STEPS = (400, 6000)
 #: ...the middle of them on a table of this many rows...
 AUTO_HALF_ROWS = 6000
+#: ...or of this many rows of counts: thousands of noisy features are sooner over-fitted.
+AUTO_HALF_ROWS_OF_COUNTS = 24_000
 #: ...and never shows a row to the network less often than this.
 AUTO_MIN_EPOCHS = 5
 
@@ -52,18 +54,21 @@ AUTO_MINIBATCHES = 8
 #: Whatever the table, this many rows a minibatch for every latent dimension.
 AUTO_ROWS_PER_COMPONENT = 4
 
-#: `input_noise="auto"` on a table with fewer rows than the encoder has weights.
+#: `input_noise="auto"` on a table with fewer rows than the encoder has weights...
 AUTO_INPUT_NOISE = 0.3
+#: ...and of counts, most of whose variance is the noise of counting: as much again.
+AUTO_INPUT_NOISE_OF_COUNTS = 1.0
 
 
-def auto_epochs(n_rows: int, batch_size: int) -> int:
+def auto_epochs(n_rows: int, batch_size: int, likelihood: str = "gaussian") -> int:
     """Epochs that `max_iter="auto"` stands for.
 
     The number of steps rises with the number of rows and saturates: small
     tables are over-fitted by more, large ones learn nothing more from it.
     """
     low, high = AUTO_STEPS
-    steps = low + (high - low) * n_rows / (n_rows + AUTO_HALF_ROWS)
+    half = AUTO_HALF_ROWS_OF_COUNTS if likelihood in COUNTS else AUTO_HALF_ROWS
+    steps = low + (high - low) * n_rows / (n_rows + half)
     return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_rows // batch_size)))
 
 
@@ -94,7 +99,9 @@ def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
     ):
         return 0.0
     n_weights = sum(p.numel() for p in model.encoder.parameters() if p.ndim > 1)
-    return AUTO_INPUT_NOISE * min(1.0, n_weights / n_rows)
+    of_counts = isinstance(model.likelihood, CountLikelihood)
+    noise = AUTO_INPUT_NOISE_OF_COUNTS if of_counts else AUTO_INPUT_NOISE
+    return noise * min(1.0, n_weights / n_rows)
 
 
 def measure_scaling(

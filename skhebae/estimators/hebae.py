@@ -55,10 +55,12 @@ class HEBAETransformer(BaseAutoencoder):
         the evidence lower bound of a VAE whose posterior has a full covariance:
         likelihood and samples from the prior are better, reconstruction is
         worse, and like a VAE it may give up dimensions.
-    batch_share : float, default=0.0
+    batch_share : float, default=1.0
         Where `fit` is given batches, share of the aggregate's penalty that falls on the
-        mean and covariance of each batch's own codes instead of those of all rows. It
-        moves batches onto each other, also where their rows differ in kind.
+        mean and covariance of each batch's own codes instead of those of all rows. At
+        1, the codes of every batch are to look like N(0, I): the model's assumption
+        that a code does not know its batch. It moves batches onto each other, also
+        where their rows differ in kind; 0 leaves batches to the decoder alone.
     {training}
 
     Attributes
@@ -111,7 +113,7 @@ class HEBAETransformer(BaseAutoencoder):
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
         row_share: float = 0.0,
-        batch_share: float = 0.0,
+        batch_share: float = 1.0,
         encoder: EncoderFactory | None = None,
         decoder: DecoderFactory | None = None,
         image_shape: Sequence[int] | None = None,

@@ -68,7 +68,7 @@ class TrainedAutoencoder(ScoredAutoencoder):
         batch_size = self._minibatch_rows(n_samples)
         n_epochs = self.max_iter
         if isinstance(n_epochs, str):
-            n_epochs = auto_epochs(n_samples, batch_size)
+            n_epochs = auto_epochs(n_samples, batch_size, self.likelihood)
         return Schedule(
             n_epochs=int(n_epochs),
             batch_size=batch_size,
