@@ -3,6 +3,7 @@
 from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
 from skhebae.data.scaling import CountScaling, FeatureScaling, Scaling, row_totals
+from skhebae.data.stored import StoredTable, is_stored
 
 __all__ = [
     "NO_COVARIATES",
@@ -12,7 +13,9 @@ __all__ = [
     "ResidentRows",
     "Rows",
     "Scaling",
+    "StoredTable",
     "StreamedRows",
+    "is_stored",
     "minibatch_indices",
     "open_rows",
     "row_totals",

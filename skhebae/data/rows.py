@@ -13,6 +13,8 @@ from torch import Tensor
 
 from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.scaling import CHUNK_ROWS, Matrix, Scaling
+from skhebae.data.stored import StoredTable
+from skhebae.data.windows import WindowedRows
 
 #: A dense table up to this size, as float32, is standardised once and kept on
 #: the CPU during `fit`; a larger one is standardised minibatch by minibatch.
@@ -33,8 +35,21 @@ class Rows(Protocol):
         """Return rows (len(indices), p + n_covariates) on the training device."""
         ...
 
+    def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
+        """Order `indices` at random, for a pass over them."""
+        ...
 
-class ResidentRows:
+
+class AnyOrder:
+    """Rows that may be taken in any order, all equally quick."""
+
+    def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
+        """Order `indices` at random."""
+        order: NDArray[np.intp] = indices[torch.randperm(len(indices), generator=generator).numpy()]
+        return order
+
+
+class ResidentRows(AnyOrder):
     """The whole table, standardised once, as one tensor on the device."""
 
     def __init__(
@@ -59,7 +74,7 @@ class ResidentRows:
         return self._rows.index_select(0, index)
 
 
-class StreamedRows:
+class StreamedRows(AnyOrder):
     """Rows read, densified and standardised per minibatch.
 
     For CSR, for memory maps and for tables too large to copy.
@@ -111,16 +126,18 @@ def open_rows(
 
     Parameters
     ----------
-    X : ndarray or CSR of shape (n_samples, n_features)
+    X : ndarray, CSR or StoredTable of shape (n_samples, n_features)
     scaling : Scaling
     device : torch.device
     covariates : Covariates, optional
 
     Returns
     -------
-    ResidentRows or StreamedRows
-        Resident for an in-memory dense table that fits.
+    ResidentRows, StreamedRows or WindowedRows
+        Resident for an in-memory dense table that fits, windowed for one outside memory.
     """
+    if isinstance(X, StoredTable):
+        return WindowedRows(X, scaling, device, covariates)
     n_bytes = 4 * X.shape[0] * X.shape[1]
     if sparse.issparse(X) or is_mapped(X) or not fits_on(device, n_bytes):
         return StreamedRows(X, scaling, device, covariates)

@@ -75,7 +75,8 @@ class FeatureScaling:
         """
         # scikit-learn's scaler merges chunks stably and knows when a feature
         # is constant up to rounding.
-        scaler = StandardScaler(with_mean=not sparse.issparse(X))
+        is_sparse = sparse.issparse(X[:1])  # which a table outside memory is not itself
+        scaler = StandardScaler(with_mean=not is_sparse)
         low = np.full(X.shape[1], np.inf)
         high = np.full(X.shape[1], -np.inf)
         for rows in gen_batches(X.shape[0], CHUNK_ROWS):

@@ -176,8 +176,8 @@ class Trainer:
     ) -> dict[str, float]:
         """One pass of optimiser steps over `indices` in a fresh order."""
         self.model.train()
-        order = torch.randperm(len(indices), generator=self.order).numpy()
-        minibatches = minibatch_indices(indices[order], schedule.batch_size)
+        order = rows.shuffled(indices, self.order)
+        minibatches = minibatch_indices(order, schedule.batch_size)
 
         def step(x: Tensor, i: int) -> LossTerms:
             self.set_learning_rate(schedule.rate(epoch, i / len(minibatches)))
@@ -198,7 +198,8 @@ class Trainer:
         """Loss of held-out rows, of the same terms and with the same noise at every call."""
         self.model.eval()
         generator = torch.Generator(self.model.device).manual_seed(0)
-        minibatches = minibatch_indices(indices, schedule.batch_size)
+        order = rows.shuffled(indices, torch.Generator().manual_seed(0))
+        minibatches = minibatch_indices(order, schedule.batch_size)
         with torch.no_grad():
             means = run_epoch(lambda x, _: self.loss_terms(x, generator), rows, minibatches)
         return means["loss"]

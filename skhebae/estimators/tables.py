@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_non_negative, validate_data
 
+from skhebae.data import StoredTable, is_stored
 from skhebae.data.scaling import Matrix
 from skhebae.estimators.assembly import COUNTS
 
@@ -44,6 +45,8 @@ def validated_table(
     ValueError
         Naming what is wrong and the cure.
     """
+    if isinstance(X, StoredTable) or is_stored(X):
+        return validated_stored(estimator, X, likelihood, reset=reset, min_samples=min_samples)
     try:
         table = validate_data(
             estimator,
@@ -88,6 +91,17 @@ def validated_table(
             )
     if likelihood in COUNTS:
         check_counts(table, likelihood)
+    return table
+
+
+def validated_stored(
+    estimator: BaseEstimator, X: Any, likelihood: str, *, reset: bool, min_samples: int
+) -> StoredTable:
+    """`validated_table` of a table outside memory, a block at a time."""
+    table = X if isinstance(X, StoredTable) else StoredTable(X)
+    for block in table.blocks():
+        validated_table(estimator, block, likelihood, reset=reset, min_samples=min_samples)
+        reset, min_samples = False, 1  # of the first block alone
     return table
 
 

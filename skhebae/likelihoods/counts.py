@@ -77,24 +77,26 @@ class NegativeBinomial(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
+        """Sum over features, (n,)."""
         theta = log_theta.exp()
         ratio = log_mean - log_theta
         softplus = functional.softplus(ratio)
         entries = nonzero(x)
         own = entries.counts + theta.index_select(0, entries.column)
-        log_share = functional.logsigmoid(ratio.view(-1).index_select(0, entries.index))
+        log_share = functional.logsigmoid(ratio.view(-1).index_select(0, entries.place))
         ctx.save_for_backward(ratio, softplus, theta, log_share, own, *entries)
         gammas = torch.lgamma(own) - torch.lgamma(theta).index_select(0, entries.column)
         of_counts = gammas - torch.lgamma(entries.counts + 1.0) + entries.counts * log_share
         return (softplus * theta).sum(dim=1).neg_().index_add_(0, entries.row, of_counts)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor, Tensor]:
+        """Return the derivatives by log_mean (n, p) and log_theta (p,)."""
         ratio, softplus, theta, log_share, own, *saved = ctx.saved_tensors
         entries = Entries(*saved)
         gradient = ratio.sigmoid().mul_(theta).neg_()
-        gradient.view(-1).index_add_(0, entries.index, -entries.counts * log_share.expm1())
+        gradient.view(-1).index_add_(0, entries.place, -entries.counts * log_share.expm1())
         by_theta = torch.digamma(own) - torch.digamma(theta).index_select(0, entries.column)
         by_theta = by_theta * slope.index_select(0, entries.row)
         by_theta = (-(slope @ softplus)).index_add_(0, entries.column, by_theta)
@@ -142,7 +144,7 @@ def add_gammas(total: Tensor, x: Tensor, log_theta: Tensor) -> Tensor:
 class Entries(NamedTuple):
     """Non-zero entries of a table, each (n_nonzero,)."""
 
-    index: Tensor
+    place: Tensor
     row: Tensor
     column: Tensor
     counts: Tensor

@@ -13,9 +13,9 @@ from skhebae.tl.matrices import (
     HIGHLY_VARIABLE,
     are_counts,
     check_adata,
+    chosen_columns,
     column_of,
     gene_mask,
-    in_memory,
     matrix_of,
 )
 
@@ -34,8 +34,8 @@ ARGUMENTS = """\
 Parameters
     ----------
     adata : AnnData
-        In memory, backed or lazy; a view is made an actual object, as scanpy does. Of a
-        file, the chosen genes are read into memory, sparse ones as such.
+        In memory, backed or lazy; a view is made an actual object, as scanpy does. A
+        file is read in blocks of cells, over and over.
     n_comps : int, default=10
         Dimensions of the embedding.
     layer : str, optional
@@ -179,7 +179,7 @@ def _embed(
     if isinstance(mask_var, str) and mask_var == IF_PRESENT:
         mask_var = HIGHLY_VARIABLE if HIGHLY_VARIABLE in adata.var else None
     columns = gene_mask(adata, mask_var)
-    X = in_memory(matrix_of(adata, layer), columns)
+    X = chosen_columns(matrix_of(adata, layer), columns)
     batch = None if batch_key is None else column_of(adata, batch_key, "batch_key")
     size_factor = None
     if size_factor_key is not None:

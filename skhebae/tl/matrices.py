@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from skhebae.data import StoredTable, is_stored
 from skhebae.data.scaling import Matrix
 from skhebae.estimators.tables import are_broken
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-#: Cells that are read together from a file.
-BLOCK_CELLS = 4096
 
 #: Where `mask_var=HIGHLY_VARIABLE` looks, if it is there.
 HIGHLY_VARIABLE = "highly_variable"
@@ -108,21 +106,15 @@ def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[
 def row_blocks(X: Matrix, columns: NDArray[np.intp] | None) -> Iterator[Matrix]:
     """Blocks of rows of any matrix that AnnData may hold, as ndarray or CSR, in order."""
     X = X.tocsr() if sparse.issparse(X) else X
-    for start in range(0, X.shape[0], BLOCK_CELLS):
-        block = X[start : start + BLOCK_CELLS]
-        if hasattr(block, "compute"):
-            block = block.compute()
-        block = sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
-        yield block if columns is None else block[:, columns]
+    yield from StoredTable(X, columns).blocks()
 
 
-def in_memory(X: Matrix, columns: NDArray[np.intp] | None) -> Matrix:
-    """Return the chosen columns as ndarray or CSR; of a file only they are ever in memory."""
-    if isinstance(X, np.ndarray) or sparse.issparse(X):
-        X = X.tocsr() if sparse.issparse(X) else X
-        return X if columns is None else X[:, columns]
-    blocks = list(row_blocks(X, columns))
-    return sparse.vstack(blocks, "csr") if sparse.issparse(blocks[0]) else np.concatenate(blocks)
+def chosen_columns(X: Matrix, columns: NDArray[np.intp] | None) -> Matrix:
+    """Return columns of any matrix that AnnData may hold: ndarray, CSR or `StoredTable`."""
+    if is_stored(X):
+        return StoredTable(X, columns)
+    X = X.tocsr() if sparse.issparse(X) else X
+    return X if columns is None else X[:, columns]
 
 
 def by_blocks(
@@ -141,6 +133,8 @@ def by_blocks(
 
 def are_counts(X: Matrix) -> bool:
     """Whether all entries are integers >= 0."""
+    if isinstance(X, StoredTable):
+        return all(are_counts(block) for block in X.blocks())
     values = X.data if sparse.issparse(X) else X
     return bool(values.size == 0 or (values.min() >= 0 and not are_broken(values).any()))
 

@@ -1,0 +1,96 @@
+"""Tables outside memory, read in blocks of rows: backed AnnData, HDF5, zarr, dask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from skhebae.data.scaling import CHUNK_ROWS, Matrix
+
+#: Libraries whose matrices are files, or promises.
+LIBRARIES = {"anndata", "dask", "h5py", "zarr"}
+
+
+def is_stored(X: object) -> bool:
+    """Whether `X` is a matrix of a library that reads it from elsewhere when asked."""
+    return type(X).__module__.split(".")[0] in LIBRARIES and hasattr(X, "shape")
+
+
+class StoredTable:
+    """Chosen columns of a matrix outside memory; a slice of its rows is read when asked for.
+
+    Passes from the first row to the last read every block once, however small their
+    slices: the last block stays in memory.
+
+    Parameters
+    ----------
+    source : matrix of shape (n_samples, n_columns)
+        Of one of `LIBRARIES`; slices of rows are dense or sparse.
+    columns : ndarray of int of shape (n_features,), optional
+        All, by default.
+    """
+
+    def __init__(self, source: Any, columns: NDArray[np.intp] | None = None) -> None:
+        if len(source.shape) != 2:
+            raise ValueError(f"X has shape {source.shape}; it must have rows and columns.")
+        self._source = source
+        self._columns = columns
+        n_columns = source.shape[1] if columns is None else len(columns)
+        self.shape = (int(source.shape[0]), int(n_columns))
+        self._start, self._block = 0, None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the entries."""
+        dtype: np.dtype[Any] = np.dtype(self._source.dtype)
+        return dtype
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether slices are CSR matrices."""
+        return bool(sparse.issparse(self[:1]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, rows: slice) -> Matrix:
+        """Rows as ndarray or CSR, from where they are stored."""
+        block = self._source[rows]
+        if hasattr(block, "compute"):
+            block = block.compute()
+        block = sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
+        return block if self._columns is None else block[:, self._columns]
+
+    def __getitem__(self, rows: slice) -> Matrix:
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError(f"rows {rows} are not contiguous.")
+        block, first = self._block, self._start
+        if block is None or start < first or stop > first + block.shape[0]:
+            block, first = self.read(slice(start, max(stop, start + CHUNK_ROWS))), start
+            self._block, self._start = block, first
+        return block[start - first : stop - first]
+
+    def blocks(self) -> Iterator[Matrix]:
+        """All rows, in order."""
+        for start in range(0, max(1, len(self)), CHUNK_ROWS):  # of no rows one empty block
+            yield self.read(slice(start, start + CHUNK_ROWS))
+
+    def sum(self, axis: int, dtype: Any = None) -> NDArray[Any]:
+        """Sum over rows (axis=0) or columns (axis=1)."""
+        del dtype  # always in double
+        return self._sums[axis]
+
+    @cached_property
+    def _sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both sums, in one pass."""
+        of_columns, of_rows = np.zeros(self.shape[1]), []
+        for block in self.blocks():
+            of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+            of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+        return of_columns, np.concatenate(of_rows)

@@ -1,0 +1,136 @@
+"""Rows of a table outside memory, in an order that is nearly random and quick to read."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from skhebae.data.covariates import NO_COVARIATES, Covariates
+from skhebae.data.scaling import Matrix, Scaling
+from skhebae.data.stored import StoredTable
+
+#: Contiguous rows that are read together.
+BLOCK_ROWS = 1024
+
+#: Memory for rows that were read: those in use, those before and those after them.
+WINDOW_BYTES = 3 * 2**27
+WINDOWS_IN_MEMORY = 3
+
+
+class Window(NamedTuple):
+    """Blocks of rows in memory.
+
+    Attributes
+    ----------
+    blocks : ndarray of int
+        Ascending.
+    starts : ndarray of int
+        Place of each block's first row in `rows`.
+    rows : ndarray or CSR
+    """
+
+    blocks: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    rows: Matrix
+
+    def take(self, indices: NDArray[np.intp]) -> Matrix:
+        """Rows by their indices in the table."""
+        block, within = np.divmod(indices, BLOCK_ROWS)
+        return self.rows[self.starts[np.searchsorted(self.blocks, block)] + within]
+
+
+class WindowedRows:
+    """Rows of a stored table, a window of blocks in memory at a time.
+
+    An epoch sees the blocks in a random order, and the rows of each window of them in a
+    random order. While one window is in use a thread reads the next.
+
+    Parameters
+    ----------
+    X : StoredTable
+    scaling : Scaling
+    device : torch.device
+    covariates : Covariates, optional
+    window_bytes : int, optional
+        Memory for rows.
+    """
+
+    def __init__(
+        self,
+        X: StoredTable,
+        scaling: Scaling,
+        device: torch.device,
+        covariates: Covariates = NO_COVARIATES,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self._X = X
+        self._scaling = scaling
+        self._device = device
+        self._covariates = covariates
+        self._n_blocks = -(-len(X) // BLOCK_ROWS)
+        block_bytes = n_bytes(X[:BLOCK_ROWS])
+        self._blocks_per_window = max(1, window_bytes // (WINDOWS_IN_MEMORY * block_bytes))
+        self._plan(np.arange(self._n_blocks))
+
+    def __len__(self) -> int:
+        return len(self._X)
+
+    def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
+        """Order `indices` at random, within windows of blocks at random."""
+        self._plan(torch.randperm(self._n_blocks, generator=generator).numpy())
+        window = self._window_of[indices // BLOCK_ROWS]
+        order = torch.randperm(len(indices), generator=generator).numpy()
+        # A stable sort by window keeps the random order within each.
+        result: NDArray[np.intp] = indices[order][np.argsort(window[order], kind="stable")]
+        return result
+
+    def take(self, indices: NDArray[np.intp]) -> Tensor:
+        """Read rows, of one or two windows as a rule, densify, standardise and send them."""
+        window = self._window_of[indices // BLOCK_ROWS]
+        shape = (len(indices), self._X.shape[1] + self._covariates.width)
+        values = np.empty(shape, dtype=np.float32)
+        for number in np.unique(window):
+            mine = window == number
+            rows = self._scaling.standardise(self._loaded(int(number)).take(indices[mine]))
+            values[mine] = self._covariates.behind(rows, indices[mine])
+        return torch.from_numpy(values).to(self._device)
+
+    def _plan(self, blocks: NDArray[np.intp]) -> None:
+        """Windows for a pass over the blocks in this order; nothing is read yet."""
+        n_windows = -(-self._n_blocks // self._blocks_per_window)
+        self._windows = np.array_split(blocks, n_windows)
+        self._window_of = np.empty(self._n_blocks, dtype=np.intp)
+        for number, mine in enumerate(self._windows):
+            self._window_of[mine] = number
+        self._read: dict[int, Future[Window]] = {}
+
+    def _loaded(self, number: int) -> Window:
+        """Return a window, read by now, and start to read the one after it."""
+        self._read = {n: window for n, window in self._read.items() if n >= number - 1}
+        for wanted in (number, number + 1):
+            if wanted not in self._read and wanted < len(self._windows):
+                thread = ThreadPoolExecutor(1)
+                self._read[wanted] = thread.submit(self._load, self._windows[wanted])
+                thread.shutdown(wait=False)
+        return self._read[number].result()
+
+    def _load(self, blocks: NDArray[np.intp]) -> Window:
+        """Read blocks, in the order in which they are stored."""
+        blocks = np.sort(blocks)
+        parts = [self._X.read(slice(b * BLOCK_ROWS, (b + 1) * BLOCK_ROWS)) for b in blocks]
+        starts = np.cumsum([0, *(part.shape[0] for part in parts[:-1])])
+        together = sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.vstack(parts)
+        return Window(blocks, starts, together)
+
+
+def n_bytes(rows: Matrix) -> int:
+    """Memory of rows."""
+    if sparse.issparse(rows):
+        return int(rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
+    return int(rows.nbytes)

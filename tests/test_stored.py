@@ -1,0 +1,189 @@
+"""Tables outside memory: read in blocks, trained on in windows."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from skhebae import HEBAETransformer
+from skhebae.data import FeatureScaling, StoredTable, is_stored, open_rows, stored, windows
+from skhebae.data.windows import WindowedRows
+
+CPU = torch.device("cpu")
+
+
+class Source:
+    """What files look like: slices of rows alone, and every read is remembered."""
+
+    def __init__(self, rows):
+        self._rows = rows
+        self.shape, self.dtype = rows.shape, rows.dtype
+        self.reads = []
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        self.reads.append((rows.start or 0, rows.stop, threading.current_thread()))
+        return self._rows[rows]
+
+
+def table(n_rows=97, n_features=5, seed=0, as_sparse=False):
+    X = np.random.default_rng(seed).poisson(1.0, (n_rows, n_features)).astype(np.float32)
+    return sparse.csr_matrix(X) if as_sparse else X
+
+
+def dense(rows):
+    return rows.toarray() if sparse.issparse(rows) else rows
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(windows, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(stored, "CHUNK_ROWS", 16)
+
+
+@pytest.fixture
+def h5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        yield lambda X: file.create_dataset("rows", data=X)
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_slices_and_sums_are_those_of_the_rows(as_sparse, small_blocks):
+    X = table(as_sparse=as_sparse)
+    columns = np.array([4, 0, 2])
+    outside = StoredTable(Source(X), columns)
+    expected = dense(X)[:, columns]
+    assert outside.shape == (97, 3)
+    assert outside.is_sparse == as_sparse
+    for rows in (slice(0, 7), slice(5, 30), slice(90, 200), slice(3, 4)):
+        assert_array_equal(dense(outside[rows]), expected[rows])
+    assert_allclose(outside.sum(axis=0), expected.sum(axis=0))
+    assert_allclose(outside.sum(axis=1), expected.sum(axis=1))
+    with pytest.raises(ValueError, match="not contiguous"):
+        outside[::2]
+
+
+def test_a_pass_in_small_slices_reads_each_block_once(small_blocks):
+    source = Source(table())
+    outside = StoredTable(source)
+    for start in range(0, 97, 4):
+        outside[start : start + 4]
+    assert [read[:2] for read in source.reads] == [(s, s + 16) for s in range(0, 97, 16)]
+
+
+def test_scaling_is_that_of_the_rows():
+    X = table(5000)
+    inside, outside = FeatureScaling.measure(X), FeatureScaling.measure(StoredTable(Source(X)))
+    for name in ("location", "scale", "variance"):
+        assert_allclose(getattr(outside, name), getattr(inside, name), rtol=1e-12)
+
+
+def windowed(X, n_windows, **more):
+    """Rows of blocks of 8, in so many windows."""
+    n_bytes = windows.n_bytes(StoredTable(Source(X))[:8])
+    blocks = -(-X.shape[0] // 8)
+    each = -(-blocks // n_windows)
+    source = Source(X)
+    rows = WindowedRows(
+        StoredTable(source), FeatureScaling.measure(X), CPU, window_bytes=3 * each * n_bytes, **more
+    )
+    source.reads.clear()
+    return rows, source
+
+
+@given(st.integers(2, 60), st.integers(1, 8), st.integers(0, 2**31), st.booleans())
+def test_any_rows_in_any_order(n_rows, n_windows, seed, as_sparse):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "BLOCK_ROWS", 8)
+        X = table(n_rows, as_sparse=as_sparse)
+        rows, _ = windowed(X, n_windows)
+        expected = open_rows(X, FeatureScaling.measure(X), CPU)
+        order = rows.shuffled(np.arange(n_rows), torch.Generator().manual_seed(seed))
+        assert sorted(order) == list(range(n_rows))
+        for part in np.array_split(order, 3):
+            if len(part):
+                assert_array_equal(rows.take(part), expected.take(part))
+
+
+def test_an_epoch_reads_every_block_once_ahead_of_time(small_blocks):
+    X = table(200)
+    rows, source = windowed(X, 5)
+    generator = torch.Generator().manual_seed(0)
+    orders = []
+    for _ in range(2):
+        source.reads.clear()
+        order = rows.shuffled(np.arange(200), generator)
+        for part in np.array_split(order, 20):
+            rows.take(part)
+        starts = [read[0] for read in source.reads]
+        assert sorted(starts) == list(range(0, 200, 8))
+        assert all(thread is not threading.main_thread() for *_, thread in source.reads)
+        orders.append(order)
+    assert (orders[0] != orders[1]).any()
+    again = windowed(X, 5)[0].shuffled(np.arange(200), torch.Generator().manual_seed(0))
+    assert_array_equal(again, orders[0])
+    # Within a window of 40 rows the order is random, not that of the blocks.
+    assert (np.diff(orders[0][:40]) < 0).sum() > 10
+
+
+def test_no_more_than_three_windows_are_kept(small_blocks):
+    rows, _ = windowed(table(200), 8)
+    order = rows.shuffled(np.arange(200), torch.Generator().manual_seed(0))
+    for part in np.array_split(order, 40):
+        rows.take(part)
+        assert len(rows._read) <= windows.WINDOWS_IN_MEMORY
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "negative_binomial"])
+def test_fit_from_a_file(h5, small_blocks, likelihood):
+    """The same scaling, other minibatches: the same kind of fit, and reproducible."""
+    rng = np.random.default_rng(0)
+    code = rng.normal(size=(400, 2))
+    X = rng.poisson(np.exp(code @ rng.normal(size=(2, 12)) * 0.7 + 1.0)).astype(np.float32)
+    file = h5(X)
+    assert is_stored(file)
+    short = {"n_components": 2, "likelihood": likelihood, "max_iter": "auto", "random_state": 0}
+    first, again = (HEBAETransformer(**short).fit(file) for _ in range(2))
+    inside = HEBAETransformer(**short).fit(X)
+    codes = first.transform(file)
+    assert_array_equal(codes, again.transform(X))
+    assert_array_equal(codes[:1], first.transform(X[:1]))
+    assert_array_equal(first.score_samples(file), first.score_samples(X))
+    assert first.score(X) == pytest.approx(inside.score(X), rel=0.02)
+
+
+def test_files_are_checked_to_the_last_row(h5, small_blocks):
+    X = table(100)
+    X[99, 3] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        HEBAETransformer(2).fit(h5(X))
+    X[99, 3] = 0.5
+    with pytest.raises(ValueError, match="needs counts"):
+        HEBAETransformer(2, likelihood="poisson").fit(StoredTable(Source(X)))
+    with pytest.raises(ValueError, match="minimum of 2"):
+        HEBAETransformer(2).fit(StoredTable(Source(X[:1])))
+    with pytest.raises(ValueError, match="0 sample"):
+        HEBAETransformer(2).fit(StoredTable(Source(X[:0])))
+    with pytest.raises(ValueError, match="rows and columns"):
+        StoredTable(Source(X[0]))
+
+
+def test_a_file_that_fails_while_training_says_so(small_blocks):
+    class Broken(Source):
+        def __getitem__(self, rows):
+            if threading.current_thread() is not threading.main_thread():
+                raise OSError("disk gone")
+            return super().__getitem__(rows)
+
+    model = HEBAETransformer(2, max_iter=2)
+    with pytest.raises(OSError, match="disk gone"):
+        model.fit(StoredTable(Broken(table(100))))
+    assert not hasattr(model, "n_iter_")
