@@ -12,6 +12,7 @@ BENCHMARKS = {
     "paper": "the paper's experiments: bounds, samples, covariances, information",
     "compare": "which reducer to use: every method on every set",
     "single-cell": "cell types, batches and new cells, against scVI",
+    "count-defaults": "input noise and epochs for counts",
     "sampling": "densities of codes to sample from",
     "defaults": "the estimators with their defaults against PCA",
     "row_share": "HEBAE from the paper's objective to the evidence lower bound",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks import compare_page
+from benchmarks import compare_page, single_cell_page
 from benchmarks.pages import average, described, group, load, spread_out
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -302,6 +302,7 @@ def main() -> None:
     parts = [defaults(), sampling(), row_share(), covariance_prior(), precision(), details]
     PAGE.write_text("\n".join([*lines, *top, *(line for part in parts for line in part)]))
     print(f"wrote {PAGE}")
+    single_cell_page.main()
 
 
 if __name__ == "__main__":

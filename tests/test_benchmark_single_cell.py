@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from benchmarks import single_cell, single_cell_page
+from benchmarks import count_defaults, single_cell, single_cell_page
 from benchmarks.single_cell_methods import METHODS, SHARES, ours
 
 anndata = pytest.importorskip("anndata")
@@ -164,8 +164,11 @@ def test_run_measures_everything_and_resumes(run, tmp_path, capsys):
     assert (again, more) == ([], rows)
 
 
-def test_page_has_every_table(run, tmp_path):
+def test_page_has_every_table(run, tmp_path, monkeypatch):
     run("--data", *DATA)
+    monkeypatch.setattr(count_defaults, "auto_epochs", lambda *of: 2)
+    folders = ["--data-dir", str(tmp_path), "--output", str(tmp_path)]
+    count_defaults.main(["--data", "pbmc_3tech", "pbmc3k", "paul15", *folders])
     single_cell_page.main()
     page = (tmp_path / "page.md").read_text()
     for heading in ("## Batches", "### pbmc_3tech, one-sided", "## Cell types", "## New cells"):
@@ -173,6 +176,11 @@ def test_page_has_every_table(run, tmp_path):
     assert "| purity |" in page
     assert "HEBAE 0.500, scVI 0.500, in " in page
     assert "## Genotypes" not in page
+    defaults = page.split("## Defaults for counts")[1]
+    assert defaults.count("| pbmc_3tech |") == defaults.count("| pbmc3k |") == 5
+    assert [line.split(" | ")[2] for line in defaults.splitlines() if "| pbmc3k |" in line] == [
+        *("2", "1", "2", "4", "2"),  # epochs; noise 0.3, three times noise 1, noise 2
+    ]
 
 
 def test_table_marks_the_best_and_averages_seeds():

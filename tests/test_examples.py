@@ -11,9 +11,13 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
+#: scanpy's plots call what matplotlib is about to deprecate.
+SCANPY_PLOTS = ("-W", "ignore::PendingDeprecationWarning")
 
-def run(name, folder):
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name), "--output", str(folder)]
+
+def run(name, folder, *arguments, options=()):
+    command = [sys.executable, "-W", "error", *options, str(EXAMPLES / name)]
+    command += ["--output", str(folder), *arguments]
     environment = {**os.environ, "MPLBACKEND": "agg"}
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
 
@@ -38,3 +42,48 @@ def test_quickstart(tmp_path):
     assert output.count("HEBAE(10)") == 2
     names = {path.name for path in tmp_path.glob("*.png")}
     assert names == {"codes.png", "digits.png", "covariance.png", "training.png"}
+
+
+def counts_of_scanpys_cells(path):
+    """Counts of the cells that scanpy ships; the log-normalised values are from them."""
+    scanpy = pytest.importorskip("scanpy")
+    import numpy as np
+
+    adata = scanpy.datasets.pbmc68k_reduced()
+    values = np.expm1(adata.raw.X.toarray())
+    one = np.where(values > 0, values, np.inf).min(axis=1, keepdims=True)
+    counts = adata.raw.to_adata()
+    counts.X = type(adata.raw.X)(np.rint(values / one).astype(np.float32))
+    counts.obs = counts.obs[["bulk_labels"]].rename(columns={"bulk_labels": "cell_type"})
+    counts.uns.clear()
+    counts.write_h5ad(path)
+
+
+@pytest.mark.slow
+def test_single_cell_pbmc3k(tmp_path):
+    counts_of_scanpys_cells(tmp_path / "cells.h5ad")
+    file = ("--file", str(tmp_path / "cells.h5ad"))
+    output = run("single_cell_pbmc3k.py", tmp_path, *file, options=SCANPY_PLOTS).stdout
+    assert "likelihood: negative_binomial" in output
+    assert "140 new cells projected" in output
+    right = float(output.split("old ones: ")[1].split()[0])
+    assert right > 0.7
+    zeros = output.split("among counts: ")[1].split()
+    assert float(zeros[0]) == pytest.approx(float(zeros[4]), abs=0.02)
+    assert (tmp_path / "pbmc3k_umap.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_single_cell_integration(tmp_path):
+    pytest.importorskip("scanpy")
+    output = run("single_cell_integration.py", tmp_path, options=SCANPY_PLOTS).stdout
+    table = {
+        line.split()[0]: [float(part) for part in line.split() if part[0].isdigit()]
+        for line in output.splitlines()
+        if "own batch" in line and "types 0" in line
+    }
+    assert set(table) == {"X_pca", "without_batch", "X_hebae"}
+    assert table["X_pca"][0] > 0.9  # the batches lie apart
+    assert table["X_hebae"][0] < 0.6  # and are mixed, as 0.5 is
+    assert table["X_hebae"][1] > table["X_pca"][1] - 0.03  # types are as clear as before
+    assert (tmp_path / "integration_umap.png").stat().st_size > 10_000

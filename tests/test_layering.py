@@ -25,6 +25,7 @@ LEVELS = {
     "diagnostics": 5,
     "plotting": 5,
     "tl": 5,
+    "pp": 6,
 }
 SINGLE_CELL = {"anndata", "scanpy"}
 OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops"}
