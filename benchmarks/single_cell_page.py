@@ -183,14 +183,8 @@ def of_defaults() -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for (data, noise, _), of in group(rows, "data", "input_noise", "times").items():
-        numbers = [
-            spread_out([row[key] for row in of], form)
-            for key, form in (
-                ("bound", "{:.1f}"),
-                ("knn_accuracy", "{:.3f}"),
-                ("seconds", "{:.1f}"),
-            )
-        ]
+        shown = (("bound", "{:.1f}"), ("knn_accuracy", "{:.3f}"), ("seconds", "{:.1f}"))
+        numbers = [spread_out([row[key] for row in of], form) for key, form in shown]
         lines.append(f"| {data} | {noise:g} | {of[0]['epochs']} | " + " | ".join(numbers) + " |")
     made = f"Made by `python -m benchmarks count-defaults`: {described(environment)}."
     return [*lines, "", made, ""]

@@ -40,7 +40,7 @@ MARKERS = {
 
 
 def download() -> Any:
-    """Counts of the cells that scanpy's tutorial annotates, with its names of types."""
+    """Fetch the counts that scanpy's tutorial annotates, with its names of types."""
     annotated = sc.datasets.pbmc3k_processed()
     adata = sc.datasets.pbmc3k()[annotated.obs_names].copy()
     adata.obs["cell_type"] = annotated.obs["louvain"]

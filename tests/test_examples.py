@@ -69,7 +69,7 @@ def test_single_cell_pbmc3k(tmp_path):
     right = float(output.split("old ones: ")[1].split()[0])
     assert right > 0.7
     zeros = output.split("among counts: ")[1].split()
-    assert float(zeros[0]) == pytest.approx(float(zeros[4]), abs=0.02)
+    assert float(zeros[0]) == pytest.approx(float(zeros[4]), abs=0.04)  # 560 cells
     assert (tmp_path / "pbmc3k_umap.png").stat().st_size > 10_000
 
 
