@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The thread count every command here is run with; two cores is what CI has.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench docs clean
 .DEFAULT_GOAL := demo
 
 # Pinned by constraints.txt. torch goes first: an unpinned one drags in gigabytes.
@@ -31,10 +31,16 @@ lint: .venv/installed  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: .venv/installed  ## rerun every benchmark behind a number in the docs
-	for name in defaults row_share covariance_prior precision sampling compare; do \
+	for name in defaults row_share covariance_prior precision sampling compare \
+	  single-cell count-defaults; do \
 	  $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
 	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done
+
+docs: .venv/installed  ## the pages and the reference, in docs/_build/html
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

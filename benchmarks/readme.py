@@ -41,10 +41,13 @@ def main() -> None:
         demo = run("examples/quickstart.py", "--output", folder).split("\nFigures:")[0].strip()
         run("examples/diagnose_collapse.py", "--output", folder)
         (ROOT / "docs" / "images").mkdir(exist_ok=True)
-        for name in ("digits.png", "collapse_covariance.png"):
+        cells = run("examples/single_cell_integration.py", "--output", folder).strip()
+        for name in ("digits.png", "collapse_covariance.png", "integration_umap.png"):
             shutil.copy(Path(folder) / name, ROOT / "docs" / "images" / name)
     block = f"<!-- demo -->\n```\n{demo}\n```\n<!-- /demo -->"
     text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", block, text, flags=re.DOTALL)
+    block = f"<!-- integration -->\n```\n{cells}\n```\n<!-- /integration -->"
+    text = re.sub(r"<!-- integration -->.*?<!-- /integration -->", block, text, flags=re.DOTALL)
     table = "\n".join(compare_page.summary_table(load("compare")[1]))
     block = f"<!-- compare -->\n{table}\n<!-- /compare -->"
     text = re.sub(r"<!-- compare -->.*?<!-- /compare -->", block, text, flags=re.DOTALL)

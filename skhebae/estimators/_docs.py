@@ -106,10 +106,10 @@ n_features_in_ : int
         Mean of the training set's aggregated posterior.
     latent_covariance_ : ndarray of shape (n_components, n_components)
         Its covariance, noise included.
-    noise_variance_ : ndarray of shape (n_features_in_,)
+    noise_variance_ : ndarray of shape (n_features,)
         Learned noise variance of each feature, in its squared unit; only with
         the gaussian likelihood.
-    theta_ : ndarray of shape (n_features_in_,)
+    theta_ : ndarray of shape (n_features,)
         Learned inverse dispersion of each feature, the variance of its counts being
         ``mean + mean**2 / theta``; only with the negative binomial likelihoods.
     batches_ : ndarray
