@@ -9,6 +9,14 @@ class ModelFileError(ValueError):
     """A file is not a model of ours, is truncated, or is of a newer format."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint is of another fit, damaged beyond use, or no checkpoint."""
+
+
+class CheckpointWarning(UserWarning):
+    """The last checkpoint is damaged; training goes on from the one before it."""
+
+
 class LatentWarning(UserWarning):
     """The codes of a fitted estimator are not what they may seem."""
 

@@ -136,6 +136,7 @@ COMMON = {
     "device": ["gpu", "tpu", 0, "cuda:99", "meta"],
     "precision": ["float16", None],
     "random_state": ["seed", -1.5],
+    "window_mb": [0, -1.0, "all"],
     "verbose": [-1, "loud"],
 }
 OWN = {

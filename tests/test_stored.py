@@ -187,3 +187,22 @@ def test_a_file_that_fails_while_training_says_so(small_blocks):
     with pytest.raises(OSError, match="disk gone"):
         model.fit(StoredTable(Broken(table(100))))
     assert not hasattr(model, "n_iter_")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_window_mb_bounds_the_rows_in_memory(h5, small_blocks, monkeypatch):
+    """Blocks of 8 rows of 5 numbers: a window takes what three windows leave it."""
+    seen = []
+    load = WindowedRows._load
+
+    def watched(self, blocks):
+        seen.append(len(blocks))
+        return load(self, blocks)
+
+    monkeypatch.setattr(WindowedRows, "_load", watched)
+    file = h5(table(200))
+    for window_mb, largest in ((1.0, 25), (3 * 4 * 160e-6, 4), (1e-9, 1)):
+        seen.clear()
+        HEBAETransformer(2, max_iter=5, window_mb=window_mb).fit(file)
+        assert max(seen) <= largest
+        assert sum(seen) >= 25

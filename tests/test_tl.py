@@ -376,3 +376,14 @@ def test_pbmc68k_counts_are_embedded_by_type():
     half = np.random.default_rng(0).permutation(len(kind)) < len(kind) // 2
     knn = KNeighborsClassifier(10).fit(codes[half], kind[half])
     assert knn.score(codes[~half], kind[~half]) > 0.7
+
+
+def test_checkpoint_is_handed_on(tmp_path):
+    adata, again = cells(), cells()
+    path = tmp_path / "fit"
+    skhebae.tl.hebae(adata, 2, checkpoint=path, **SHORT)
+    assert path.exists()
+    skhebae.tl.hebae(again, 2, checkpoint=path, **SHORT)
+    assert_array_equal(again.obsm["X_hebae"], adata.obsm["X_hebae"])
+    with pytest.raises(ValueError, match="of another fit"):
+        skhebae.tl.hebae(again, 3, checkpoint=path, **SHORT)

@@ -14,7 +14,7 @@ from torch import Tensor
 from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.scaling import CHUNK_ROWS, Matrix, Scaling
 from skhebae.data.stored import StoredTable
-from skhebae.data.windows import WindowedRows
+from skhebae.data.windows import WINDOW_BYTES, WindowedRows
 
 #: A dense table up to this size, as float32, is standardised once and kept on
 #: the CPU during `fit`; a larger one is standardised minibatch by minibatch.
@@ -121,6 +121,7 @@ def open_rows(
     scaling: Scaling,
     device: torch.device,
     covariates: Covariates = NO_COVARIATES,
+    window_bytes: int = WINDOW_BYTES,
 ) -> Rows:
     """Choose how to read a validated table.
 
@@ -130,6 +131,8 @@ def open_rows(
     scaling : Scaling
     device : torch.device
     covariates : Covariates, optional
+    window_bytes : int, optional
+        Memory for rows of a table outside memory.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def open_rows(
         Resident for an in-memory dense table that fits, windowed for one outside memory.
     """
     if isinstance(X, StoredTable):
-        return WindowedRows(X, scaling, device, covariates)
+        return WindowedRows(X, scaling, device, covariates, window_bytes)
     n_bytes = 4 * X.shape[0] * X.shape[1]
     if sparse.issparse(X) or is_mapped(X) or not fits_on(device, n_bytes):
         return StreamedRows(X, scaling, device, covariates)

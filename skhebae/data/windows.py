@@ -19,7 +19,7 @@ from skhebae.data.stored import StoredTable
 BLOCK_ROWS = 1024
 
 #: Memory for rows that were read: those in use, those before and those after them.
-WINDOW_BYTES = 3 * 2**27
+WINDOW_BYTES = 400_000_000
 WINDOWS_IN_MEMORY = 3
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
+from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
+from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
@@ -40,59 +41,6 @@ class LossTerms(NamedTuple):
     reconstruction: Tensor
     penalty: Tensor
     elbo: Tensor
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train, and when to stop before that.
-
-    Attributes
-    ----------
-    n_epochs : int
-    batch_size : int
-    learning_rate : float
-        At the start.
-    tol : float
-        Smallest improvement of the loss that counts, in nats.
-    n_iter_no_change : int
-        Epochs of patience.
-    input_noise : float
-        Standard deviation of the noise added to the encoder's standardised input.
-    decay : {"linear", "constant"} or callable
-        To 0 over `n_epochs`, not at all, or by the factor that the callable
-        gives for an epoch, counted from 0.
-    stop_on_plateau : bool
-        Whether a flat training loss ends the training.
-    """
-
-    n_epochs: int
-    batch_size: int
-    learning_rate: float
-    tol: float = 0.0
-    n_iter_no_change: int = 10
-    input_noise: float = 0.0
-    decay: str | Callable[[int], float] = "linear"
-    stop_on_plateau: bool = False
-
-    def rate(self, epoch: int, done: float) -> float:
-        """Learning rate when a share `done` of `epoch` is over.
-
-        Raises
-        ------
-        ValueError
-            If the user's factor is not a number >= 0.
-        """
-        if self.decay == "constant":
-            return self.learning_rate
-        if not callable(self.decay):
-            return self.learning_rate * (1.0 - (epoch + done) / self.n_epochs)
-        factor = self.decay(epoch)
-        if not isinstance(factor, Real) or not 0.0 <= float(factor) < float("inf"):
-            raise ValueError(
-                f"learning_rate={self.decay!r} gave {factor!r} for epoch {epoch}; it must give "
-                "a factor of learning_rate_init, a finite number >= 0."
-            )
-        return self.learning_rate * float(factor)
 
 
 @dataclass
@@ -133,6 +81,33 @@ class Trainer:
         """Continue with the moments of an earlier optimiser and today's weight decay."""
         self.optimizer.load_state_dict(optimizer_state)
         self.optimizer.param_groups[0]["weight_decay"] = self.weight_decay
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next step depends on, of arrays and numbers."""
+        moments = self.optimizer.state_dict()["state"]
+        return {
+            "parameters": as_arrays(dict(self.model.named_parameters())),
+            "buffers": as_arrays(dict(self.model.named_buffers())),
+            "moments": {str(i): as_arrays(of) for i, of in moments.items()},
+            "generators": as_arrays(
+                {"order": self.order.get_state(), "noise": self.noise.get_state()}
+            ),
+            "n_steps": self.n_steps,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a `state`."""
+        tensors = as_tensors({**state["parameters"], **state["buffers"]})
+        with torch.no_grad():
+            for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+                tensor.copy_(tensors[name])
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = {int(i): as_tensors(of) for i, of in state["moments"].items()}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        generators = as_tensors(state["generators"])
+        self.order.set_state(generators["order"])
+        self.noise.set_state(generators["noise"])
+        self.n_steps = state["n_steps"]
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate of every parameter group."""
@@ -211,6 +186,8 @@ class Trainer:
         validation: NDArray[np.intp] | None,
         schedule: Schedule,
         epochs: Iterable[int],
+        checkpoint: Checkpoint | None = None,
+        resumed: dict[str, Any] | None = None,
     ) -> tuple[History, bool]:
         """Train until a stopping rule holds or the epochs are spent.
 
@@ -222,6 +199,10 @@ class Trainer:
         schedule : Schedule
         epochs : iterable of int
             ``range(schedule.n_epochs)``, perhaps inside a progress bar.
+        checkpoint : Checkpoint, optional
+            Where to write the state at the end of epochs.
+        resumed : dict, optional
+            A state that was written there, to go on from.
 
         Returns
         -------
@@ -236,11 +217,20 @@ class Trainer:
             At the end of the first epoch whose loss is not finite.
         """
         history: History = {key: [] for key in HISTORY_KEYS}
+        converged = False
         n_steps = max(1, len(training) // schedule.batch_size)
         patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
         stopper = EarlyStopping(self.model, patience, schedule.tol)
-        converged = False
+        ended = False
+        if resumed is not None:
+            self.restore(resumed["trainer"])
+            stopper.resume(resumed["stopper"])
+            history, converged, ended = (resumed[k] for k in ("history", "converged", "ended"))
         for epoch in epochs:
+            if ended:
+                break
+            if epoch < len(history["loss"]):  # done before the interruption
+                continue
             start = time.perf_counter()
             means = self.train_epoch(rows, training, schedule, epoch)
             # The bound of a point is minus infinity by definition.
@@ -258,8 +248,16 @@ class Trainer:
                 converged = stopper.update(held_out)
             else:
                 converged = is_flat(history["loss"], patience, schedule.tol)
-            if converged and (validation is not None or schedule.stop_on_plateau):
-                break
+            ended = converged and (validation is not None or schedule.stop_on_plateau)
+            if checkpoint is not None:
+                state = {
+                    "trainer": self.state(),
+                    "stopper": stopper.state(),
+                    "history": history,
+                    "converged": converged,
+                    "ended": ended,
+                }
+                checkpoint.write(state, last=ended or epoch + 1 == schedule.n_epochs)
         if validation is not None:
             stopper.restore()
         return history, converged
@@ -303,43 +301,3 @@ def check_finite(means: dict[str, float], epoch: int | None = None) -> None:
                 "learning_rate_init, a smaller reg_weight or beta, a larger covariance_prior, "
                 "precision='float32', or removing rows with extreme values."
             )
-
-
-def is_flat(losses: list[float], window: int, tol: float) -> bool:
-    """Whether the mean loss of the last `window` epochs improved by less than `tol`.
-
-    Means of windows, not single epochs: the loss of an epoch is noisy.
-    """
-    if len(losses) < 2 * window:
-        return False
-    improvement = np.mean(losses[-2 * window : -window]) - np.mean(losses[-window:])
-    # A loss that rises is not flat either: the falling learning rate may mend it.
-    return bool(abs(improvement) < tol)
-
-
-class EarlyStopping:
-    """Keeps the best weights and counts epochs without improvement."""
-
-    def __init__(self, model: Autoencoder, patience: int, tol: float) -> None:
-        self._model = model
-        self._patience = patience
-        self._tol = tol
-        self._best = self._reference = float("inf")
-        self._weights: dict[str, Tensor] = {}
-        self._waited = 0
-
-    def update(self, loss: float) -> bool:
-        """Take an epoch's validation loss; True when patience has run out."""
-        if loss < self._best:
-            self._best = loss
-            self._weights = {k: v.clone() for k, v in self._model.state_dict().items()}
-        if loss < self._reference - self._tol:
-            self._reference, self._waited = loss, 0
-        else:
-            self._waited += 1
-        return self._waited >= self._patience
-
-    def restore(self) -> None:
-        """Put the best weights back into the model."""
-        if self._weights:
-            self._model.load_state_dict(self._weights)

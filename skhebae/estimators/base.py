@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -48,6 +49,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         "device": [str],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "random_state": ["random_state"],
+        "window_mb": [Interval(Real, 0, None, closed="neither")],
         "verbose": ["verbose"],
     }
 
@@ -76,6 +78,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         device: str,
         precision: str,
         random_state: int | np.random.RandomState | None,
+        window_mb: float,
         verbose: int,
     ) -> None:
         self.n_components = n_components
@@ -100,6 +103,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         self.device = device
         self.precision = precision
         self.random_state = random_state
+        self.window_mb = window_mb
         self.verbose = verbose
 
     # Fitting
@@ -112,6 +116,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         *,
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Fit the networks to rows.
 
@@ -127,6 +132,10 @@ class BaseAutoencoder(TrainedAutoencoder):
             it, so that codes need not tell batches apart.
         size_factor : array-like of shape (n_samples,), optional
             Exposure of each row of counts, in any unit, by default its total.
+        checkpoint : path-like, optional
+            File to which the state of training is written at the end of epochs, as often
+            as costs less than 5 % of the time. If it is there, training goes on from it, to
+            the same result as without interruption. It stays when `fit` is done.
 
         Returns
         -------
@@ -137,6 +146,8 @@ class BaseAutoencoder(TrainedAutoencoder):
         ------
         ValueError
             If a parameter, `batch`, `size_factor` or `X` is not usable; names it and the cure.
+        CheckpointError
+            If `checkpoint` is a file of another fit: other rows, or other parameters.
         NonFiniteLossError
             If the loss becomes NaN or infinite. An earlier fit is kept.
 
@@ -150,7 +161,13 @@ class BaseAutoencoder(TrainedAutoencoder):
             X = self._validated(X, reset=not continues, min_samples=2)
             schedule = self._schedule(X.shape[0])
             converged = self._train(
-                X, batch, size_factor, schedule, continues=continues, partial=False
+                X,
+                batch,
+                size_factor,
+                schedule,
+                continues=continues,
+                partial=False,
+                checkpoint=checkpoint,
             )
         if self.max_iter != "auto" and not converged:
             warnings.warn(
@@ -221,6 +238,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         *,
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Float32Array:
         """Fit to rows and return their codes.
 
@@ -232,13 +250,15 @@ class BaseAutoencoder(TrainedAutoencoder):
             Ignored, present for pipelines.
         batch, size_factor : array-like of shape (n_samples,), optional
             As `fit`.
+        checkpoint : path-like, optional
+            As `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
             As `transform`.
         """
-        fitted = self.fit(X, y, batch=batch, size_factor=size_factor)
+        fitted = self.fit(X, y, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
         codes: Float32Array = fitted.transform(X, batch=batch)
         return codes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -17,7 +18,7 @@ from sklearn.utils import check_random_state
 
 from skhebae.data import Scaling, open_rows
 from skhebae.data.scaling import Matrix
-from skhebae.engine import Schedule, Trainer, resolve_device, resolve_precision
+from skhebae.engine import Checkpoint, Schedule, Trainer, resolve_device, resolve_precision
 from skhebae.estimators.assembly import (
     auto_batch_size,
     auto_epochs,
@@ -27,6 +28,7 @@ from skhebae.estimators.assembly import (
 )
 from skhebae.estimators.covariates import as_labels, checked_size_factor, covariates_of
 from skhebae.estimators.fitting import fit_noise_variance, measure_codes, noise_covariance
+from skhebae.estimators.identity import identity_of
 from skhebae.estimators.latent import CodeMixture
 from skhebae.estimators.scoring import ScoredAutoencoder
 from skhebae.likelihoods import GaussianLikelihood, Likelihood, NegativeBinomialLikelihood
@@ -62,6 +64,7 @@ class TrainedAutoencoder(ScoredAutoencoder):
     device: str
     precision: str
     random_state: int | np.random.RandomState | None
+    window_mb: float
     verbose: int
 
     def _schedule(self, n_samples: int) -> Schedule:
@@ -94,20 +97,12 @@ class TrainedAutoencoder(ScoredAutoencoder):
         *,
         continues: bool,
         partial: bool,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> bool:
         """Train, then assign every fitted attribute; True if training converged."""
         device = resolve_device(self.device)
         history = self.history_ if continues else {}
         n_done = len(history.get("loss", []))
-        resumes = continues and partial
-        if resumes:
-            seed = self._seed
-        else:
-            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        # One stream of random numbers per call and purpose.
-        streams = np.random.SeedSequence(seed, spawn_key=(n_done,)).generate_state(4)
-        initial, order, noise, mixture = (int(stream) for stream in streams)
-
         n_rows = X.shape[0]
         batches = self._batches
         if not continues:
@@ -117,9 +112,29 @@ class TrainedAutoencoder(ScoredAutoencoder):
         architecture = self._architecture_for(objective, len(batches))
         if continues:
             self._check_same_architecture(architecture)
-            scaling, model = self._scaling, deepcopy(self._model)
+            scaling = self._scaling
         else:
             scaling = measure_scaling(self.likelihood, X, factors)
+
+        saved, interrupted = None, None
+        if checkpoint is not None:
+            saved = Checkpoint(checkpoint, identity_of(self, X, scaling, n_done))
+            interrupted = saved.read()
+        resumes = continues and partial
+        if resumes:
+            seed = self._seed
+        elif interrupted is not None:
+            seed = interrupted["seed"]
+        else:
+            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if saved is not None:
+            saved.facts["seed"] = seed
+        # One stream of random numbers per call and purpose.
+        streams = np.random.SeedSequence(seed, spawn_key=(n_done,)).generate_state(4)
+        initial, order, noise, mixture = (int(stream) for stream in streams)
+        if continues:
+            model = deepcopy(self._model)
+        else:
             generator = torch.Generator().manual_seed(initial)
             model = build_model(architecture, scaling, generator, objective.initial_scale)
         covariates = covariates_of(n_rows, batch, factors, batches, scaling, table=X)
@@ -142,13 +157,15 @@ class TrainedAutoencoder(ScoredAutoencoder):
             input_noise = auto_input_noise(model, n_rows)
         schedule = replace(schedule, input_noise=float(input_noise))
 
-        rows = open_rows(X, scaling, device, covariates)
+        rows = open_rows(X, scaling, device, covariates, window_bytes=int(self.window_mb * 1e6))
         training, validation = self._split(len(rows), trainer.order, partial)
         # A user's module may draw from the global random state, as dropout does.
         custom = architecture.encoder is not None or architecture.decoder is not None
         drawing = global_random_state(noise, device) if custom else nullcontext()
         with drawing, self._progress(schedule.n_epochs, partial) as epochs:
-            new_history, converged = trainer.train(rows, training, validation, schedule, epochs)
+            new_history, converged = trainer.train(
+                rows, training, validation, schedule, epochs, saved, interrupted
+            )
 
         model.eval()
         moments, codes = measure_codes(model, objective, rows, mixture)

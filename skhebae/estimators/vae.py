@@ -90,6 +90,7 @@ class VAETransformer(BaseAutoencoder):
         device: str = "auto",
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
+        window_mb: float = 400,
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -115,6 +116,7 @@ class VAETransformer(BaseAutoencoder):
             device=device,
             precision=precision,
             random_state=random_state,
+            window_mb=window_mb,
             verbose=verbose,
         )
         self.beta = beta

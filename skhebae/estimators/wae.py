@@ -89,6 +89,7 @@ class WAETransformer(BaseAutoencoder):
         device: str = "auto",
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
+        window_mb: float = 400,
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -114,6 +115,7 @@ class WAETransformer(BaseAutoencoder):
             device=device,
             precision=precision,
             random_state=random_state,
+            window_mb=window_mb,
             verbose=verbose,
         )
         self.reg_weight = reg_weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ Parameters
         Key of obsm and uns instead of "X_{name}" and "{name}".
     random_state : int, RandomState instance or None, default=0
         An int gives identical results.
+    checkpoint : path-like, optional
+        File to go on from after an interruption, as in `{cls}.fit`.
     copy : bool, default=False
         Write to a copy of `adata` and return it.
     return_model : bool, default=False
@@ -102,6 +105,7 @@ def hebae(
     size_factor_key: str | None = None,
     key_added: str | None = None,
     random_state: int | np.random.RandomState | None = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
     copy: bool = False,
     return_model: bool = False,
     **params: Any,
@@ -112,7 +116,7 @@ def hebae(
     """
     model = HEBAETransformer(n_comps, random_state=random_state, **params)
     genes = (layer, mask_var, batch_key, size_factor_key)
-    return _embed(adata, "hebae", model, params, genes, key_added, copy, return_model)
+    return _embed(adata, "hebae", model, params, genes, key_added, checkpoint, copy, return_model)
 
 
 @documented
@@ -126,6 +130,7 @@ def vae(
     size_factor_key: str | None = None,
     key_added: str | None = None,
     random_state: int | np.random.RandomState | None = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
     copy: bool = False,
     return_model: bool = False,
     **params: Any,
@@ -136,7 +141,7 @@ def vae(
     """
     model = VAETransformer(n_comps, random_state=random_state, **params)
     genes = (layer, mask_var, batch_key, size_factor_key)
-    return _embed(adata, "vae", model, params, genes, key_added, copy, return_model)
+    return _embed(adata, "vae", model, params, genes, key_added, checkpoint, copy, return_model)
 
 
 @documented
@@ -150,6 +155,7 @@ def wae(
     size_factor_key: str | None = None,
     key_added: str | None = None,
     random_state: int | np.random.RandomState | None = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
     copy: bool = False,
     return_model: bool = False,
     **params: Any,
@@ -160,7 +166,7 @@ def wae(
     """
     model = WAETransformer(n_comps, random_state=random_state, **params)
     genes = (layer, mask_var, batch_key, size_factor_key)
-    return _embed(adata, "wae", model, params, genes, key_added, copy, return_model)
+    return _embed(adata, "wae", model, params, genes, key_added, checkpoint, copy, return_model)
 
 
 def _embed(
@@ -170,6 +176,7 @@ def _embed(
     params: dict[str, Any],
     fields: tuple[str | None, str | Sequence[bool] | None, str | None, str | None],
     key_added: str | None,
+    checkpoint: str | os.PathLike[str] | None,
     copy: bool,
     return_model: bool,
 ) -> Any:
@@ -186,7 +193,7 @@ def _embed(
         size_factor = column_of(adata, size_factor_key, "size_factor_key")
     if "likelihood" not in params:
         model.set_params(likelihood="negative_binomial" if are_counts(X) else "gaussian")
-    codes = model.fit_transform(X, batch=batch, size_factor=size_factor)
+    codes = model.fit_transform(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
     names = np.asarray(adata.var_names, dtype=object)
     model.anndata_ = {
         "var_names": names if columns is None else names[columns],

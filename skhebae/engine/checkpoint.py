@@ -1,0 +1,130 @@
+"""Files from which an interrupted fit goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skhebae.exceptions import CheckpointError, CheckpointWarning
+from skhebae.files import read_document, write_document
+
+#: Suffix of the checkpoint before the last, for when the last is damaged.
+BEFORE = ".before"
+
+#: Training time between two files, in times of writing one: what safety may cost is 5 %.
+COST = 20.0
+
+FORMAT, FORMAT_VERSION = "skhebae checkpoint", 1
+
+
+class Checkpoint:
+    """The file of one fit, and the one before it.
+
+    Parameters
+    ----------
+    path : path-like
+    identity : dict
+        What must be alike for the file to be of the same fit: of what JSON has.
+
+    Attributes
+    ----------
+    facts : dict
+        Joins every state that is written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> None:
+        self._path = Path(path)
+        self._identity = identity
+        self.facts: dict[str, Any] = {}
+        self._next = 0.0
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(
+                f"checkpoint={str(path)!r}: there is no folder {str(self._path.parent)!r}."
+            )
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the last state that was written whole, None if there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If it is of another fit, or no file of ours.
+
+        Warns
+        -----
+        CheckpointWarning
+            If the last file is damaged, and the one before it is used.
+        """
+        before = self._path.with_name(self._path.name + BEFORE)
+        damage = None
+        for path in (self._path, before):
+            if not path.exists():
+                continue
+            try:
+                document = read_document(path)
+            except ValueError as error:
+                damage = damage or f"{str(path)!r} is truncated, or no file of ours ({error})"
+                continue
+            state = self._checked(path, document)
+            if damage:
+                warnings.warn(
+                    f"{damage}; training goes on from the one before it.",
+                    CheckpointWarning,
+                    stacklevel=2,
+                )
+            return state
+        if damage:
+            raise CheckpointError(f"{damage}, and there is none before it; delete it.")
+        return None
+
+    def _checked(self, path: Path, document: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the state of a document of this fit."""
+        if document is None or document.get("format") != FORMAT:
+            raise CheckpointError(f"{str(path)!r} is a file, but no checkpoint; name another.")
+        if document["version"] > FORMAT_VERSION:
+            raise CheckpointError(f"{str(path)!r} is of a newer skhebae; upgrade, or delete it.")
+        saved = document["identity"]
+        if saved != self._identity:
+            keys = sorted({*saved, *self._identity})
+            differing = [k for k in keys if saved.get(k) != self._identity.get(k)]
+            shown = ", ".join(
+                f"{k} (it: {saved.get(k)!r}, now: {self._identity.get(k)!r})" for k in differing
+            )
+            raise CheckpointError(
+                f"{str(path)!r} is of another fit: it differs in {shown}. Delete it to start anew, "
+                "or name another file."
+            )
+        state: dict[str, Any] = document["state"]
+        return state
+
+    def write(self, state: dict[str, Any], *, last: bool = False) -> None:
+        """Write a state, unless the last one is so young that writing would cost too much."""
+        start = time.perf_counter()
+        if not last and start < self._next:
+            return
+        document = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "identity": self._identity,
+            "state": {**state, **self.facts},
+        }
+        write_document(self._path, document, keep=BEFORE)
+        end = time.perf_counter()
+        self._next = end + COST * (end - start)
+
+
+def as_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Tensors of any device as arrays that training does not change."""
+    return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}
+
+
+def as_tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Invert `as_arrays`, on the CPU."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
