@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,11 +175,13 @@ def of_projection(adata: Any, method: Method, seed: int, threads: int) -> Iterat
 
 def genotypes(data: Dataset, seed: int) -> Iterator[dict[str, Any]]:
     """Measure populations."""
-    for name, model in (
-        ("PCA", PCA(POPULATION_COMPONENTS, random_state=seed)),
-        ("HEBAE", HEBAETransformer(POPULATION_COMPONENTS, random_state=seed)),
+    hebae = partial(HEBAETransformer, POPULATION_COMPONENTS, random_state=seed)
+    for name, model, rows in (
+        ("PCA", PCA(POPULATION_COMPONENTS, random_state=seed), data.rows),
+        ("HEBAE", hebae(), data.rows),
+        ("HEBAE, shares", hebae(likelihood="bernoulli"), data.rows / 2.0),
     ):
-        codes = model.fit_transform(data.rows)
+        codes = model.fit_transform(rows)
         yield {"method": name, "label": "population", **of_types(codes, data.labels, seed)}
 
 
