@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skhebae import HEBAETransformer, VAETransformer
+from skhebae import HEBAETransformer, VAETransformer, files
 from skhebae.estimators import persistence
 from skhebae.exceptions import ModelFileError
 
@@ -250,7 +250,7 @@ def test_failed_save_keeps_the_old_file(fitted, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(persistence, "save_file", full_disk)
+    monkeypatch.setattr(files, "save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         fitted.save(path)
     assert path.read_bytes() == before
