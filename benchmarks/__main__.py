@@ -13,6 +13,7 @@ BENCHMARKS = {
     "compare": "which reducer to use: every method on every set",
     "single-cell": "cell types, batches and new cells, against scVI",
     "count-defaults": "input noise and epochs for counts",
+    "speed": "rows a second against pythae and scVI",
     "sampling": "densities of codes to sample from",
     "defaults": "the estimators with their defaults against PCA",
     "row_share": "HEBAE from the paper's objective to the evidence lower bound",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skhebae.divergences import gaussian_kl_to_standard, in_double
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import CustomEncoder, DecoderFactory, Encoder, EncoderFactory
+from skhebae.noise import NoisePool
 
 #: Gauss-Newton steps from a row's code to the mode of its posterior, and the
 #: shares of each step that are tried.
@@ -85,9 +86,12 @@ class Autoencoder(nn.Module):
     training_dtype : torch.dtype
         Of the matrix products in training mode. In evaluation mode they are
         float32 always.
+    noise_pool : NoisePool or None
+        Where training on large tables takes the input's noise from.
     """
 
     training_dtype = torch.float32
+    noise_pool: NoisePool | None = None
 
     def __init__(
         self,
@@ -135,7 +139,10 @@ class Autoencoder(nn.Module):
         """
         x = self.likelihood.encoder_input(rows[:, : self.n_features])
         if input_noise > 0.0:
-            noise = torch.randn(x.shape, generator=generator, device=x.device)
+            if self.noise_pool is None:
+                noise = torch.randn(x.shape, generator=generator, device=x.device)
+            else:
+                noise = self.noise_pool.draw(x.shape)
             x = x.add(noise, alpha=input_noise)
         if self.encode_batch:
             x = torch.cat([x, self.covariates(rows)[:, : self.n_batches]], dim=1)

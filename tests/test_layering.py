@@ -17,6 +17,7 @@ LEVELS = {
     "finite_sample": 0,
     "likelihoods": 0,
     "networks": 0,
+    "noise": 0,
     "information": 1,
     "model": 1,
     "data": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,9 @@ RANGE_FRACTION = 0.3
 
 #: Standardised values beyond this have squares that float32 cannot sum.
 LARGEST = 1e15
+
+#: Offsets up to so many units are subtracted in float32 from float32.
+SMALL_OFFSET = 16.0
 
 #: Rows per chunk of a pass over the table.
 CHUNK_ROWS = 4096
@@ -117,21 +121,33 @@ class FeatureScaling:
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Rows to float32, dense, standardised: always a new array.
 
-        The subtraction happens in float64, so a large offset (a time stamp)
-        does not cost its feature the digits that vary.
+        The subtraction happens in float64 where an offset is large (a time stamp), so
+        that it does not cost its feature the digits that vary.
         """
         # Not sparse.issparse: scipy's stubs narrow to a type without toarray.
         dense: NDArray[Any] = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        narrow = self._narrow if dense.dtype == np.float32 else None
         with np.errstate(over="ignore"):
-            wide = (dense - self.location) / self.scale
+            if narrow is None:
+                wide: NDArray[Any] = (dense - self.location) / self.scale
+            else:
+                wide = dense - narrow[0]
+                wide *= narrow[1]
         if wide.min() < -LARGEST or wide.max() > LARGEST:
             row, column = np.unravel_index(np.abs(wide).argmax(), wide.shape)
             raise ValueError(
                 f"X has the value {dense[row, column]:.4g} in column {column}, more than "
                 f"{LARGEST:.0e} standard deviations from the rows of fit; remove such rows."
             )
-        result: NDArray[np.float32] = wide.astype(np.float32)
+        result: NDArray[np.float32] = wide.astype(np.float32, copy=False)
         return result
+
+    @cached_property
+    def _narrow(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Location and inverse scale in float32, None where that would cost digits."""
+        if (np.abs(self.location) > SMALL_OFFSET * self.scale).any():
+            return None
+        return self.location.astype(np.float32), (1.0 / self.scale).astype(np.float32)
 
     def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
         """Back to the original units, float32."""

@@ -19,6 +19,7 @@ from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
+from skhebae.noise import POOL_SIZE, NoisePool
 from skhebae.objectives import Objective
 
 #: Patience counts at least this many optimiser steps: an epoch of a small
@@ -151,6 +152,10 @@ class Trainer:
     ) -> dict[str, float]:
         """One pass of optimiser steps over `indices` in a fresh order."""
         self.model.train()
+        # A pool for each epoch: training can go on from the end of any.
+        draws_much = len(indices) * self.model.n_features > 2 * POOL_SIZE
+        pays = draws_much and schedule.input_noise > 0.0 and self.noise.device.type == "cpu"
+        self.model.noise_pool = NoisePool(self.noise) if pays else None
         order = rows.shuffled(indices, self.order)
         minibatches = minibatch_indices(order, schedule.batch_size)
 
@@ -167,7 +172,10 @@ class Trainer:
             self.optimizer.step()
             return terms
 
-        return run_epoch(step, rows, minibatches)
+        try:
+            return run_epoch(step, rows, minibatches)
+        finally:
+            self.model.noise_pool = None
 
     def validate(self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule) -> float:
         """Loss of held-out rows, of the same terms and with the same noise at every call."""

@@ -1,0 +1,193 @@
+"""One contender of ``python -m benchmarks speed`` in a process of its own.
+
+``python -m benchmarks.speed_cell NAME THREADS`` prints one JSON line: rows a second of
+training, from the difference of a long and a short fit, and the process's peak memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from skhebae import HEBAETransformer, VAETransformer
+
+BATCH_SIZE = 128
+N_COMPONENTS = 10
+
+#: Rows of the tables, a multiple of the minibatch, and the epochs of both fits.
+N_IMAGES, IMAGE_EPOCHS = 100 * BATCH_SIZE, (1, 4)
+N_CELLS, CELL_EPOCHS = 100 * BATCH_SIZE, (1, 4)
+N_GENES, DENSITY = 2000, 0.05
+
+Fit = Callable[[int], Any]
+
+
+def images(n_rows: int = N_IMAGES) -> np.ndarray:
+    """Rows like those of an image: 784 numbers in [0, 1] that depend on ten."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(n_rows, 10)) @ rng.normal(size=(10, 784))
+    return (1.0 / (1.0 + np.exp(-values))).astype(np.float32)
+
+
+def counts(n_rows: int = N_CELLS) -> sparse.csr_matrix:
+    """Counts like those of cells: 2,000 genes, one entry in twenty not zero."""
+    rng = np.random.default_rng(0)
+    per_row = int(N_GENES * DENSITY)
+    columns = np.sort(rng.random((n_rows, N_GENES)).argpartition(per_row)[:, :per_row], axis=1)
+    values = 1.0 + rng.poisson(rng.gamma(0.5, 2.0, size=columns.shape))
+    pointers = np.arange(n_rows + 1) * per_row
+    shape = (n_rows, N_GENES)
+    return sparse.csr_matrix((values.astype(np.float32).ravel(), columns.ravel(), pointers), shape)
+
+
+def ours(cls: type, rows: Any, **params: Any) -> Fit:
+    """Fit one of ours for so many epochs."""
+
+    def fit(epochs: int) -> Any:
+        model = cls(
+            N_COMPONENTS,
+            batch_size=BATCH_SIZE,
+            max_iter=epochs,
+            n_iter_no_change=10**6,
+            random_state=0,
+            **params,
+        )
+        return model.fit(rows)
+
+    return fit
+
+
+def paper(cls: type, **params: Any) -> Fit:
+    """Fit the paper's networks to images."""
+    from benchmarks.architectures import dense_decoder, dense_encoder
+
+    networks = {"encoder": dense_encoder, "decoder": dense_decoder}
+    return ours(cls, images(), likelihood="bernoulli", **networks, **params)
+
+
+def pythae() -> Fit:
+    """Fit pythae's VAE with the same networks."""
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.pipelines import TrainingPipeline
+    from pythae.trainers import BaseTrainerConfig
+    from torch import nn
+
+    from benchmarks.architectures import dense_decoder, dense_encoder
+
+    rows = images()
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = dense_encoder((784,), 2 * N_COMPONENTS)
+
+        def forward(self, x: Any) -> Any:
+            mu, log_var = self.layers(x).chunk(2, dim=1)
+            return ModelOutput(embedding=mu, log_covariance=log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(dense_decoder(N_COMPONENTS, (784,)), nn.Sigmoid())
+
+        def forward(self, z: Any) -> Any:
+            return ModelOutput(reconstruction=self.layers(z))
+
+    def fit(epochs: int) -> Any:
+        config = VAEConfig(input_dim=(784,), latent_dim=N_COMPONENTS, reconstruction_loss="bce")
+        model = VAE(config, encoder=Encoder(), decoder=Decoder())
+        with TemporaryDirectory() as folder:
+            training = BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=epochs,
+                per_device_train_batch_size=BATCH_SIZE,
+                no_cuda=True,
+            )
+            TrainingPipeline(model, training)(rows)
+        return model
+
+    return fit
+
+
+def scvi(**params: Any) -> Fit:
+    """Fit scVI, 2,000 genes and 128 hidden units."""
+    import anndata
+    import scvi as library
+
+    adata = anndata.AnnData(counts())
+    library.model.SCVI.setup_anndata(adata)
+
+    def fit(epochs: int) -> Any:
+        model = library.model.SCVI(adata, n_latent=N_COMPONENTS, n_hidden=128, **params)
+        quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}
+        model.train(max_epochs=epochs, batch_size=BATCH_SIZE, train_size=1.0, **quiet)
+        return model
+
+    return fit
+
+
+def log_values() -> sparse.csr_matrix:
+    """Log-normalised counts."""
+    rows = counts()
+    totals = np.asarray(rows.sum(axis=1)).ravel()
+    return (sparse.diags(np.float32(1e4) / totals) @ rows).log1p().tocsr().astype(np.float32)
+
+
+#: Rows a fit has, its epochs, and how to get it.
+CONTENDERS: dict[str, tuple[int, tuple[int, int], Callable[[], Fit]]] = {
+    "paper: HEBAE": (N_IMAGES, IMAGE_EPOCHS, lambda: paper(HEBAETransformer)),
+    "paper: VAE": (N_IMAGES, IMAGE_EPOCHS, lambda: paper(VAETransformer)),
+    "paper: HEBAE, float32": (
+        N_IMAGES,
+        IMAGE_EPOCHS,
+        lambda: paper(HEBAETransformer, precision="float32"),
+    ),
+    "paper: pythae": (N_IMAGES, IMAGE_EPOCHS, pythae),
+    "counts: HEBAE": (
+        N_CELLS,
+        CELL_EPOCHS,
+        lambda: ours(HEBAETransformer, counts(), likelihood="negative_binomial"),
+    ),
+    "counts: scVI": (N_CELLS, CELL_EPOCHS, lambda: scvi(gene_likelihood="nb")),
+    "gaussian: HEBAE": (N_CELLS, CELL_EPOCHS, lambda: ours(HEBAETransformer, log_values())),
+    "gaussian: scVI": (N_CELLS, CELL_EPOCHS, lambda: scvi(gene_likelihood="normal")),
+}
+
+
+def main(name: str, threads: int) -> None:
+    """Measure one contender."""
+    import torch
+
+    n_rows, epochs, prepare = CONTENDERS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = prepare()
+        torch.set_num_threads(threads)
+        fit(1)  # what is done once
+        seconds = []
+        for count in epochs:
+            start = time.perf_counter()
+            fit(count)
+            seconds.append(time.perf_counter() - start)
+    rate = n_rows * (epochs[1] - epochs[0]) / (seconds[1] - seconds[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.flush()
+    os.write(
+        1, (json.dumps({"name": name, "rows_per_second": rate, "peak_mib": peak}) + "\n").encode()
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,40 @@
+"""Gaussian noise on rows of thousands of features, drawn once and used several times."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Numbers of a pool, and how often each is used before the next pool.
+POOL_SIZE = 2**21
+USES = 8
+
+
+class NoisePool:
+    """Standard normal numbers; a request gets a stretch of them that starts anywhere.
+
+    Drawing a normal number costs as much as a dozen products. Two minibatches that share
+    numbers have them in other places, at other features.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        On the CPU, of the numbers, and of where stretches start.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+        self._numbers: Tensor | None = None
+        self._left = 0
+
+    def draw(self, shape: torch.Size) -> Tensor:
+        """Return standard normal numbers; not to be changed."""
+        n_numbers = shape.numel()
+        if 2 * n_numbers > POOL_SIZE:
+            return torch.randn(shape, generator=self._generator)
+        if self._numbers is None or self._left < n_numbers:
+            self._numbers = torch.randn(POOL_SIZE, generator=self._generator)
+            self._left = USES * POOL_SIZE
+        self._left -= n_numbers
+        start = int(torch.randint(POOL_SIZE - n_numbers + 1, (), generator=self._generator))
+        return self._numbers[start : start + n_numbers].view(shape)

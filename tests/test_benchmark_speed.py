@@ -1,0 +1,62 @@
+"""The speed benchmark: its generated rows, its contenders and its ratios."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import speed, speed_cell
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def test_generated_rows_are_as_described():
+    counts = speed_cell.counts(500)
+    assert counts.shape == (500, speed_cell.N_GENES)
+    assert counts.nnz == 500 * speed_cell.N_GENES * speed_cell.DENSITY
+    assert counts.has_canonical_format
+    np.testing.assert_array_equal(counts.data, np.rint(counts.data))
+    assert counts.data.min() >= 1.0
+    images = speed_cell.images(200)
+    assert images.dtype == np.float32
+    assert (images.min() >= 0.0) & (images.max() <= 1.0)
+    assert np.linalg.matrix_rank(np.log(images / (1.0 - images)), tol=1.0) <= 10
+
+
+def test_ratios_are_of_medians():
+    rates = {"paper: HEBAE": (30.0, 50.0, 40.0), "paper: pythae": (10.0, 20.0, 10.0)}
+    rows = [
+        {"name": name, "rows_per_second": rate} for name, values in rates.items() for rate in values
+    ]
+    found = speed.ratios(rows)
+    assert found == {"ratio_pythae_paper": "4.00 (2.50 to 4.00)"}
+
+
+def test_a_run_writes_and_prints_ratios_last(tmp_path, monkeypatch, capsys):
+    rates = iter([100.0, 25.0, 80.0, 20.0])
+    monkeypatch.setattr(
+        speed,
+        "measure",
+        lambda name, threads: {"name": name, "rows_per_second": next(rates), "peak_mib": 1.0},
+    )
+    monkeypatch.setattr(speed, "find_spec", lambda name: name == "scvi")
+    monkeypatch.setattr(speed, "of_a_small_table", lambda repeats: {"name": "500 x 20"})
+    monkeypatch.setattr(speed, "of_transform", lambda repeats: {"name": "transform"})
+    only = ["counts: HEBAE", "counts: scVI", "paper: pythae"]
+    speed.main(["--output", str(tmp_path), "--only", *only])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "ratio_scvi_counts: 4.00 (4.00 to 4.00)"
+    assert printed[-2].startswith("pythae is not installed")
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    # In turn: A B A B.
+    assert [row["name"] for row in rows[:4]] == only[:2] * 2
+
+
+def test_a_contender_runs_in_its_process(monkeypatch):
+    row = speed.measure("counts: HEBAE", 1)
+    assert row["rows_per_second"] > 100.0
+    assert row["peak_mib"] > 100.0
+    with pytest.raises(RuntimeError, match="nobody failed"):
+        speed.measure("nobody", 1)
