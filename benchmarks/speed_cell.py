@@ -40,7 +40,7 @@ def images(n_rows: int = N_IMAGES) -> np.ndarray:
 
 
 def counts(n_rows: int = N_CELLS) -> sparse.csr_matrix:
-    """Counts like those of cells: 2,000 genes, one entry in twenty not zero."""
+    """Draw counts like those of cells: 2,000 genes, one entry in twenty not zero."""
     rng = np.random.default_rng(0)
     per_row = int(N_GENES * DENSITY)
     columns = np.sort(rng.random((n_rows, N_GENES)).argpartition(per_row)[:, :per_row], axis=1)
@@ -184,9 +184,8 @@ def main(name: str, threads: int) -> None:
     rate = n_rows * (epochs[1] - epochs[0]) / (seconds[1] - seconds[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.flush()
-    os.write(
-        1, (json.dumps({"name": name, "rows_per_second": rate, "peak_mib": peak}) + "\n").encode()
-    )
+    line = json.dumps({"name": name, "rows_per_second": rate, "peak_mib": peak})
+    os.write(1, f"{line}\n".encode())  # past whatever a peer has done to print
 
 
 if __name__ == "__main__":
