@@ -134,7 +134,7 @@ def compared(rows: list[Row]) -> list[str]:
     ratio = mean(r["fit_seconds"] for r in ours) / mean(r["fit_seconds"] for r in peers)
     return [
         f"HEBAE {totals[0]:.3f}, scVI {totals[1]:.3f}, in {ratio:.2f} of scVI's time "
-        f"({ours[0]['threads']} threads)."
+        f"(threads: {ours[0]['threads']})."
     ]
 
 

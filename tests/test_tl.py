@@ -136,6 +136,31 @@ def test_dask(trained):
     lazy.X = array.from_array(lazy.X.toarray(), chunks=(50, 30))
     skhebae.tl.project(lazy, model)
     assert_array_equal(lazy.obsm["X_hebae"], adata.obsm["X_hebae"])
+    skhebae.tl.hebae(lazy, 3, batch_key="batch", key_added="fitted", **SHORT)
+    assert_allclose(lazy.obsm["fitted"], adata.obsm["X_hebae"], atol=2e-4)
+    assert isinstance(lazy.X, array.Array)
+
+
+# anndata announces that its files will be of zarr's third format.
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_read_lazy(tmp_path, suffix, trained):
+    pytest.importorskip("dask")
+    pytest.importorskip("xarray")
+    if suffix == "zarr":
+        pytest.importorskip("zarr")
+    adata, model = trained
+    path = tmp_path / f"cells.{suffix}"
+    (cells().write_h5ad if suffix == "h5ad" else cells().write_zarr)(path)
+    lazy = anndata.experimental.read_lazy(path)
+    skhebae.tl.hebae(lazy, 3, batch_key="batch", **SHORT)
+    assert_allclose(lazy.obsm["X_hebae"], adata.obsm["X_hebae"], atol=2e-4)
+    skhebae.tl.project(lazy, model, key_added="projected")
+    assert_array_equal(lazy.obsm["projected"], adata.obsm["X_hebae"])
+    skhebae.tl.score(lazy, model)
+    expected = adata.copy()
+    skhebae.tl.score(expected, model)
+    assert_array_equal(np.asarray(lazy.obs["hebae_score"]), expected.obs["hebae_score"])
 
 
 @pytest.mark.parametrize("write", ["write_h5ad", "write_zarr"])
