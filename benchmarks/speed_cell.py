@@ -43,7 +43,9 @@ def counts(n_rows: int = N_CELLS) -> sparse.csr_matrix:
     """Draw counts like those of cells: 2,000 genes, one entry in twenty not zero."""
     rng = np.random.default_rng(0)
     per_row = int(N_GENES * DENSITY)
-    columns = np.sort(rng.random((n_rows, N_GENES)).argpartition(per_row)[:, :per_row], axis=1)
+    # One gene in each of as many stretches: quick, and no gene twice.
+    starts = np.arange(per_row) * (N_GENES // per_row)
+    columns = starts + rng.integers(N_GENES // per_row, size=(n_rows, per_row))
     values = 1.0 + rng.poisson(rng.gamma(0.5, 2.0, size=columns.shape))
     pointers = np.arange(n_rows + 1) * per_row
     shape = (n_rows, N_GENES)
