@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks import compare_page, single_cell_page
+from benchmarks import compare_page, single_cell_page, speed_page
 from benchmarks.pages import average, described, group, load, spread_out
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -303,6 +303,7 @@ def main() -> None:
     PAGE.write_text("\n".join([*lines, *top, *(line for part in parts for line in part)]))
     print(f"wrote {PAGE}")
     single_cell_page.main()
+    speed_page.main()
 
 
 if __name__ == "__main__":

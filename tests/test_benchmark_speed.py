@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import speed, speed_cell
+from benchmarks import speed, speed_cell, speed_page
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -60,3 +60,24 @@ def test_a_contender_runs_in_its_process(monkeypatch):
     assert row["peak_mib"] > 100.0
     with pytest.raises(RuntimeError, match="nobody failed"):
         speed.measure("nobody", 1)
+
+
+def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
+    rates = {"counts: HEBAE": (40.0, 60.0), "counts: scVI": (10.0, 10.0)}
+    rows = [
+        {"name": name, "rows_per_second": rate, "peak_mib": 500.0}
+        for name, values in rates.items()
+        for rate in values
+    ]
+    rows += [
+        {"name": "500 x 20", "seconds": 0.5, "share_not_training": 0.1},
+        {"name": "transform", "rows_per_second": 5e5, "one_row_ms": 0.25},
+    ]
+    (tmp_path / "speed.json").write_text(json.dumps({"environment": {"cores": 2}, "rows": rows}))
+    monkeypatch.setattr("benchmarks.pages.RESULTS", tmp_path)
+    monkeypatch.setattr(speed_page, "PAGE", tmp_path / "page.md")
+    speed_page.main()
+    page = (tmp_path / "page.md").read_text()
+    assert "| counts | HEBAE | 50 (40 to 60) | 500 |" in page
+    assert "| `ratio_scvi_counts` | counts: HEBAE / counts: scVI | 5.00 (4.00 to 6.00) |" in page
+    assert "takes 0.50 s, 10% of it not training" in page

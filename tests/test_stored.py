@@ -206,3 +206,13 @@ def test_window_mb_bounds_the_rows_in_memory(h5, small_blocks, monkeypatch):
         HEBAETransformer(2, max_iter=5, window_mb=window_mb).fit(file)
         assert max(seen) <= largest
         assert sum(seen) >= 25
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_views_are_in_memory(as_sparse):
+    anndata = pytest.importorskip("anndata")
+    view = anndata.AnnData(table(as_sparse=as_sparse))[:50]
+    assert view.is_view
+    assert not is_stored(view.X)
+    for other in ([[1.0]], sparse.eye(3), torch.eye(3), None):
+        assert not is_stored(other)

@@ -18,7 +18,10 @@ LIBRARIES = {"anndata", "dask", "h5py", "zarr"}
 
 def is_stored(X: object) -> bool:
     """Whether `X` is a matrix of a library that reads it from elsewhere when asked."""
-    return type(X).__module__.split(".")[0] in LIBRARIES and hasattr(X, "shape")
+    # AnnData's views are arrays and sparse matrices, in memory.
+    in_memory = isinstance(X, np.ndarray) or sparse.issparse(X)
+    known = type(X).__module__.split(".")[0] in LIBRARIES
+    return known and not in_memory and hasattr(X, "shape")
 
 
 class StoredTable:
