@@ -171,6 +171,21 @@ def global_random_state(seed: int, device: torch.device | None = None) -> Iterat
         yield
 
 
+def global_state(device: torch.device) -> dict[str, Tensor]:
+    """Return torch's global random state, of the CPU and of a GPU `device`."""
+    states = {"global": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["device"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_global_state(states: dict[str, Tensor], device: torch.device) -> None:
+    """Put a `global_state` back, inside `global_random_state` alone."""
+    torch.set_rng_state(states["global"])
+    if device.type == "cuda" and "device" in states:
+        torch.cuda.set_rng_state(states["device"], device)
+
+
 def made_by(name: str, factory: Callable[..., object], *arguments: object) -> nn.Module:
     """Call a factory of the user and check that it returns a module.
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from torch import nn
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.engine import checkpoint as module
@@ -56,7 +57,19 @@ def interrupted_fit(model, X, path, n_epochs):
             model.fit(X, checkpoint=path)
 
 
+def dropout_encoder(shape, n_outputs):
+    """Make an encoder that draws from the global random state in every step, and counts them."""
+    return nn.Sequential(
+        nn.Linear(*shape, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(16, n_outputs),
+    )
+
+
 CASES = {
+    "HEBAE, dropout": (HEBAETransformer, {"encoder": dropout_encoder}),
     "HEBAE": (HEBAETransformer, {}),
     "HEBAE, counts": (HEBAETransformer, {"likelihood": "negative_binomial"}),
     "HEBAE, row_share": (HEBAETransformer, {"row_share": 0.5}),

@@ -19,6 +19,7 @@ from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
+from skhebae.networks import global_state, set_global_state
 from skhebae.noise import POOL_SIZE, NoisePool
 from skhebae.objectives import Objective
 
@@ -58,6 +59,8 @@ class Trainer:
         On the model's device, for everything drawn in a step.
     weight_decay : float
         Decoupled decay of the weight matrices (not of biases or noise variances).
+    uses_global_state : bool
+        Whether modules of the user may draw from the global random state, as dropout does.
     """
 
     model: Autoencoder
@@ -65,6 +68,7 @@ class Trainer:
     order: torch.Generator
     noise: torch.Generator
     weight_decay: float = 0.0
+    uses_global_state: bool = False
     optimizer: torch.optim.Optimizer = field(init=False)
     n_steps: int = field(init=False, default=0)
 
@@ -86,13 +90,14 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, of arrays and numbers."""
         moments = self.optimizer.state_dict()["state"]
+        generators = {"order": self.order.get_state(), "noise": self.noise.get_state()}
+        if self.uses_global_state:
+            generators |= global_state(self.model.device)
         return {
             "parameters": as_arrays(dict(self.model.named_parameters())),
             "buffers": as_arrays(dict(self.model.named_buffers())),
             "moments": {str(i): as_arrays(of) for i, of in moments.items()},
-            "generators": as_arrays(
-                {"order": self.order.get_state(), "noise": self.noise.get_state()}
-            ),
+            "generators": as_arrays(generators),
             "n_steps": self.n_steps,
         }
 
@@ -108,6 +113,8 @@ class Trainer:
         generators = as_tensors(state["generators"])
         self.order.set_state(generators["order"])
         self.noise.set_state(generators["noise"])
+        if self.uses_global_state:
+            set_global_state(generators, self.model.device)
         self.n_steps = state["n_steps"]
 
     def set_learning_rate(self, learning_rate: float) -> None:

@@ -121,12 +121,7 @@ class TrainedAutoencoder(ScoredAutoencoder):
             saved = Checkpoint(checkpoint, identity_of(self, X, scaling, n_done))
             interrupted = saved.read()
         resumes = continues and partial
-        if resumes:
-            seed = self._seed
-        elif interrupted is not None:
-            seed = interrupted["seed"]
-        else:
-            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = self._seed if resumes else self._drawn_seed(interrupted)
         if saved is not None:
             saved.facts["seed"] = seed
         # One stream of random numbers per call and purpose.
@@ -142,12 +137,15 @@ class TrainedAutoencoder(ScoredAutoencoder):
         largest_layer = max(p.numel() for p in model.parameters())
         model.training_dtype = resolve_precision(self.precision, device, largest_layer)
 
+        # A user's module may draw from the global random state, as dropout does.
+        custom = architecture.encoder is not None or architecture.decoder is not None
         trainer = Trainer(
             model,
             objective,
             order=torch.Generator().manual_seed(order),
             noise=torch.Generator(device).manual_seed(noise),
             weight_decay=self.weight_decay,
+            uses_global_state=custom,
         )
         optimizer_state = getattr(self, "_optimizer_state", None)
         if resumes and optimizer_state is not None:
@@ -159,8 +157,6 @@ class TrainedAutoencoder(ScoredAutoencoder):
 
         rows = open_rows(X, scaling, device, covariates, window_bytes=int(self.window_mb * 1e6))
         training, validation = self._split(len(rows), trainer.order, partial)
-        # A user's module may draw from the global random state, as dropout does.
-        custom = architecture.encoder is not None or architecture.decoder is not None
         drawing = global_random_state(noise, device) if custom else nullcontext()
         with drawing, self._progress(schedule.n_epochs, partial) as epochs:
             new_history, converged = trainer.train(
@@ -197,6 +193,12 @@ class TrainedAutoencoder(ScoredAutoencoder):
                 fitted["batches_"] = batches
         self.__dict__.update(fitted)
         return converged
+
+    def _drawn_seed(self, interrupted: dict[str, Any] | None) -> int:
+        """Seed of a fit: that of its interrupted beginning, else one of `random_state`."""
+        if interrupted is not None:
+            return int(interrupted["seed"])
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _architecture_for(self, objective: Objective, n_batches: int) -> Architecture:
         sizes = tuple(self.hidden_layer_sizes)
