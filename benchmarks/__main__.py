@@ -14,6 +14,7 @@ BENCHMARKS = {
     "single-cell": "cell types, batches and new cells, against scVI",
     "count-defaults": "input noise and epochs for counts",
     "speed": "rows a second against pythae and scVI",
+    "scale": "an epoch from a file against one in memory",
     "sampling": "densities of codes to sample from",
     "defaults": "the estimators with their defaults against PCA",
     "row_share": "HEBAE from the paper's objective to the evidence lower bound",

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import speed, speed_cell, speed_page
+from benchmarks import scale, speed, speed_cell, speed_page
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -74,6 +74,13 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
         {"name": "transform", "rows_per_second": 5e5, "one_row_ms": 0.25},
     ]
     (tmp_path / "speed.json").write_text(json.dumps({"environment": {"cores": 2}, "rows": rows}))
+    one = {"n_cells": 1000, "file_mb": 3.0, "peak_mib": 500.0, "total_seconds": 2.0}
+    scale_rows = [
+        {**one, "how": how, "rows_per_second": rate}
+        for how, rate in (("backed", 300.0), ("in memory", 400.0))
+    ]
+    document = {"environment": {"cores": 2}, "rows": scale_rows}
+    (tmp_path / "scale.json").write_text(json.dumps(document))
     monkeypatch.setattr("benchmarks.pages.RESULTS", tmp_path)
     monkeypatch.setattr(speed_page, "PAGE", tmp_path / "page.md")
     speed_page.main()
@@ -81,3 +88,26 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     assert "| counts | HEBAE | 50 (40 to 60) | 500 |" in page
     assert "| `ratio_scvi_counts` | counts: HEBAE / counts: scVI | 5.00 (4.00 to 6.00) |" in page
     assert "takes 0.50 s, 10% of it not training" in page
+    assert "1,000 cells: backed at 75% of the speed in memory." in page
+
+
+def test_generated_files_are_what_anndata_reads(tmp_path, monkeypatch):
+    anndata = pytest.importorskip("anndata")
+    monkeypatch.setattr(scale, "CHUNK_CELLS", 80)
+    scale.generate(tmp_path / "cells.h5ad", 200)
+    adata = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    assert adata.shape == (200, scale.N_GENES)
+    assert adata.X.nnz == 200 * scale.N_GENES * scale.DENSITY
+    assert adata.X.has_canonical_format
+    assert adata.X.data.min() >= 1.0
+    assert adata.obs_names[199] == "obs199"
+
+
+def test_scale_measures_both_ways(tmp_path):
+    pytest.importorskip("anndata")
+    scale.main(["--cells", "300", "--threads", "1", "--output", str(tmp_path)])
+    rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert [row["how"] for row in rows] == ["backed", "in memory"]
+    assert all(row["rows_per_second"] > 10.0 for row in rows)
+    with pytest.raises(RuntimeError, match="backed failed"):
+        scale.in_a_process(tmp_path / "none.h5ad", "backed", 1)
