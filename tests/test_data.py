@@ -206,3 +206,17 @@ def test_minibatches_partition_the_rows_evenly(n_rows, batch_size, seed):
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= min(batch_size, n_rows)
     assert max(sizes) < 2 * batch_size or len(sizes) == 1
+
+
+@pytest.mark.parametrize("kinds", [(np.int64, np.int32), (np.int32, np.int64), (np.int32,) * 2])
+def test_indices_of_two_types_are_not_converted_for_every_minibatch(kinds):
+    X = sparse.random(50, 8, 0.3, format="csr", dtype=np.float32, random_state=0)
+    mixed = X.copy()
+    mixed.indptr, mixed.indices = X.indptr.astype(kinds[0]), X.indices.astype(kinds[1])
+    scaling = FeatureScaling.measure(mixed)
+    rows = StreamedRows(mixed, scaling, torch.device("cpu"))
+    assert rows._X.indptr.dtype == rows._X.indices.dtype
+    assert rows._X.data is mixed.data  # nothing large is copied
+    order = np.random.default_rng(0).permutation(50)
+    expected = StreamedRows(X, scaling, torch.device("cpu")).take(order)
+    assert_array_equal(rows.take(order), expected)

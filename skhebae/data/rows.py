@@ -87,7 +87,7 @@ class StreamedRows(AnyOrder):
         device: torch.device,
         covariates: Covariates = NO_COVARIATES,
     ) -> None:
-        self._X = X
+        self._X = with_indices_of_one_type(X) if sparse.issparse(X) else X
         self._scaling = scaling
         self._device = device
         self._covariates = covariates
@@ -99,6 +99,23 @@ class StreamedRows(AnyOrder):
         """Read, densify, standardise and send rows."""
         rows = self._covariates.behind(self._scaling.standardise(self._X[indices]), indices)
         return torch.from_numpy(rows).to(self._device)
+
+
+def with_indices_of_one_type(X: Matrix) -> Matrix:
+    """Return a CSR matrix whose two arrays of indices have one type.
+
+    Files often have 64 bits for the pointers and 32 for the columns, and scipy would convert
+    all columns for every minibatch.
+    """
+    if X.indptr.dtype == X.indices.dtype:
+        return X
+    fits = X.nnz <= np.iinfo(X.indices.dtype).max
+    kind = X.indices.dtype if fits else np.int64
+    result = sparse.csr_matrix(X.shape, dtype=X.dtype)
+    # Not by the constructor, which would choose types of its own.
+    result.data = X.data
+    result.indices, result.indptr = X.indices.astype(kind, copy=False), X.indptr.astype(kind)
+    return result
 
 
 def fits_on(device: torch.device, n_bytes: int) -> bool:
