@@ -216,3 +216,24 @@ def test_views_are_in_memory(as_sparse):
     assert not is_stored(view.X)
     for other in ([[1.0]], sparse.eye(3), torch.eye(3), None):
         assert not is_stored(other)
+
+
+def test_a_pass_in_order_after_an_epoch_reads_every_block_once(small_blocks):
+    """As to measure codes: the windows of the epoch have blocks from everywhere."""
+    X = table(400)
+    rows, source = windowed(X, 10)
+    order = rows.shuffled(np.arange(400), torch.Generator().manual_seed(0))
+    rows.take(order[:40])
+    source.reads.clear()
+    expected = open_rows(X, FeatureScaling.measure(X), CPU)
+    for start in range(0, 400, 8):
+        indices = np.arange(start, start + 8)
+        assert_array_equal(rows.take(indices), expected.take(indices))
+    assert sum(stop - start for start, stop, _ in source.reads) <= 400 + 8
+
+
+def test_blocks_have_indices_of_one_type():
+    X = table(as_sparse=True)
+    X.indptr = X.indptr.astype(np.int64)
+    block = StoredTable(Source(X))[:10]
+    assert block.indices.dtype == block.indptr.dtype == np.int32

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.scaling import CHUNK_ROWS, Matrix, Scaling
-from skhebae.data.stored import StoredTable
+from skhebae.data.stored import StoredTable, with_indices_of_one_type
 from skhebae.data.windows import WINDOW_BYTES, WindowedRows
 
 #: A dense table up to this size, as float32, is standardised once and kept on
@@ -99,23 +99,6 @@ class StreamedRows(AnyOrder):
         """Read, densify, standardise and send rows."""
         rows = self._covariates.behind(self._scaling.standardise(self._X[indices]), indices)
         return torch.from_numpy(rows).to(self._device)
-
-
-def with_indices_of_one_type(X: Matrix) -> Matrix:
-    """Return a CSR matrix whose two arrays of indices have one type.
-
-    Files often have 64 bits for the pointers and 32 for the columns, and scipy would convert
-    all columns for every minibatch.
-    """
-    if X.indptr.dtype == X.indices.dtype:
-        return X
-    fits = X.nnz <= np.iinfo(X.indices.dtype).max
-    kind = X.indices.dtype if fits else np.int64
-    result = sparse.csr_matrix(X.shape, dtype=X.dtype)
-    # Not by the constructor, which would choose types of its own.
-    result.data = X.data
-    result.indices, result.indptr = X.indices.astype(kind, copy=False), X.indptr.astype(kind)
-    return result
 
 
 def fits_on(device: torch.device, n_bytes: int) -> bool:

@@ -66,7 +66,10 @@ class StoredTable:
         block = self._source[rows]
         if hasattr(block, "compute"):
             block = block.compute()
-        block = sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
+        if sparse.issparse(block):
+            block = with_indices_of_one_type(sparse.csr_matrix(block))
+        else:
+            block = np.asarray(block)
         return block if self._columns is None else block[:, self._columns]
 
     def __getitem__(self, rows: slice) -> Matrix:
@@ -97,3 +100,20 @@ class StoredTable:
             of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
             of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
         return of_columns, np.concatenate(of_rows)
+
+
+def with_indices_of_one_type(X: Matrix) -> Matrix:
+    """Return a CSR matrix whose two arrays of indices have one type.
+
+    Files often have 64 bits for the pointers and 32 for the columns, and scipy would convert
+    all columns for every minibatch.
+    """
+    if X.indptr.dtype == X.indices.dtype:
+        return X
+    fits = X.nnz <= np.iinfo(X.indices.dtype).max
+    kind = X.indices.dtype if fits else np.int64
+    result = sparse.csr_matrix(X.shape, dtype=X.dtype)
+    # Not by the constructor, which would choose types of its own.
+    result.data = X.data
+    result.indices, result.indptr = X.indices.astype(kind, copy=False), X.indptr.astype(kind)
+    return result

@@ -91,7 +91,15 @@ class WindowedRows:
         return result
 
     def take(self, indices: NDArray[np.intp]) -> Tensor:
-        """Read rows, of one or two windows as a rule, densify, standardise and send them."""
+        """Read rows, densify, standardise and send them.
+
+        Contiguous ones, as of a pass in order, from where they stand; those of an epoch
+        from the windows that they were `shuffled` into.
+        """
+        if len(indices) > 0 and (np.diff(indices) == 1).all():
+            rows = slice(int(indices[0]), int(indices[-1]) + 1)
+            table = self._covariates.behind(self._scaling.standardise(self._X[rows]), rows)
+            return torch.from_numpy(table).to(self._device)
         window = self._window_of[indices // BLOCK_ROWS]
         shape = (len(indices), self._X.shape[1] + self._covariates.width)
         values = np.empty(shape, dtype=np.float32)
