@@ -97,8 +97,8 @@ class WindowedRows:
         from the windows that they were `shuffled` into.
         """
         if len(indices) > 0 and (np.diff(indices) == 1).all():
-            rows = slice(int(indices[0]), int(indices[-1]) + 1)
-            table = self._covariates.behind(self._scaling.standardise(self._X[rows]), rows)
+            here = slice(int(indices[0]), int(indices[-1]) + 1)
+            table = self._covariates.behind(self._scaling.standardise(self._X[here]), here)
             return torch.from_numpy(table).to(self._device)
         window = self._window_of[indices // BLOCK_ROWS]
         shape = (len(indices), self._X.shape[1] + self._covariates.width)
