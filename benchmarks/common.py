@@ -50,6 +50,27 @@ def environment() -> dict[str, Any]:
     }
 
 
+class Results:
+    """The JSON of a run, written after every row.
+
+    Parameters
+    ----------
+    path : Path
+    resume : bool
+        Whether to keep the rows that are there.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if resume and path.exists():
+            self.rows = json.loads(path.read_text())["rows"]
+
+    def write(self) -> None:
+        """Write what there is."""
+        write(self.path.stem, self.rows, folder=self.path.parent)
+
+
 def write(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> None:
     """Write results so far, with the environment, to ``<name>.json``, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.methods import CORE
-from benchmarks.pages import described, group, load, spread_out
+from benchmarks.pages import Column, described, group, load, table_of_methods, values
 
 Row = dict[str, Any]
 
@@ -71,8 +71,7 @@ def error_share(row: Row) -> float | None:
     return row["held_out_squared_error"] / row["squared_error_of_mean"]
 
 
-#: Heading, reader, format, and whether more is better (None: neither).
-COLUMNS: tuple[tuple[str, Callable[[Row], float | None], str, bool | None], ...] = (
+COLUMNS: tuple[Column, ...] = (
     ("error", error_share, "{:.3f}", False),
     ("k-NN", metric("knn_accuracy"), "{:.3f}", True),
     ("trustw.", metric("trustworthiness"), "{:.3f}", True),
@@ -91,39 +90,19 @@ COLUMNS: tuple[tuple[str, Callable[[Row], float | None], str, bool | None], ...]
 )
 
 
-def values(rows: list[Row], read: Callable[[Row], float | None]) -> list[float]:
-    """Return the numbers of all rows that have one."""
-    return [value for value in map(read, rows) if value is not None]
-
-
 def cells_of(rows: list[Row]) -> list[Row]:
     """Return the cells that succeeded."""
     return [row for row in rows if row["kind"] == "cell" and "error" not in row]
 
 
+def same_alone(cells: list[Row]) -> str:
+    """Whether a row has the same code alone as among others, in every cell."""
+    return "yes" if all(row["row_independent"] for row in cells) else "no"
+
+
 def table(cells: list[Row]) -> list[str]:
-    """One line a method, the best of each column in bold; means over seeds."""
-    methods = group(cells, "method")
-    columns = [
-        column for column in COLUMNS if any(values(rows, column[1]) for rows in methods.values())
-    ]
-    lines = [
-        "| method | seeds | " + " | ".join(heading for heading, *_ in columns) + " | same alone |",
-        "|---" * (len(columns) + 3) + "|",
-    ]
-    best = []
-    for _, read, _, more in columns:
-        means = [mean(found) for rows in methods.values() if (found := values(rows, read))]
-        best.append(max(means) if more else min(means))
-    for (method,), rows in methods.items():
-        parts = []
-        for (_, read, form, _), top in zip(columns, best, strict=True):
-            found = values(rows, read)
-            text = spread_out(found, form) if found else "-"
-            parts.append(f"**{text}**" if found and mean(found) == top else text)
-        alone = "yes" if all(row["row_independent"] for row in rows) else "no"
-        lines.append(f"| {method} | {len(rows)} | " + " | ".join(parts) + f" | {alone} |")
-    return lines
+    """`table_of_methods` of the measures of a comparison."""
+    return table_of_methods(cells, COLUMNS, ("same alone", same_alone))
 
 
 def tables(rows: list[Row]) -> list[str]:

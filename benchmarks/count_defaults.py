@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.common import RESULTS
 from benchmarks.datasets import DATA
-from benchmarks.single_cell import N_NEIGHBORS, SETS, Results, prepared
+from benchmarks.single_cell import N_NEIGHBORS, SETS, PrintedResults, prepared
 from skhebae import HEBAETransformer
 from skhebae.estimators.assembly import auto_batch_size, auto_epochs
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows that are there")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args(argv)
-    results = Results(arguments.output / "count_defaults.json", resume=arguments.resume)
+    results = PrintedResults(arguments.output / "count_defaults.json", resume=arguments.resume)
     for name in arguments.data:
         path = arguments.data_dir / SETS[name].file
         if not path.is_file():

@@ -12,7 +12,6 @@ epochs. ``--resume`` keeps every cell that is finished.
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from benchmarks import architectures
-from benchmarks.common import RESULTS, write
+from benchmarks.common import RESULTS, Results
 from benchmarks.datasets import Table, load, split
 from benchmarks.frechet import FeatureNet, cache_path, floor, train_feature_net
 from benchmarks.paper_measures import bounds, finite, images, matrices, samples
@@ -205,14 +204,8 @@ def measured(
     return row
 
 
-class Results:
+class CellResults(Results):
     """The JSON of a run and its images, written after every cell."""
-
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if resume and path.exists():
-            self.rows = json.loads(path.read_text())["rows"]
 
     def has(self, cell: Cell, precision: str) -> bool:
         """Whether the cell is finished, in this precision."""
@@ -222,7 +215,7 @@ class Results:
         """Add a cell, in the place of an older one."""
         cell = Cell(**{field.name: row[field.name] for field in fields(Cell)})
         self.rows = [old for old in self.rows if not self._is(old, cell)] + [row]
-        write(self.path.stem, self.rows, folder=self.path.parent)
+        self.write()
 
     def add_images(self, cell: Cell, parts: dict[str, Any]) -> None:
         """Keep the images of the first seed of each method."""
@@ -265,7 +258,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.full and arguments.precision == "auto":
         arguments.precision = "float32"
     output = arguments.output / f"paper-{arguments.data}.json"
-    results = Results(output, resume=arguments.resume)
+    results = CellResults(output, resume=arguments.resume)
     for cell in cells(arguments.data, grid, arguments.seeds, arguments.methods):
         if arguments.resume and results.has(cell, arguments.precision):
             continue

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.common import RESULTS, write
 from benchmarks.processes import ROOT, variables
-from benchmarks.speed_cell import DENSITY, N_GENES
+from benchmarks.speed_cell import DENSITY, N_GENES, columns_of
 
 #: Cells that are generated and written together.
 CHUNK_CELLS = 50_000
@@ -37,7 +37,6 @@ def generate(path: Path, n_cells: int) -> None:
 
     per_cell = int(N_GENES * DENSITY)
     rng = np.random.default_rng(0)
-    starts = np.arange(per_cell) * (N_GENES // per_cell)
     with h5py.File(path, "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         X = file.create_group("X")
@@ -51,8 +50,7 @@ def generate(path: Path, n_cells: int) -> None:
         for first in range(0, n_cells, CHUNK_CELLS):
             n = min(CHUNK_CELLS, n_cells - first)
             part = slice(first * per_cell, (first + n) * per_cell)
-            columns = starts + rng.integers(N_GENES // per_cell, size=(n, per_cell))
-            indices[part] = columns.ravel()
+            indices[part] = columns_of(n, rng).ravel()
             data[part] = 1.0 + rng.poisson(1.0, size=n * per_cell)
         for name, length in (("obs", n_cells), ("var", N_GENES)):
             frame = file.create_group(name)

@@ -12,7 +12,6 @@ neighbours. On genotypes, populations at four dimensions.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from benchmarks.common import RESULTS, write
+from benchmarks.common import RESULTS, Results
 from benchmarks.datasets import DATA, Dataset, load
 from benchmarks.metrics import label_metrics
 from benchmarks.single_cell_methods import METHODS, NEEDED, SHARES, Method
@@ -185,14 +184,8 @@ def genotypes(data: Dataset, seed: int) -> Iterator[dict[str, Any]]:
         yield {"method": name, "label": "population", **of_types(codes, data.labels, seed)}
 
 
-class Results:
-    """The JSON of a run, written after every row."""
-
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if resume and path.exists():
-            self.rows = json.loads(path.read_text())["rows"]
+class PrintedResults(Results):
+    """The JSON of a run, written and shown after every row."""
 
     def has(self, **cell: Any) -> bool:
         """Whether a row of this kind, set, method and seed is there."""
@@ -201,13 +194,18 @@ class Results:
     def add(self, row: dict[str, Any]) -> None:
         """Add a row, and say so."""
         self.rows.append(row)
-        write(self.path.stem, self.rows, folder=self.path.parent)
+        self.write()
         shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
         print({k: v for k, v in shown.items() if not isinstance(v, dict)}, flush=True)
 
 
 def of_set(
-    name: str, adata: Any, methods: dict[str, Method], seed: int, threads: int, results: Results
+    name: str,
+    adata: Any,
+    methods: dict[str, Method],
+    seed: int,
+    threads: int,
+    results: PrintedResults,
 ) -> None:
     """Fit every method to one set, and measure its codes."""
     batch_key = "batch" if SETS[name].integrates else None
@@ -254,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows that are there")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
     arguments = parser.parse_args(argv)
-    results = Results(arguments.output / "single_cell.json", resume=arguments.resume)
+    results = PrintedResults(arguments.output / "single_cell.json", resume=arguments.resume)
     methods = chosen_methods(arguments.methods)
     for seed in arguments.seeds:
         for name in arguments.data:
@@ -274,7 +272,7 @@ def integrates(name: str) -> bool:
     return SETS[name].integrates
 
 
-def of_genotypes(folder: Path, seed: int, results: Results) -> None:
+def of_genotypes(folder: Path, seed: int, results: PrintedResults) -> None:
     """Measure genotypes where the file is there."""
     data = load(GENOTYPES, folder)
     if data is not None and not results.has(kind="genotypes", seed=seed):

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.pages import described, group, load, spread_out
+from benchmarks.pages import Column, described, group, load, spread_out, table_of_methods
 
 Row = dict[str, Any]
 Reader = Callable[[Row], float | None]
@@ -32,8 +32,6 @@ def number(name: str) -> Reader:
     return lambda row: row.get(name)
 
 
-#: Heading, reader, format and whether more is better.
-Column = tuple[str, Reader, str, bool]
 TYPES: tuple[Column, ...] = (
     ("k-NN", number("knn_accuracy"), "{:.3f}", True),
     ("NMI", measured("nmi"), "{:.3f}", True),
@@ -58,33 +56,6 @@ PROJECTED: tuple[Column, ...] = (
 )
 
 
-def table(rows: list[Row], columns: tuple[Column, ...]) -> list[str]:
-    """One line a method, the best of each column in bold; means over seeds, and deviations."""
-    methods = group(rows, "method")
-
-    def found(of: list[Row], read: Reader) -> list[float]:
-        return [value for value in map(read, of) if value is not None]
-
-    shown = [column for column in columns if any(found(of, column[1]) for of in methods.values())]
-    lines = [
-        "| method | seeds | " + " | ".join(heading for heading, *_ in shown) + " |",
-        "|---" * (len(shown) + 2) + "|",
-    ]
-    best = []
-    for _, read, _, more in shown:
-        means = [mean(values) for of in methods.values() if (values := found(of, read))]
-        best.append(max(means) if more else min(means))
-    for (method,), of in methods.items():
-        parts = []
-        for (_, read, form, _), top in zip(shown, best, strict=True):
-            values = found(of, read)
-            text = spread_out(values, form) if values else "-"
-            parts.append(f"**{text}**" if values and mean(values) == top else text)
-        seeds = len({row["seed"] for row in of})
-        lines.append(f"| {method} | {seeds} | " + " | ".join(parts) + " |")
-    return lines
-
-
 def size(rows: list[Row]) -> str:
     """How many cells and genes."""
     return f"{rows[0]['n_cells']:,} cells, {rows[0]['n_genes']:,} genes"
@@ -101,7 +72,12 @@ def of_types(rows: list[Row]) -> list[str]:
     ]
     for (data, label), of in group(rows, "data", "label").items():
         if "scib" not in of[0]:
-            lines += [f"### {data}, `{label}`: {size(of)}", "", *table(of, TYPES + SECONDS), ""]
+            lines += [
+                f"### {data}, `{label}`: {size(of)}",
+                "",
+                *table_of_methods(of, TYPES + SECONDS),
+                "",
+            ]
     return lines
 
 
@@ -120,7 +96,7 @@ def of_batches(rows: list[Row]) -> list[str]:
     ]
     for (data,), of in group([row for row in rows if "scib" in row], "data").items():
         lines += [f"### {data}: {size(of)}", "", *compared(of), ""]
-        lines += [*table(of, SCIB + SECONDS), ""]
+        lines += [*table_of_methods(of, SCIB + SECONDS), ""]
     return lines
 
 
@@ -150,7 +126,7 @@ def of_projection(rows: list[Row]) -> list[str]:
     ]
     for (data, batch), of in group(rows, "data", "batch").items():
         title = f"### {data}, `{batch}` left out: {of[0]['n_cells']:,} cells"
-        lines += [title, "", *table(of, PROJECTED), ""]
+        lines += [title, "", *table_of_methods(of, PROJECTED), ""]
     return lines
 
 
@@ -166,7 +142,7 @@ def of_genotypes(rows: list[Row]) -> list[str]:
         "in HEBAE's codes, the two from East Asia above all; k-means fewer: codes are as wide in",
         "every direction, and PCA's are widest where continents differ.",
         "",
-        *table(rows, TYPES),
+        *table_of_methods(rows, TYPES),
         "",
     ]
 

@@ -39,15 +39,19 @@ def images(n_rows: int = N_IMAGES) -> np.ndarray:
     return (1.0 / (1.0 + np.exp(-values))).astype(np.float32)
 
 
+def columns_of(n_rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Genes that are not zero in each row: one of each stretch of `1 / DENSITY` genes."""
+    width = round(1.0 / DENSITY)
+    starts = np.arange(0, N_GENES, width)
+    return starts + rng.integers(width, size=(n_rows, len(starts)))
+
+
 def counts(n_rows: int = N_CELLS) -> sparse.csr_matrix:
     """Draw counts like those of cells: 2,000 genes, one entry in twenty not zero."""
     rng = np.random.default_rng(0)
-    per_row = int(N_GENES * DENSITY)
-    # One gene in each of as many stretches: quick, and no gene twice.
-    starts = np.arange(per_row) * (N_GENES // per_row)
-    columns = starts + rng.integers(N_GENES // per_row, size=(n_rows, per_row))
+    columns = columns_of(n_rows, rng)
     values = 1.0 + rng.poisson(rng.gamma(0.5, 2.0, size=columns.shape))
-    pointers = np.arange(n_rows + 1) * per_row
+    pointers = np.arange(n_rows + 1) * columns.shape[1]
     shape = (n_rows, N_GENES)
     return sparse.csr_matrix((values.astype(np.float32).ravel(), columns.ravel(), pointers), shape)
 

@@ -13,8 +13,7 @@ USES = 8
 class NoisePool:
     """Standard normal numbers; a request gets a stretch of them that starts anywhere.
 
-    Drawing a normal number costs as much as a dozen products. Two minibatches that share
-    numbers have them in other places, at other features.
+    Two minibatches that share numbers have them in other places, at other features.
 
     Parameters
     ----------

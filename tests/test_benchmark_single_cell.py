@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from benchmarks import count_defaults, single_cell, single_cell_page
+from benchmarks.pages import table_of_methods
 from benchmarks.single_cell_methods import METHODS, SHARES, ours
 
 anndata = pytest.importorskip("anndata")
@@ -193,7 +194,7 @@ def test_table_marks_the_best_and_averages_seeds():
         )
     ]
     columns = (single_cell_page.TYPES[0], single_cell_page.SECONDS[0])
-    lines = single_cell_page.table(rows, columns)
+    lines = table_of_methods(rows, columns)
     assert lines[0] == "| method | seeds | k-NN | fit s |"
     assert lines[2] == "| A | 2 | **0.600 ± 0.141** | **2.0 ± 1.4** |"
     assert lines[3] == "| B | 1 | 0.500 | 4.0 |"

@@ -53,11 +53,6 @@ class StoredTable:
         dtype: np.dtype[Any] = np.dtype(self._source.dtype)
         return dtype
 
-    @property
-    def is_sparse(self) -> bool:
-        """Whether slices are CSR matrices."""
-        return bool(sparse.issparse(self[:1]))
-
     def __len__(self) -> int:
         return self.shape[0]
 

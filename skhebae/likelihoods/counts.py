@@ -69,10 +69,10 @@ def negative_binomial_log_prob(x: Tensor, log_mean: Tensor, log_theta: Tensor) -
 class NegativeBinomial(torch.autograd.Function):
     """`negative_binomial_log_prob` with its own gradient.
 
-    Half of a step on thousands of genes would else be spent on writing and reading what
-    autograd keeps. With ``s = mean / (mean + theta)`` the derivative by log_mean is
-    ``x (1 - s) - theta s``, and by log_theta its negative and ``theta (digamma(x + theta) -
-    digamma(theta) - softplus(r))``; terms in x are those of the non-zero entries.
+    Autograd would keep, write and read a table of rows and features for every operation.
+    With ``s = mean / (mean + theta)`` the derivative by log_mean is ``x (1 - s) - theta s``,
+    and by log_theta its negative and ``theta (digamma(x + theta) - digamma(theta) -
+    softplus(r))``; terms in x are those of the non-zero entries.
     """
 
     @staticmethod
