@@ -17,6 +17,14 @@ class CheckpointWarning(UserWarning):
     """The last checkpoint is damaged; training goes on from the one before it."""
 
 
+class DistributedError(RuntimeError):
+    """A process of a fit by several was lost, or did not answer in time."""
+
+
+class DistributedWarning(UserWarning):
+    """Several processes were launched, but this one fits alone."""
+
+
 class LatentWarning(UserWarning):
     """The codes of a fitted estimator are not what they may seem."""
 

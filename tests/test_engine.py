@@ -13,6 +13,7 @@ from skhebae.estimators.assembly import build_model
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.model import Architecture
 from skhebae.objectives import HEBAEObjective, Terms
+from skhebae.processes import WHOLE
 
 CPU = torch.device("cpu")
 
@@ -292,8 +293,8 @@ def test_training_lowers_the_loss_and_reports_every_epoch():
 
 def test_training_stops_at_a_nonfinite_loss():
     class Diverging(HEBAEObjective):
-        def __call__(self, model, x, generator, input_noise=0.0):
-            terms = super().__call__(model, x, generator, input_noise)
+        def __call__(self, model, x, generator, input_noise=0.0, part=WHOLE):
+            terms = super().__call__(model, x, generator, input_noise, part)
             return Terms(
                 terms.reconstruction,
                 minibatch_penalty=terms.minibatch_penalty.log() * 0 - torch.inf,

@@ -254,8 +254,8 @@ MUTANTS = {
     ),
     "reported penalty uncorrected": Mutant(
         "engine/loop.py",
-        "penalty = terms.penalty() - reference",
-        "penalty = terms.penalty()",
+        "penalty = terms.penalty(part.mean) - reference",
+        "penalty = terms.penalty(part.mean)",
         FINITE_SAMPLE,
     ),
 }

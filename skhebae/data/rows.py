@@ -139,7 +139,7 @@ def open_rows(
     ResidentRows, StreamedRows or WindowedRows
         Resident for an in-memory dense table that fits, windowed for one outside memory.
     """
-    if isinstance(X, StoredTable):
+    if isinstance(X, StoredTable) and len(X) > 0:
         return WindowedRows(X, scaling, device, covariates, window_bytes)
     n_bytes = 4 * X.shape[0] * X.shape[1]
     if sparse.issparse(X) or is_mapped(X) or not fits_on(device, n_bytes):

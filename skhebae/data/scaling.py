@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, reduce
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from scipy import sparse
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import min_max_axis
+
+from skhebae.data.values import Values
+from skhebae.processes import ALONE, Processes
 
 #: A feature is divided by the larger of its standard deviation and this
 #: fraction of its range. The standard deviation alone would blow a rare value
@@ -56,33 +59,34 @@ class Scaling(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class FeatureScaling:
-    """The map ``x -> (x - location) / scale`` and its inverse.
+class FeatureMoments(NamedTuple):
+    """What a table, or a part of it, says about its features, each (n_features,).
 
     Attributes
     ----------
-    location, scale : ndarray of shape (n_features,), float64
-    variance : ndarray of shape (n_features,), float64
-        Variance of the rows on the standardised scale; 1 for constant features.
+    n_rows : int
+    mean, variance : ndarray
+        Of divisor `n_rows`; 0 without rows.
+    low, high : ndarray
+        The least and the largest value; without rows infinite.
     """
 
-    location: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    n_rows: int
+    mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
     @classmethod
-    def measure(cls, X: Matrix, normalised_to: float | None = None) -> FeatureScaling:
-        """Measure a validated table in one pass, a chunk at a time.
-
-        As it is, or log-normalised to the total `normalised_to`.
-        """
-        # scikit-learn's scaler merges chunks stably and knows when a feature
-        # is constant up to rounding.
+    def measure(cls, X: Matrix, normalised_to: float | None = None) -> FeatureMoments:
+        """Measure a table, chunk after chunk, as it is or log-normalised."""
+        n_features = X.shape[1]
+        low, high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+        if X.shape[0] == 0:
+            return cls(0, np.zeros(n_features), np.zeros(n_features), low, high)
+        # scikit-learn's scaler merges chunks stably.
         is_sparse = sparse.issparse(X[:1])  # which a table outside memory is not itself
         scaler = StandardScaler(with_mean=not is_sparse)
-        low = np.full(X.shape[1], np.inf)
-        high = np.full(X.shape[1], -np.inf)
         for rows in gen_batches(X.shape[0], CHUNK_ROWS):
             # A plain array: a memory map stays a subclass under slicing.
             chunk: Matrix = X[rows]
@@ -99,22 +103,80 @@ class FeatureScaling:
                 else (chunk.min(axis=0), chunk.max(axis=0))
             )
             low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
-        deviation = np.asarray(scaler.scale_, dtype=np.float64)
-        # Where the variance is 0 up to rounding, the scaler's `scale_` is 1
-        # and no longer the root of its `var_`.
-        spread = np.sqrt(np.asarray(scaler.var_, dtype=np.float64))
+        mean, variance = (np.asarray(of, dtype=np.float64) for of in (scaler.mean_, scaler.var_))
+        return cls(int(X.shape[0]), mean, variance, low, high)
+
+    def merge(self, other: FeatureMoments) -> FeatureMoments:
+        """Moments of both parts together (Chan, Golub and LeVeque, 1979)."""
+        n_rows = self.n_rows + other.n_rows
+        if min(self.n_rows, other.n_rows) == 0:
+            return self if other.n_rows == 0 else other
+        share = other.n_rows / n_rows
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = other.mean - self.mean
+            variance = (1.0 - share) * self.variance + share * other.variance
+            variance = variance + share * (1.0 - share) * np.square(step)
+        return FeatureMoments(
+            n_rows,
+            self.mean + share * step,
+            variance,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+    def is_constant(self) -> NDArray[np.bool_]:
+        """Which features vary by no more than the rounding of their moments.
+
+        The bound of Chan, Golub and LeVeque (1983) for passes over the table, as
+        scikit-learn's scaler applies it.
+        """
+        eps = np.finfo(np.float64).eps
+        bound = self.n_rows * eps * self.variance + np.square(self.n_rows * self.mean * eps)
+        result: NDArray[np.bool_] = self.variance <= bound
+        return result
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """The map ``x -> (x - location) / scale`` and its inverse.
+
+    Attributes
+    ----------
+    location, scale : ndarray of shape (n_features,), float64
+    variance : ndarray of shape (n_features,), float64
+        Variance of the rows on the standardised scale; 1 for constant features.
+    """
+
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @classmethod
+    def measure(
+        cls, X: Matrix, normalised_to: float | None = None, processes: Processes = ALONE
+    ) -> FeatureScaling:
+        """Measure a validated table in one pass, a chunk at a time.
+
+        As it is, or log-normalised to the total `normalised_to`; with the tables of all
+        other processes.
+        """
+        moments = reduce(
+            FeatureMoments.merge, processes.gather(FeatureMoments.measure(X, normalised_to))
+        )
+        low, high = moments.low, moments.high
+        spread = np.sqrt(moments.variance)
         if not np.isfinite(spread).all():
             column = int(np.flatnonzero(~np.isfinite(spread))[0])
             raise ValueError(
                 f"X has values in column {column} up to {high[column]:.4g}, whose variance "
                 "overflows; use a larger unit."
             )
-        constant = deviation != spread
+        constant = moments.is_constant()
+        deviation = np.where(constant, 1.0, spread)
         scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
         scale[constant] = 1.0
-        location = np.asarray(scaler.mean_, dtype=np.float64)
         # The running mean of a constant misses it by rounding.
-        location = np.where(low == high, low, location)
+        location = np.where(low == high, low, moments.mean)
         variance = np.where(constant, 1.0, np.square(deviation / scale))
         return cls(location, scale, variance)
 
@@ -133,7 +195,7 @@ class FeatureScaling:
             else:
                 wide = dense - narrow[0]
                 wide *= narrow[1]
-        if wide.min() < -LARGEST or wide.max() > LARGEST:
+        if wide.size and (wide.min() < -LARGEST or wide.max() > LARGEST):
             row, column = np.unravel_index(np.abs(wide).argmax(), wide.shape)
             raise ValueError(
                 f"X has the value {dense[row, column]:.4g} in column {column}, more than "
@@ -195,22 +257,34 @@ class CountScaling:
     size_unit: NDArray[np.float64]
 
     @classmethod
-    def measure(cls, X: Matrix, size_factor: NDArray[np.float64] | None = None) -> CountScaling:
-        """Measure a validated table of counts; a `size_factor` (n_samples,) may be in any unit."""
+    def measure(
+        cls,
+        X: Matrix,
+        size_factor: NDArray[np.float64] | None = None,
+        processes: Processes = ALONE,
+    ) -> CountScaling:
+        """Measure a validated table of counts; a `size_factor` (n_samples,) may be in any unit.
+
+        With the tables of all other processes.
+        """
         totals = row_totals(X)
-        positive = totals[totals > 0]
+        positive = Values.gathered(totals[totals > 0], processes)
         if len(positive) == 0:
             raise ValueError("X has no counts at all: every entry is 0.")
-        typical = float(np.median(positive))
-        normalised = FeatureScaling.measure(X, normalised_to=typical)
-        counts = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel() + UNSEEN_COUNTS
+        typical = positive.median()
+        normalised = FeatureScaling.measure(X, typical, processes)
+        of_columns = np.asarray(X.sum(axis=0, dtype=np.float64)).ravel()
+        counts = np.sum(processes.gather(of_columns), axis=0) + UNSEEN_COUNTS
+        unit = 1.0
+        if size_factor is not None:
+            unit = typical / Values.gathered(size_factor, processes).median()
         return cls(
             normalised.location,
             normalised.scale,
             counts / counts.sum(),
             np.asarray(typical),
-            np.asarray(np.log(positive).std()),
-            np.asarray(1.0 if size_factor is None else typical / np.median(size_factor)),
+            np.asarray(positive.log_deviation()),
+            np.asarray(unit),
         )
 
     def log_size(

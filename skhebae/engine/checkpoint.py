@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skhebae.exceptions import CheckpointError, CheckpointWarning
 from skhebae.files import read_document, write_document
+from skhebae.processes import ALONE, Processes
 
 #: Suffix of the checkpoint before the last, for when the last is damaged.
 BEFORE = ".before"
@@ -32,6 +33,8 @@ class Checkpoint:
     path : path-like
     identity : dict
         What must be alike for the file to be of the same fit: of what JSON has.
+    processes : Processes, optional
+        Those of the fit. The first reads and writes, and all call the methods together.
 
     Attributes
     ----------
@@ -39,12 +42,18 @@ class Checkpoint:
         Joins every state that is written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: dict[str, Any],
+        processes: Processes = ALONE,
+    ) -> None:
         self._path = Path(path)
         self._identity = identity
+        self._processes = processes
         self.facts: dict[str, Any] = {}
         self._next = 0.0
-        if not self._path.parent.is_dir():
+        if processes.rank == 0 and not self._path.parent.is_dir():
             raise FileNotFoundError(
                 f"checkpoint={str(path)!r}: there is no folder {str(self._path.parent)!r}."
             )
@@ -62,6 +71,9 @@ class Checkpoint:
         CheckpointWarning
             If the last file is damaged, and the one before it is used.
         """
+        return self._processes.from_first(self._read)
+
+    def _read(self) -> dict[str, Any] | None:
         before = self._path.with_name(self._path.name + BEFORE)
         damage = None
         for path in (self._path, before):
@@ -77,7 +89,7 @@ class Checkpoint:
                 warnings.warn(
                     f"{damage}; training goes on from the one before it.",
                     CheckpointWarning,
-                    stacklevel=2,
+                    stacklevel=4,
                 )
             return state
         if damage:
@@ -90,7 +102,7 @@ class Checkpoint:
             raise CheckpointError(f"{str(path)!r} is a file, but no checkpoint; name another.")
         if document["version"] > FORMAT_VERSION:
             raise CheckpointError(f"{str(path)!r} is of a newer skhebae; upgrade, or delete it.")
-        saved = document["identity"]
+        saved = {"processes": 1, **document["identity"]}  # files of before there could be more
         if saved != self._identity:
             keys = sorted({*saved, *self._identity})
             differing = [k for k in keys if saved.get(k) != self._identity.get(k)]
@@ -104,11 +116,16 @@ class Checkpoint:
         state: dict[str, Any] = document["state"]
         return state
 
-    def write(self, state: dict[str, Any], *, last: bool = False) -> None:
-        """Write a state, unless the last one is so young that writing would cost too much."""
+    def is_due(self) -> bool:
+        """Whether the last state is so old that writing another costs little."""
+        return self._processes.from_first(lambda: time.perf_counter() >= self._next)
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write a state."""
+        self._processes.from_first(lambda: self._write(state))
+
+    def _write(self, state: dict[str, Any]) -> None:
         start = time.perf_counter()
-        if not last and start < self._next:
-            return
         document = {
             "format": FORMAT,
             "version": FORMAT_VERSION,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,16 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skhebae.data import Rows, minibatch_indices
+from skhebae.data import Rows
 from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
 from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
-from skhebae.networks import global_state, set_global_state
+from skhebae.networks import (
+    CustomDecoder,
+    CustomEncoder,
+    global_state,
+    is_idle_in_part,
+    set_global_state,
+)
 from skhebae.noise import POOL_SIZE, NoisePool
 from skhebae.objectives import Objective
+from skhebae.processes import ALONE, WHOLE, Part, Processes
 
 #: Patience counts at least this many optimiser steps: an epoch of a small
 #: table is one or two, too few to call a loss flat.
@@ -37,12 +44,32 @@ HISTORY_KEYS = ("loss", "reconstruction", "penalty", "elbo", "validation_loss", 
 
 
 class LossTerms(NamedTuple):
-    """Means over one minibatch, each (), nats."""
+    """Means over one minibatch, each (), nats.
+
+    Of several processes each has numbers whose mean over processes these are.
+    """
 
     loss: Tensor
     reconstruction: Tensor
     penalty: Tensor
     elbo: Tensor
+
+
+class Minibatches(NamedTuple):
+    """Those of an epoch.
+
+    Attributes
+    ----------
+    indices : list of ndarray of int
+        This process's rows of each.
+    parts : list of Part
+    sizes : list of int
+        Rows of each in all processes.
+    """
+
+    indices: list[NDArray[np.intp]]
+    parts: list[Part]
+    sizes: list[int]
 
 
 @dataclass
@@ -56,11 +83,16 @@ class Trainer:
     order : torch.Generator
         On the CPU, for the order of the rows.
     noise : torch.Generator
-        On the model's device, for everything drawn in a step.
+        On the model's device, for everything drawn in a step; by one of several processes,
+        for what no other has to know.
     weight_decay : float
         Decoupled decay of the weight matrices (not of biases or noise variances).
     uses_global_state : bool
         Whether modules of the user may draw from the global random state, as dropout does.
+    processes : Processes
+        Those that train this model together, each on its own rows.
+    shared_noise : torch.Generator, optional
+        Of several processes, in the same state in all: for what is drawn for a whole minibatch.
     """
 
     model: Autoencoder
@@ -69,6 +101,8 @@ class Trainer:
     noise: torch.Generator
     weight_decay: float = 0.0
     uses_global_state: bool = False
+    processes: Processes = ALONE
+    shared_noise: torch.Generator | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
     n_steps: int = field(init=False, default=0)
 
@@ -81,6 +115,10 @@ class Trainer:
         ]
         # AdamW with a decay of 0 is Adam.
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        idle = self.processes.size > 1 and has_idle_parameters(self.model)
+        self._forward: Callable[..., LossTerms] = self.processes.data_parallel(
+            self.model, self.loss_terms, unused=idle
+        )
 
     def resume(self, optimizer_state: dict[str, Any]) -> None:
         """Continue with the moments of an earlier optimiser and today's weight decay."""
@@ -90,14 +128,17 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, of arrays and numbers."""
         moments = self.optimizer.state_dict()["state"]
-        generators = {"order": self.order.get_state(), "noise": self.noise.get_state()}
+        generators = {name: of.get_state() for name, of in self._generators().items()}
         if self.uses_global_state:
             generators |= global_state(self.model.device)
+        of_ranks = self.processes.gather(as_arrays(generators))
         return {
             "parameters": as_arrays(dict(self.model.named_parameters())),
             "buffers": as_arrays(dict(self.model.named_buffers())),
             "moments": {str(i): as_arrays(of) for i, of in moments.items()},
-            "generators": as_arrays(generators),
+            "generators": of_ranks[0]
+            if len(of_ranks) == 1
+            else {str(rank): of for rank, of in enumerate(of_ranks)},
             "n_steps": self.n_steps,
         }
 
@@ -110,12 +151,19 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         moments = {int(i): as_tensors(of) for i, of in state["moments"].items()}
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        generators = as_tensors(state["generators"])
-        self.order.set_state(generators["order"])
-        self.noise.set_state(generators["noise"])
+        saved = state["generators"]
+        generators = as_tensors(
+            saved if self.processes.size == 1 else saved[str(self.processes.rank)]
+        )
+        for name, generator in self._generators().items():
+            generator.set_state(generators[name])
         if self.uses_global_state:
             set_global_state(generators, self.model.device)
         self.n_steps = state["n_steps"]
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        generators = {"order": self.order, "noise": self.noise}
+        return generators | ({"shared": self.shared_noise} if self.shared_noise else {})
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate of every parameter group."""
@@ -123,15 +171,20 @@ class Trainer:
             group["lr"] = learning_rate
 
     def loss_terms(
-        self, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+        self,
+        x: Tensor,
+        generator: torch.Generator,
+        input_noise: float = 0.0,
+        part: Part = WHOLE,
     ) -> LossTerms:
-        """Evaluate the objective on one minibatch."""
-        terms = self.objective(self.model, x, generator, input_noise)
-        reconstruction = terms.reconstruction.mean()
-        reference = self.objective.prior_penalty(len(x), self.model.encoder.n_components)
-        penalty = terms.penalty() - reference
+        """Evaluate the objective on one minibatch, or on this process's part of it."""
+        terms = self.objective(self.model, x, generator, input_noise, part)
+        reconstruction = part.mean(terms.reconstruction)
+        n_components = self.model.encoder.n_components
+        reference = self.objective.prior_penalty(part.n_rows(len(x)), n_components)
+        penalty = terms.penalty(part.mean) - reference
         loss = reconstruction + self.objective.weight * penalty
-        return LossTerms(loss, reconstruction, penalty, terms.elbo())
+        return LossTerms(loss, reconstruction, penalty, terms.elbo(part.mean))
 
     @property
     def counts_code_variance(self) -> bool:
@@ -139,7 +192,7 @@ class Trainer:
         gaussian = isinstance(self.model.likelihood, GaussianLikelihood)
         return gaussian and self.objective.row_weight < 1.0
 
-    def code_variance_loss(self, x: Tensor) -> Tensor:
+    def code_variance_loss(self, x: Tensor, part: Part = WHOLE) -> Tensor:
         """`GaussianLikelihood.code_variance_loss`, measured afresh on `x` every so often."""
         likelihood = self.model.likelihood
         assert isinstance(likelihood, GaussianLikelihood)
@@ -147,10 +200,12 @@ class Trainer:
             self.model.eval()
             with torch.no_grad():
                 few = x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)]
-                mu, _ = self.model.encode(few)
-                outputs = self.model.jacobian(mu, self.model.covariates(few))
-                variance = self.model.code_variance(*outputs, self.objective.row_weight)
-                likelihood.code_variance.copy_(variance)
+                variance = torch.zeros_like(likelihood.code_variance)
+                if len(few) > 0:
+                    mu, _ = self.model.encode(few)
+                    outputs = self.model.jacobian(mu, self.model.covariates(few))
+                    variance = self.model.code_variance(*outputs, self.objective.row_weight)
+                likelihood.code_variance.copy_(part.average(variance))
             self.model.train()
         return likelihood.code_variance_loss()
 
@@ -163,16 +218,18 @@ class Trainer:
         draws_much = len(indices) * self.model.n_features > 2 * POOL_SIZE
         pays = draws_much and schedule.input_noise > 0.0 and self.noise.device.type == "cpu"
         self.model.noise_pool = NoisePool(self.noise) if pays else None
-        order = rows.shuffled(indices, self.order)
-        minibatches = minibatch_indices(order, schedule.batch_size)
+        minibatches = self._minibatches(
+            rows.shuffled(indices, self.order), schedule.batch_size, self.shared_noise
+        )
 
         def step(x: Tensor, i: int) -> LossTerms:
-            self.set_learning_rate(schedule.rate(epoch, i / len(minibatches)))
-            terms = self.loss_terms(x, self.noise, schedule.input_noise)
+            self.set_learning_rate(schedule.rate(epoch, i / len(minibatches.indices)))
+            part = minibatches.parts[i]
+            terms = self._forward(x, self.noise, schedule.input_noise, part)
             loss = terms.loss
             if self.counts_code_variance:
                 # It moves the noise variances alone, and is not reported.
-                loss = loss + self.code_variance_loss(x)
+                loss = loss + self.code_variance_loss(x, part)
             self.n_steps += 1
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -180,19 +237,49 @@ class Trainer:
             return terms
 
         try:
-            return run_epoch(step, rows, minibatches)
+            means = run_epoch(step, rows, minibatches.indices, minibatches.sizes)
         finally:
             self.model.noise_pool = None
+        self.processes.share(self.model.buffers())
+        return self._over_processes(means)
+
+    def _minibatches(
+        self,
+        order: NDArray[np.intp],
+        batch_size: int,
+        shared_noise: torch.Generator | None,
+    ) -> Minibatches:
+        """Split rows in this order into minibatches of at least `batch_size` rows a process.
+
+        What is left over is spread, so that no minibatch is small (a covariance of one row is
+        no covariance), and every process has its rows' share of each.
+        """
+        counts = self.processes.gather(len(order))
+        n_minibatches = max(1, sum(counts) // (self.processes.size * batch_size))
+        parts = self.processes.parts(counts, n_minibatches, shared_noise or self.noise)
+        indices = np.array_split(order, n_minibatches)
+        sizes = [part.n_rows(len(own)) for part, own in zip(parts, indices, strict=True)]
+        return Minibatches(indices, parts, sizes)
+
+    def _over_processes(self, means: dict[str, float]) -> dict[str, float]:
+        """Mean over processes of the numbers of each."""
+        together = self.processes.gather(list(means.values()))
+        return dict(zip(means, np.mean(together, axis=0).tolist(), strict=True))
 
     def validate(self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule) -> float:
         """Loss of held-out rows, of the same terms and with the same noise at every call."""
         self.model.eval()
         generator = torch.Generator(self.model.device).manual_seed(0)
         order = rows.shuffled(indices, torch.Generator().manual_seed(0))
-        minibatches = minibatch_indices(order, schedule.batch_size)
+        # All that is drawn of held-out rows is drawn for the whole minibatch.
+        minibatches = self._minibatches(order, schedule.batch_size, generator)
+
+        def terms(x: Tensor, i: int) -> LossTerms:
+            return self.loss_terms(x, generator, part=minibatches.parts[i])
+
         with torch.no_grad():
-            means = run_epoch(lambda x, _: self.loss_terms(x, generator), rows, minibatches)
-        return means["loss"]
+            means = run_epoch(terms, rows, minibatches.indices, minibatches.sizes)
+        return self._over_processes(means)["loss"]
 
     def train(
         self,
@@ -233,7 +320,8 @@ class Trainer:
         """
         history: History = {key: [] for key in HISTORY_KEYS}
         converged = False
-        n_steps = max(1, len(training) // schedule.batch_size)
+        n_rows = sum(self.processes.gather(len(training)))
+        n_steps = max(1, n_rows // (self.processes.size * schedule.batch_size))
         patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
         stopper = EarlyStopping(self.model, patience, schedule.tol)
         ended = False
@@ -254,7 +342,7 @@ class Trainer:
             if validation is not None:
                 held_out = self.validate(rows, validation, schedule)
                 check_finite({"validation loss": held_out}, epoch)
-            seconds = time.perf_counter() - start
+            seconds = max(self.processes.gather(time.perf_counter() - start))
             for key, value in {**means, "validation_loss": held_out, "seconds": seconds}.items():
                 history[key].append(value)
             if hasattr(epochs, "set_postfix"):
@@ -264,7 +352,8 @@ class Trainer:
             else:
                 converged = is_flat(history["loss"], patience, schedule.tol)
             ended = converged and (validation is not None or schedule.stop_on_plateau)
-            if checkpoint is not None:
+            is_last = ended or epoch + 1 == schedule.n_epochs
+            if checkpoint is not None and (is_last or checkpoint.is_due()):
                 state = {
                     "trainer": self.state(),
                     "stopper": stopper.state(),
@@ -272,10 +361,23 @@ class Trainer:
                     "converged": converged,
                     "ended": ended,
                 }
-                checkpoint.write(state, last=ended or epoch + 1 == schedule.n_epochs)
+                checkpoint.write(state)
         if validation is not None:
             stopper.restore()
         return history, converged
+
+
+def has_idle_parameters(model: Autoencoder) -> bool:
+    """Whether modules of the user have parameters that do nothing."""
+    inputs = {
+        model.encoder: model.n_features,
+        model.decoder: model.encoder.n_components + model.n_batches,
+    }
+    return any(
+        is_idle_in_part(module, n_in)
+        for module, n_in in inputs.items()
+        if isinstance(module, CustomEncoder | CustomDecoder)
+    )
 
 
 def jacobian_rows(model: Autoencoder, n_rows: int) -> int:
@@ -286,9 +388,12 @@ def jacobian_rows(model: Autoencoder, n_rows: int) -> int:
 def run_epoch(
     step: Callable[[Tensor, int], LossTerms],
     rows: Rows,
-    minibatches: list[NDArray[np.intp]],
+    minibatches: Sequence[NDArray[np.intp]],
+    sizes: Sequence[int] | None = None,
 ) -> dict[str, float]:
-    """Apply `step` to every minibatch; row-weighted means of what it returns.
+    """Apply `step` to every minibatch; means of what it returns, weighted by `sizes`.
+
+    By default, the rows of each minibatch.
 
     The numbers stay on the device until the end: no host synchronisation
     inside an epoch.
@@ -296,7 +401,8 @@ def run_epoch(
     terms: list[Tensor] = []
     for i, indices in enumerate(minibatches):
         terms.extend(term.detach() for term in step(rows.take(indices), i))
-    weights = np.array([len(indices) for indices in minibatches], dtype=np.float64)
+    sizes = [len(indices) for indices in minibatches] if sizes is None else sizes
+    weights = np.array(sizes, dtype=np.float64)
     values = torch.stack(terms).cpu().double().numpy().reshape(-1, len(LossTerms._fields))
     means = np.average(values, axis=0, weights=weights)
     return dict(zip(LossTerms._fields, means.tolist(), strict=True))

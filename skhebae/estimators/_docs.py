@@ -88,6 +88,12 @@ encoder : callable, default=None
         Of a table outside memory (backed AnnData, HDF5, zarr, dask), megabytes of rows
         in memory at a time. An epoch sees blocks of rows in a random order, and rows at
         random within a window of blocks: the larger, the better they are mixed.
+    distributed : bool or "auto", default="auto"
+        Whether `fit` and `partial_fit` train in all processes of the default process group
+        of ``torch.distributed``, which you initialise. All must then call it, each with its own
+        rows, perhaps none: ``fit(X[rank::world_size])``; all end with the same model. Rows
+        of a minibatch are `batch_size` a process. "auto" is yes where there is a group of more
+        than one process; True asks for one; False fits this process's rows alone.
     verbose : int, default=0
         1 shows a progress bar."""
 

@@ -28,6 +28,7 @@ from skhebae.networks import (
     made_by,
     mlp,
 )
+from skhebae.processes import ALONE, Processes
 
 #: Likelihoods of counts by name.
 COUNTS: dict[str, type[CountLikelihood]] = {
@@ -105,12 +106,15 @@ def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
 
 
 def measure_scaling(
-    likelihood: str, X: Matrix, size_factor: NDArray[np.float64] | None = None
+    likelihood: str,
+    X: Matrix,
+    size_factor: NDArray[np.float64] | None = None,
+    processes: Processes = ALONE,
 ) -> Scaling:
-    """Measure a validated table as its likelihood needs it."""
+    """Measure a validated table, and those of other processes, as its likelihood needs it."""
     if likelihood in COUNTS:
-        return CountScaling.measure(X, size_factor)
-    return FeatureScaling.measure(X)
+        return CountScaling.measure(X, size_factor, processes)
+    return FeatureScaling.measure(X, processes=processes)
 
 
 def build_likelihood(name: str, scaling: Scaling) -> Likelihood:

@@ -50,6 +50,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "random_state": ["random_state"],
         "window_mb": [Interval(Real, 0, None, closed="neither")],
+        "distributed": ["boolean", StrOptions({"auto"})],
         "verbose": ["verbose"],
     }
 
@@ -79,6 +80,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         precision: str,
         random_state: int | np.random.RandomState | None,
         window_mb: float,
+        distributed: bool | str,
         verbose: int,
     ) -> None:
         self.n_components = n_components
@@ -104,6 +106,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         self.precision = precision
         self.random_state = random_state
         self.window_mb = window_mb
+        self.distributed = distributed
         self.verbose = verbose
 
     # Fitting
@@ -156,15 +159,16 @@ class BaseAutoencoder(TrainedAutoencoder):
         ConvergenceWarning
             If `max_iter` is a number and was too small for the loss to settle.
         """
-        with self._unchanged_on_failure():
+        with self._together(checkpoint) as processes:
             continues = self.warm_start and self.__sklearn_is_fitted__()
-            X = self._validated(X, reset=not continues, min_samples=2)
-            schedule = self._schedule(X.shape[0])
+            X, n_rows = self._agreed_table(X, continues, processes)
+            schedule = self._schedule(n_rows, processes.size)
             converged = self._train(
                 X,
                 batch,
                 size_factor,
                 schedule,
+                processes=processes,
                 continues=continues,
                 partial=False,
                 checkpoint=checkpoint,
@@ -218,16 +222,24 @@ class BaseAutoencoder(TrainedAutoencoder):
         """
         # scikit-learn checks parameters on the first call only.
         self._validate_params()
-        with self._unchanged_on_failure():
+        with self._together() as processes:
             continues = self.__sklearn_is_fitted__()
-            X = self._validated(X, reset=not continues, min_samples=2)
+            X, n_rows = self._agreed_table(X, continues, processes)
             schedule = Schedule(
                 n_epochs=1,
-                batch_size=self._minibatch_rows(X.shape[0]),
+                batch_size=self._minibatch_rows(n_rows, processes.size),
                 learning_rate=self.learning_rate_init,
                 decay="constant",
             )
-            self._train(X, batch, size_factor, schedule, continues=continues, partial=True)
+            self._train(
+                X,
+                batch,
+                size_factor,
+                schedule,
+                processes=processes,
+                continues=continues,
+                partial=True,
+            )
         return self
 
     @fit_context(prefer_skip_nested_validation=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from skhebae.estimators.latent import MIXTURE_ROWS, CodeMoments
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
+from skhebae.processes import ALONE, Processes
 
 #: Rows per chunk of the pass over the residuals.
 RESIDUAL_ROWS = 1024
@@ -34,19 +38,27 @@ def codes_and_sigma(model: Autoencoder, objective: Objective, x: Tensor) -> Tens
 
 
 def measure_codes(
-    model: Autoencoder, objective: Objective, rows: Rows, seed: int
+    model: Autoencoder,
+    objective: Objective,
+    rows: Rows,
+    seed: int,
+    processes: Processes = ALONE,
 ) -> tuple[CodeMoments, NDArray[np.float32]]:
     """Moments of the codes of all rows, and at most `MIXTURE_ROWS` codes.
 
     One block of rows after the other, so that the codes of all rows are never
-    in memory together.
+    in memory together. Of several processes each measures its rows, and gives codes
+    in proportion to them.
     """
     n_components = model.encoder.n_components
     width = model.n_features
-    chosen = np.random.RandomState(seed).permutation(len(rows))[:MIXTURE_ROWS]
+    wanted = kept_rows(processes.gather(len(rows)))[processes.rank]
+    chosen = np.random.RandomState(seed).permutation(len(rows))[:wanted]
     kept = np.empty((len(chosen), n_components), dtype=np.float32)
-    moments: CodeMoments | None = None
+    moments: list[CodeMoments] = []
     for block in minibatch_indices(np.arange(len(rows)), BLOCK_ROWS):
+        if len(block) == 0:
+            continue
         values = map_rows(
             lambda x: codes_and_sigma(model, objective, x),
             lambda chunk, block=block: rows.take(block[chunk]),  # type: ignore[misc]
@@ -57,10 +69,18 @@ def measure_codes(
         codes, sigma = values[:, :n_components], values[:, n_components:]
         here = np.flatnonzero((chosen >= block[0]) & (chosen <= block[-1]))
         kept[here] = codes[chosen[here] - block[0]]
-        part = CodeMoments.measure(codes, sigma)
-        moments = part if moments is None else moments.merge(part)
-    assert moments is not None  # validated tables have rows
-    return moments, kept
+        moments.append(CodeMoments.measure(codes, sigma))
+    mine = [reduce(CodeMoments.merge, moments)] if moments else []
+    together = [of for part in processes.gather(mine) for of in part]
+    return reduce(CodeMoments.merge, together), np.concatenate(processes.gather(kept))
+
+
+def kept_rows(counts: Sequence[int]) -> list[int]:
+    """Rows of each process whose codes the mixture is fitted to, `MIXTURE_ROWS` or all."""
+    share = min(1.0, MIXTURE_ROWS / sum(counts))
+    ends = np.rint(share * np.cumsum([0, *counts])).astype(int)
+    result: list[int] = np.diff(ends).tolist()
+    return result
 
 
 def noise_covariance(
@@ -102,14 +122,16 @@ def fit_noise_variance(trainer: Trainer, posterior_noise: NDArray[np.float64], r
             z = mu + sigma * (noise @ factor.T)
             mean = likelihood.mean(model.decode(z, model.covariates(x)))
             total += (x[:, : model.n_features] - mean).square().sum(dim=0)
-        residual = total / len(rows)
+        processes = trainer.processes
+        residual = processes.mean(total / max(1, len(rows)), len(rows))
         if not trainer.counts_code_variance:
             likelihood.set_noise_variance(residual)
             return
-        every = -(-len(rows) // jacobian_rows(model, JACOBIAN_ROWS))
+        every = max(1, -(-len(rows) // jacobian_rows(model, JACOBIAN_ROWS)))
         some = rows.take(np.arange(0, len(rows), every))
         mu, _ = model.encode(some)
         outputs = model.jacobian(mu, model.covariates(some))
         for _ in range(NOISE_STEPS):
             missing = model.code_variance(*outputs, objective.row_weight)
+            missing = processes.mean(missing, len(rows))
             likelihood.set_noise_variance(residual + missing)

@@ -132,6 +132,7 @@ class HEBAETransformer(BaseAutoencoder):
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         window_mb: float = 400,
+        distributed: bool | str = "auto",
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -158,6 +159,7 @@ class HEBAETransformer(BaseAutoencoder):
             precision=precision,
             random_state=random_state,
             window_mb=window_mb,
+            distributed=distributed,
             verbose=verbose,
         )
         self.reg_weight = reg_weight

@@ -70,14 +70,14 @@ class CodeMoments:
     def measure(
         cls, codes: NDArray[np.floating[Any]], sigma: NDArray[np.floating[Any]]
     ) -> CodeMoments:
-        """Measure the codes (n, d) and standard deviations (n, d) of n >= 2 rows."""
+        """Measure the codes (n, d) and standard deviations (n, d) of n >= 1 rows."""
         mean = codes.mean(axis=0, dtype=np.float64)
         centred = codes - mean
         wide = sigma.astype(np.float64)
         return cls(
             n_rows=len(codes),
             mean=mean,
-            covariance=centred.T @ centred / (len(codes) - 1),
+            covariance=centred.T @ centred / max(1, len(codes) - 1),
             spread=wide.T @ wide / len(codes),
         )
 

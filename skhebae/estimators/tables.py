@@ -81,6 +81,8 @@ def validated_table(
         # min and max must not sum them up in the caller's own matrix.
         table = table.copy()
         table.sum_duplicates()
+    if table.shape[0] == 0:  # of one of several processes
+        return table
     if likelihood == "bernoulli":
         low, high = table.min(), table.max()
         if low < 0 or high > 1:

@@ -91,6 +91,7 @@ class VAETransformer(BaseAutoencoder):
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         window_mb: float = 400,
+        distributed: bool | str = "auto",
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -117,6 +118,7 @@ class VAETransformer(BaseAutoencoder):
             precision=precision,
             random_state=random_state,
             window_mb=window_mb,
+            distributed=distributed,
             verbose=verbose,
         )
         self.beta = beta

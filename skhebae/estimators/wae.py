@@ -90,6 +90,7 @@ class WAETransformer(BaseAutoencoder):
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         window_mb: float = 400,
+        distributed: bool | str = "auto",
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -116,6 +117,7 @@ class WAETransformer(BaseAutoencoder):
             precision=precision,
             random_state=random_state,
             window_mb=window_mb,
+            distributed=distributed,
             verbose=verbose,
         )
         self.reg_weight = reg_weight

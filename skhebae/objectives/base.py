@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from skhebae.processes import WHOLE, Part
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -34,20 +37,20 @@ class Terms(NamedTuple):
     minibatch_penalty: Tensor | None = None
     row_divergence: Tensor | None = None
 
-    def penalty(self) -> Tensor:
-        """Both latent terms as one number, ()."""
+    def penalty(self, mean: Callable[[Tensor], Tensor] = WHOLE.mean) -> Tensor:
+        """Both latent terms as one number, (), with the `mean` of a `Part`."""
         total = self.reconstruction.new_zeros(())
         if self.row_penalty is not None:
-            total = total + self.row_penalty.mean()
+            total = total + mean(self.row_penalty)
         if self.minibatch_penalty is not None:
             total = total + self.minibatch_penalty
         return total
 
-    def elbo(self) -> Tensor:
+    def elbo(self, mean: Callable[[Tensor], Tensor] = WHOLE.mean) -> Tensor:
         """Mean standard evidence lower bound (equation 1), (); minus infinity for points."""
         if self.row_divergence is None:
             return self.reconstruction.new_full((), -torch.inf)
-        return -(self.reconstruction.detach() + self.row_divergence.detach()).mean()
+        return -mean(self.reconstruction.detach() + self.row_divergence.detach())
 
 
 class Objective(ABC):
@@ -78,12 +81,19 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(
-        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+        self,
+        model: Autoencoder,
+        x: Tensor,
+        generator: torch.Generator,
+        input_noise: float = 0.0,
+        part: Part = WHOLE,
     ) -> Terms:
         """Terms of one minibatch of standardised rows `x` (B, p).
 
         The encoder sees `x` with Gaussian noise of standard deviation
-        `input_noise`; the likelihood is that of the clean rows.
+        `input_noise`; the likelihood is that of the clean rows. Where several processes
+        fit, `x` is this one's `part` of the minibatch: terms of rows are of its rows,
+        terms of the minibatch of the codes that the part gathers from all.
         """
 
     @abstractmethod

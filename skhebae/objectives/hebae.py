@@ -19,6 +19,7 @@ from skhebae.divergences import (
 )
 from skhebae.finite_sample import expected_prior_kl
 from skhebae.objectives.base import Objective, Terms
+from skhebae.processes import WHOLE, Part
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -83,16 +84,22 @@ class HEBAEObjective(Objective):
         return n_components if self.posterior_scale == "diagonal" else 1
 
     def __call__(
-        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+        self,
+        model: Autoencoder,
+        x: Tensor,
+        generator: torch.Generator,
+        input_noise: float = 0.0,
+        part: Part = WHOLE,
     ) -> Terms:
         """Equations 7 and 8 on one minibatch."""
         mu, scales = model.encode(x, input_noise, generator)
-        mean, sample_covariance = minibatch_moments(in_double(mu))
-        covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
+        codes = in_double(part.gather(mu))
+        mean, sample_covariance = minibatch_moments(codes)
+        covariance = regularised_covariance(sample_covariance, len(codes), self.covariance_prior)
         factor = cholesky_factor(covariance)
         diagonal = self.covariance == "diag"
         noise_factor = covariance.diagonal().sqrt().diag() if diagonal else factor
-        noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+        noise = part.own(part.draw(mu, generator))
         noise_factor = noise_factor.to(mu.dtype)
         spread = self.spread(scales, mu.shape[1])
         z = mu + spread * (noise @ noise_factor.T)
@@ -102,8 +109,8 @@ class HEBAEObjective(Objective):
             divergence = scaled_kl_to_standard(mu, spread, noise_factor)
         aggregate = gaussian_kl_to_standard(mean, factor)
         if self.batch_share > 0.0 and model.n_batches > 1:
-            labels = model.covariates(x)[:, : model.n_batches].to(mean.dtype)
-            of_batches = group_kl_to_standard(in_double(mu), labels, self.covariance_prior)
+            labels = part.gather(model.covariates(x)[:, : model.n_batches]).to(mean.dtype)
+            of_batches = group_kl_to_standard(codes, labels, self.covariance_prior)
             aggregate = torch.lerp(aggregate, of_batches, self.batch_share)
         return Terms(
             reconstruction=-model.log_prob(x, z),

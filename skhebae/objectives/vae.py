@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skhebae.divergences import diagonal_kl_to_standard
 from skhebae.objectives.base import Objective, Terms
+from skhebae.processes import WHOLE, Part
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -45,12 +46,17 @@ class VAEObjective(Objective):
         return n_components
 
     def __call__(
-        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+        self,
+        model: Autoencoder,
+        x: Tensor,
+        generator: torch.Generator,
+        input_noise: float = 0.0,
+        part: Part = WHOLE,
     ) -> Terms:
         """Equations 1 to 4 on one minibatch."""
         mu, scales = model.encode(x, input_noise, generator)
         log_var = bounded_log_var(scales)
-        noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+        noise = part.own(part.draw(mu, generator))
         z = mu + (0.5 * log_var).exp() * noise
         divergence = diagonal_kl_to_standard(mu, log_var)
         return Terms(

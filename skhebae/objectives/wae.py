@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skhebae.divergences import multiquadratic_mmd
 from skhebae.objectives.base import Objective, Terms
+from skhebae.processes import WHOLE, Part
 
 if TYPE_CHECKING:
     from skhebae.model import Autoencoder
@@ -33,14 +34,19 @@ class WAEObjective(Objective):
         return 0
 
     def __call__(
-        self, model: Autoencoder, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
+        self,
+        model: Autoencoder,
+        x: Tensor,
+        generator: torch.Generator,
+        input_noise: float = 0.0,
+        part: Part = WHOLE,
     ) -> Terms:
         """Algorithm 2 of the WAE paper on one minibatch."""
         mu, _ = model.encode(x, input_noise, generator)
-        prior_draws = torch.randn(mu.shape, generator=generator, device=mu.device)
+        prior_draws = part.draw(mu, generator)
         return Terms(
             reconstruction=-model.log_prob(x, mu),
-            minibatch_penalty=multiquadratic_mmd(mu, prior_draws),
+            minibatch_penalty=multiquadratic_mmd(part.gather(mu), prior_draws),
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
