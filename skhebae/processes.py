@@ -327,10 +327,7 @@ class Group(Processes):
         self, module: nn.Module, function: Callable[..., Any], *, unused: bool
     ) -> Callable[..., Any]:
         """Wrap it for DistributedDataParallel."""
-        # Buffers are shared at the end of an epoch, not before every step.
-        return DistributedDataParallel(
-            FunctionOf(module, function), broadcast_buffers=False, find_unused_parameters=unused
-        )
+        return DistributedDataParallel(FunctionOf(module, function), find_unused_parameters=unused)
 
     def _exchange(self, message: tuple[Any, Any]) -> list[tuple[Any, Any]]:
         """All processes' messages."""
@@ -355,11 +352,15 @@ class Group(Processes):
 
 
 class FunctionOf(nn.Module):
-    """A function of a module, as the module that DistributedDataParallel wants."""
+    """A function of a module, as the module that DistributedDataParallel wants.
+
+    It has the parameters of the other and not its buffers, which would be sent before
+    every step.
+    """
 
     def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
         super().__init__()
-        self.module = module
+        self.of_module = nn.ParameterList(module.parameters())
         self._function = function
 
     def forward(self, *arguments: Any) -> Any:

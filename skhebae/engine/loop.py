@@ -115,10 +115,7 @@ class Trainer:
         ]
         # AdamW with a decay of 0 is Adam.
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
-        idle = self.processes.size > 1 and has_idle_parameters(self.model)
-        self._forward: Callable[..., LossTerms] = self.processes.data_parallel(
-            self.model, self.loss_terms, unused=idle
-        )
+        self._forward: Callable[..., LossTerms] = self.loss_terms
 
     def resume(self, optimizer_state: dict[str, Any]) -> None:
         """Continue with the moments of an earlier optimiser and today's weight decay."""
@@ -318,6 +315,9 @@ class Trainer:
         NonFiniteLossError
             At the end of the first epoch whose loss is not finite.
         """
+        if self.processes.size > 1:
+            idle = has_idle_parameters(self.model)
+            self._forward = self.processes.data_parallel(self.model, self.loss_terms, unused=idle)
         history: History = {key: [] for key in HISTORY_KEYS}
         converged = False
         n_rows = sum(self.processes.gather(len(training)))

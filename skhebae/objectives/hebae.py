@@ -93,8 +93,8 @@ class HEBAEObjective(Objective):
     ) -> Terms:
         """Equations 7 and 8 on one minibatch."""
         mu, scales = model.encode(x, input_noise, generator)
-        codes = in_double(part.gather(mu))
-        mean, sample_covariance = minibatch_moments(codes)
+        codes = part.gather(mu)
+        mean, sample_covariance = minibatch_moments(in_double(codes))
         covariance = regularised_covariance(sample_covariance, len(codes), self.covariance_prior)
         factor = cholesky_factor(covariance)
         diagonal = self.covariance == "diag"
@@ -110,7 +110,7 @@ class HEBAEObjective(Objective):
         aggregate = gaussian_kl_to_standard(mean, factor)
         if self.batch_share > 0.0 and model.n_batches > 1:
             labels = part.gather(model.covariates(x)[:, : model.n_batches]).to(mean.dtype)
-            of_batches = group_kl_to_standard(codes, labels, self.covariance_prior)
+            of_batches = group_kl_to_standard(in_double(codes), labels, self.covariance_prior)
             aggregate = torch.lerp(aggregate, of_batches, self.batch_share)
         return Terms(
             reconstruction=-model.log_prob(x, z),

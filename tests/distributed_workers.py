@@ -1,0 +1,197 @@
+"""What the processes of tests/test_distributed.py do; they import nothing of pytest."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from torch import distributed
+
+import skhebae
+from skhebae.engine import checkpoint as checkpoint_module
+from skhebae.engine import loop
+from skhebae.estimators.collective import seed_of_rank
+from skhebae.processes import GatherRows, Group
+
+
+def serve(rank, size, store, seconds, pipe):
+    """Join a group of processes and do what comes through the pipe, until it is None."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=size,
+        timeout=datetime.timedelta(seconds=seconds),
+    )
+    while (task := pipe.recv()) is not None:
+        function, arguments = task
+        try:
+            pipe.send((function(*arguments), None))
+        except Exception as error:
+            pipe.send((None, (type(error).__name__, str(error))))
+    distributed.destroy_process_group()
+
+
+def fit(params, X, changes=(), **options):
+    """Fit, or with `partial` call `partial_fit` on each of several tables; the estimator."""
+    params = dict(params)
+    model = getattr(skhebae, params.pop("cls", "HEBAETransformer"))(**params)
+    with changed(*changes):
+        if "partial" in options:
+            for table in options["partial"]:
+                model.partial_fit(table)
+            return model
+        return model.fit(X, **options)
+
+
+def fit_with(params, X, options, changes=()):
+    """`fit`, with its options in a dict."""
+    return fit(params, X, changes, **options)
+
+
+def fit_stored(params, path, rows):
+    """Fit to rows of a file."""
+    import h5py
+
+    from skhebae.data import StoredTable
+
+    with h5py.File(path, "r") as file:
+        return fit(params, StoredTable(OfRows(file["X"], *rows)))
+
+
+class OfRows:
+    """Contiguous rows of a matrix."""
+
+    def __init__(self, source, start, stop):
+        self._source, self._start = source, start
+        self.shape, self.dtype = (stop - start, source.shape[1]), source.dtype
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        return self._source[self._start + start : self._start + stop]
+
+
+@contextmanager
+def changed(*changes):
+    """Set attributes for the time of the block."""
+    changes = [CHANGES[name] for name in changes]
+    before = [getattr(of, name) for of, name, _ in changes]
+    for of, name, value in changes:
+        setattr(of, name, value)
+    try:
+        yield
+    finally:
+        for (of, name, _), value in zip(changes, before, strict=True):
+            setattr(of, name, value)
+
+
+def cut_backward(ctx, *gradients):
+    """Of a gather without gradients: what others' losses owe to these rows is lost."""
+    return gradients[0][ctx.own], None, None
+
+
+#: By name, since processes of their own have these modules of their own.
+CHANGES = {
+    "cut": (GatherRows, "backward", staticmethod(cut_backward)),
+    "all code variance rows": (loop, "CODE_VARIANCE_ROWS", 256),
+    "often code variance": (loop, "CODE_VARIANCE_STEPS", 10),
+    "write always": (checkpoint_module, "COST", 0.0),
+}
+
+
+def recorded_losses(params, X, changes=()):
+    """Loss of every step, and the fitted estimator."""
+    losses = []
+    loss_terms = loop.Trainer.loss_terms
+
+    def recording(self, *arguments, **options):
+        terms = loss_terms(self, *arguments, **options)
+        losses.append(float(terms.loss.detach()))
+        return terms
+
+    loop.Trainer.loss_terms = recording
+    try:
+        model = fit(params, X, changes)
+    finally:
+        loop.Trainer.loss_terms = loss_terms
+    return np.array(losses), model
+
+
+def shards_with_the_same_minibatches(X, size, n_steps, random_state):
+    """Rows of each process, so that all together see the minibatches that one would see."""
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    order = int(np.random.SeedSequence(seed, spawn_key=(0,)).generate_state(4)[1])
+    minibatches = X[permutation(len(X), order)].reshape(n_steps, size, -1, X.shape[1])
+    shards = []
+    for rank in range(size):
+        rows = minibatches[:, rank].reshape(-1, X.shape[1])
+        shard = np.empty_like(rows)
+        shard[permutation(len(rows), seed_of_rank(order, rank))] = rows
+        shards.append(shard)
+    return shards
+
+
+def permutation(n_rows, seed):
+    """The first one of a trainer's order."""
+    return torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def gathered_gradient(codes, sizes, weights):
+    """This process's gradient of a loss of all rows, and the gathered rows."""
+    rank = distributed.get_rank()
+    group = Group(torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    (part,) = group.parts(sizes, 1, generator)
+    start = sum(sizes[:rank])
+    own = torch.from_numpy(codes[start : start + sizes[rank]]).requires_grad_()
+    everything = part.gather(own)
+    # Each process has a loss of its own, as reconstructions are.
+    loss = (everything.square().sum(dim=1).exp() * torch.from_numpy(weights[rank])).sum()
+    loss = loss + part.mean(own.sum(dim=1))
+    (gradient,) = torch.autograd.grad(loss, own)
+    return gradient.numpy(), everything.detach().numpy(), part.draw(own, generator).numpy()
+
+
+def measured(X, likelihood, size_factor=None):
+    """Scaling of the tables of all processes."""
+    from skhebae.estimators.assembly import measure_scaling
+
+    return measure_scaling(likelihood, X, size_factor, Group(torch.device("cpu")))
+
+
+def killed_in_epoch(params, X, path, rank, epoch):
+    """Fit, with a checkpoint, and die of SIGKILL at the end of an epoch if of this rank."""
+    train_epoch = loop.Trainer.train_epoch
+
+    def dying(self, rows, indices, schedule, number):
+        means = train_epoch(self, rows, indices, schedule, number)
+        if number == epoch and distributed.get_rank() == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return means
+
+    loop.Trainer.train_epoch = dying
+    try:
+        return fit_with(params, X, {"checkpoint": path}, ["write always"])
+    finally:
+        loop.Trainer.train_epoch = train_epoch
+
+
+def earlier_and_failing(params, X, bad):
+    """Codes of an earlier fit, after one that failed."""
+    model = fit(params, X)
+    before = model.transform(X)
+    try:
+        model.fit(bad)
+    except ValueError as error:
+        return before, model.transform(X), str(error)
+    return None
