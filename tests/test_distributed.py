@@ -194,3 +194,361 @@ def test_a_gather_without_gradients_does_not(pair, case):
     (losses, alone), (losses_of_two, together) = one_and_two(pair, case, ["cut"])
     assert np.abs(losses_of_two - losses).max() > 1e-2
     assert np.abs(weights_of(together) - weights_of(alone)).max() > 1e-2
+
+
+# The parts
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (4, 0), (0, 2), (1, 1)])
+def test_gather_has_the_gradient_of_one_process(pair, sizes):
+    rng = np.random.default_rng(0)
+    codes, weights = 0.5 * rng.normal(size=(sum(sizes), 2)), rng.normal(size=(2, sum(sizes)))
+    arguments = (codes, sizes, weights)
+    gradients, rows, draws = zip(*pair.run(gathered_gradient, arguments, arguments), strict=True)
+    whole = torch.from_numpy(codes).requires_grad_()
+    values = whole.square().sum(dim=1).exp()
+    # The mean over processes of what each has as its loss.
+    loss = 0.5 * (values * torch.from_numpy(weights)).sum() + whole.sum(dim=1).mean()
+    (expected,) = torch.autograd.grad(loss, whole)
+    # DistributedDataParallel takes the mean over processes: half of the sum.
+    assert_allclose(0.5 * np.concatenate(gradients), expected, rtol=1e-12)
+    for rank in range(2):
+        assert_array_equal(rows[rank], codes)
+        assert_array_equal(draws[rank], draws[0])
+
+
+counts = st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(sum)
+
+
+@given(counts, st.integers(1, 9))
+def test_parts_are_what_array_split_makes(counts, n_minibatches):
+    generator = torch.Generator()
+    split = [np.array_split(np.arange(n), n_minibatches) for n in counts]
+    for i in range(n_minibatches):
+        sizes = [n // n_minibatches + (i < n % n_minibatches) for n in counts]
+        assert sizes == [len(of_rank[i]) for of_rank in split]
+        if sum(sizes) == 0:
+            continue
+        everything = torch.arange(sum(sizes))
+        parts = [Share(sizes, rank, generator) for rank in range(len(counts))]
+        own = [part.own(everything) for part in parts]
+        assert [len(rows) for rows in own] == sizes
+        assert torch.equal(torch.cat(own), everything)
+        values = everything.double()
+        means = [
+            float(part.mean(rows))
+            for part, rows in zip(parts, own, strict=True)
+            for rows in [rows.double()]
+        ]
+        assert_allclose(np.mean(means), float(values.mean()), rtol=1e-12, atol=1e-12)
+        assert {part.n_rows(len(rows)) for part, rows in zip(parts, own, strict=True)} == {
+            sum(sizes)
+        }
+
+
+@given(st.lists(st.integers(0, 30_000), min_size=1, max_size=6).filter(sum))
+def test_codes_are_kept_in_proportion_to_rows(counts):
+    kept = kept_rows(counts)
+    assert sum(kept) == min(sum(counts), MIXTURE_ROWS)
+    assert all(0 <= here <= n for here, n in zip(kept, counts, strict=True))
+    share = sum(kept) / sum(counts)
+    assert all(abs(here - share * n) <= 1.0 for here, n in zip(kept, counts, strict=True))
+
+
+cuts = st.lists(st.integers(0, 60), max_size=4).map(sorted)
+
+
+@given(cuts, st.integers(0, 2**31 - 1))
+def test_moments_of_shards_merge_to_those_of_the_table(cuts, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(60, 4)) * [1.0, 1e3, 1e-3, 0.0] + [0.0, 5.0, 1.0, 0.1]
+    whole = FeatureMoments.measure(X)
+    for make in (np.asarray, sparse.csr_matrix):
+        parts = [FeatureMoments.measure(make(part)) for part in np.split(X, cuts)]
+        merged = parts[0]
+        for part in parts[1:]:
+            merged = merged.merge(part)
+        assert merged.n_rows == 60
+        assert_allclose(merged.mean, whole.mean, rtol=1e-12, atol=1e-12)
+        assert_allclose(merged.variance, whole.variance, rtol=1e-12, atol=1e-18)
+        assert_array_equal(merged.low, whole.low)
+        assert_array_equal(merged.high, whole.high)
+        assert_array_equal(merged.is_constant(), [False, False, False, True])
+
+
+class Shards:
+    """Stands for processes: gives what each of them would have given."""
+
+    def __init__(self, measure):
+        self._measure = measure
+        self.calls = 0
+
+    def gather(self, value):
+        del value
+        self.calls += 1
+        return self._measure[self.calls - 1]
+
+
+@given(cuts, st.integers(0, 2**31 - 1))
+def test_values_of_shards_have_the_median_of_all(cuts, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, 30, size=60).astype(float)
+    parts = [np.unique(part, return_counts=True) for part in np.split(values, cuts)]
+    gathered = Values.gathered(values, Shards([parts]))
+    assert len(gathered) == 60
+    assert gathered.median() == np.median(values)
+    assert_allclose(gathered.log_deviation(), np.log(values).std(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 37, 100])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_scaling_is_of_all_tables(pair, cut, form):
+    X = table(100) * [1, 1, 1, 1, 1, 1, 1e4, 1, 1, 0] + 0.1
+    expected = FeatureScaling.measure(form(X))
+    parts = [(form(part), "gaussian") for part in (X[:cut], X[cut:])]
+    for scaling in pair.run(measured, *parts):
+        assert_allclose(scaling.location, expected.location, rtol=1e-12)
+        assert_allclose(scaling.scale, expected.scale, rtol=1e-12)
+        assert_allclose(scaling.variance, expected.variance, rtol=1e-12)
+        assert scaling.location[-1] == 0.1  # a constant is exact
+        assert scaling.scale[-1] == 1.0
+
+
+@pytest.mark.parametrize("cut", [0, 1, 37])
+def test_scaling_of_counts_is_of_all_tables(pair, cut):
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(rng.gamma(1.0, 1.0, (100, 1)) * np.ones(8)))
+    factors = rng.gamma(2.0, 1.0, 100)
+    expected = CountScaling.measure(counts, factors)
+    parts = ((slice(cut)), (slice(cut, None)))
+    arguments = [(counts[rows], "poisson", factors[rows]) for rows in parts]
+    for scaling in pair.run(measured, *arguments):
+        assert scaling.typical_size == expected.typical_size
+        for name in ("location", "scale", "proportions", "log_size_deviation", "size_unit"):
+            assert_allclose(getattr(scaling, name), getattr(expected, name), rtol=1e-12)
+
+
+# Shards of all kinds
+
+
+def n_steps_of(counts, batch_size):
+    return max(1, sum(counts) // (len(counts) * batch_size))
+
+
+KINDS = {
+    "uneven": ({}, 0.8),
+    "an empty rank": ({"cls": "VAETransformer"}, 1.0),
+    "the first is empty": ({"row_share": 0.5}, 0.0),
+    "early stopping": ({"early_stopping": True, "max_iter": 30, "n_iter_no_change": 1}, 0.6),
+    "WAE, one row": ({"cls": "WAETransformer", "learning_rate": "constant"}, 1 / 600),
+    "bernoulli": ({"likelihood": "bernoulli", "input_noise": 0.3}, 1.0),
+    "everything by itself": ({"max_iter": "auto", "batch_size": "auto"}, 0.5),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_of_any_size(pair, kind):
+    params, share = KINDS[kind]
+    params = {**QUICK, "batch_size": 32, **params}
+    X = table()
+    if "likelihood" in params:
+        X = 1.0 / (1.0 + np.exp(-X))
+    cut = round(share * len(X))
+    models = pair.run(fit_with, (params, X[:cut], {}), (params, X[cut:], {}))
+    assert_same_fit(models)
+    model = models[0]
+    assert model._moments.n_rows == 600
+    # As good as the fit of one process with as many rows in a minibatch.
+    if params["batch_size"] != "auto":
+        params["batch_size"] *= 2
+    cls = {"VAETransformer": VAETransformer, "WAETransformer": WAETransformer}
+    alone = cls.get(params.pop("cls", ""), HEBAETransformer)(**params).fit(X)
+    assert model.n_iter_ == alone.n_iter_ or params["early_stopping"]
+    assert_allclose(model.latent_covariance_, model.latent_covariance_.T)
+    error, expected = (
+        ((of.inverse_transform(of.transform(X)) - X) ** 2).mean() for of in (model, alone)
+    )
+    assert error < 1.25 * expected
+    assert_allclose(model.score(X), alone.score(X), atol=0.15 * X.std() * X.shape[1] ** 0.5)
+
+
+def test_counts_with_batches_of_one_rank_alone(pair):
+    rng = np.random.default_rng(0)
+    X = sparse.csr_matrix(rng.poisson(np.exp(0.3 * table())).astype(np.float32))
+    batch = np.repeat(["a", "b", "c"], 200)
+    params = {**QUICK, "likelihood": "negative_binomial", "batch_size": 32}
+    arguments = [
+        (params, X[rows], {"batch": batch[rows], "size_factor": np.full(X[rows].shape[0], 2.0)})
+        for rows in (slice(250), slice(250, 600))
+    ]
+    models = pair.run(fit_with, *arguments)
+    assert_same_fit(models)
+    assert models[0].batches_.tolist() == ["a", "b", "c"]
+    assert_array_equal(models[0].theta_, models[1].theta_)
+    assert np.isfinite(models[1].score_samples(X, batch=batch)).all()
+    # Nobody needs labels for no rows.
+    arguments = [(params, X, {"batch": batch}), (params, X[:0], {})]
+    models = pair.run(fit_with, *arguments)
+    assert_same_fit(models)
+    assert models[1].batches_.tolist() == ["a", "b", "c"]
+
+
+def test_partial_fit_is_collective(pair):
+    X = table()
+    tables = [X[:300], X[300:]]
+    arguments = [
+        (QUICK, None, {"partial": [part[rank::2] for part in tables]}) for rank in range(2)
+    ]
+    models = pair.run(fit_with, *arguments)
+    assert_same_fit(models)
+    assert models[0].n_iter_ == 2
+    assert models[0]._moments.n_rows == 600
+
+
+def test_rows_of_a_file(pair, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    X = table(5000).astype(np.float32)
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["X"] = X
+    path = str(tmp_path / "rows.h5")
+    params = {**QUICK, "max_iter": 2}
+    models = pair.run(fit_stored, (params, path, (0, 3000)), (params, path, (3000, 5000)))
+    assert_same_fit(models)
+    assert_allclose(models[0]._scaling.location, X.mean(axis=0, dtype=float), rtol=1e-6)
+
+
+def test_a_saved_model_needs_no_group(pair, tmp_path):
+    X = table()
+    models = pair.run(fit_with, (QUICK, X[::2], {}), (QUICK, X[1::2], {}))
+    models[0].save(tmp_path / "model")
+    loaded = HEBAETransformer.load(tmp_path / "model")
+    assert loaded.distributed == "auto"
+    assert_array_equal(loaded.transform(X), models[1].transform(X))
+
+
+# Errors
+
+
+def test_bad_rows_of_one_rank_are_an_error_of_all(pair):
+    X = table()
+    bad = X.copy()
+    bad[3, 4] = np.nan
+    for (first, second), text in {
+        (0, 1): "Rank 1 of 2: Input X contains NaN",
+        (1, 0): "Rank 0 of 2: Input X contains NaN",
+    }.items():
+        tables = (X, bad)
+        failures = pair.failures(fit_with, (QUICK, tables[first], {}), (QUICK, tables[second], {}))
+        for kind, message in failures:
+            assert kind == "ValueError"
+            assert message.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({}, {"X": table()[:, :9]}, "differ in n_features"),
+        ({}, {"params": {"activation": "relu"}}, "differ in activation"),
+        ({}, {"batch": ["a"] * 600}, "batch= was given in some processes"),
+        ({"batch": [1] * 600}, {"batch": ["a"] * 600}, "text in some processes"),
+        ({}, {"batch": ["a"] * 5}, "Rank 1 of 2: batch has shape"),
+        ({"X": table()[:1]}, {"X": table()[:0]}, r"1 sample"),
+        ({}, {"checkpoint": 1}, None),
+    ],
+)
+def test_what_processes_disagree_on(pair, first, second, message, tmp_path):
+    if message is None:
+        first = {"checkpoint": str(tmp_path / "no" / "folder")}
+        second, message = first, "Rank 0 of 2: checkpoint="
+    arguments = []
+    for options in (first, second):
+        options = dict(options)
+        params = {**QUICK, **options.pop("params", {})}
+        arguments.append((params, options.pop("X", table()), options))
+    failures = pair.failures(fit_with, *arguments)
+    assert failures[0] == failures[1]
+    assert message in failures[0][1]
+
+
+def test_a_failed_fit_keeps_the_earlier_one(pair):
+    X = table()
+    bad = X.copy()
+    bad[0] = np.inf
+    answers = pair.run(
+        earlier_and_failing, (QUICK, X[::2], X[::2]), (QUICK, X[1::2], bad[1::2] * np.nan)
+    )
+    for before, after, message in answers:
+        assert_array_equal(before, after)
+        assert message.startswith("Rank 1 of 2")
+
+
+def test_false_fits_alone_in_a_group(pair):
+    X = table()
+    alone = HEBAETransformer(**QUICK).fit(X[:300])
+    params = {**QUICK, "distributed": False}
+    models = pair.run(fit_with, (params, X[:300], {}), (params, X[300:], {}))
+    assert_array_equal(models[0].transform(X), alone.transform(X))
+    assert models[1]._moments.n_rows == 300
+    assert not np.array_equal(models[1].transform(X), alone.transform(X))
+
+
+def test_true_needs_a_group():
+    with pytest.raises(ValueError, match=r"distributed=True needs a process group.*none is init"):
+        HEBAETransformer(**QUICK, distributed=True).fit(table())
+    with pytest.raises(ValueError, match="'distributed' parameter"):
+        HEBAETransformer(**QUICK, distributed="yes").fit(table())
+
+
+def test_launched_without_a_group_warns(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.warns(DistributedWarning, match="4 processes were launched.*init_process_group"):
+        HEBAETransformer(**QUICK).fit(table())
+    assert processes_of(False, CPU) is ALONE
+    for not_several in ("1", "", "four"):
+        monkeypatch.setenv("WORLD_SIZE", not_several)
+        assert processes_of("auto", CPU) is ALONE
+
+
+# Interruptions
+
+
+def assert_same_result(model, expected):
+    for name, weights in expected._model.state_dict().items():
+        assert_array_equal(model._model.state_dict()[name].numpy(), weights.numpy())
+    assert model.history_["loss"] == expected.history_["loss"]
+
+
+def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tmp_path):
+    X = table()
+    params = {**QUICK, "max_iter": 6, "batch_size": 32, "input_noise": 0.3}
+    shards = X[:350], X[350:]
+    expected = pair.run(fit_with, *((params, shard, {}) for shard in shards))
+    path = str(tmp_path / "fit")
+    workers = pair_of_its_own
+    start = time.monotonic()
+    workers.start(killed_in_epoch, *((params, shard, path, 1, 3) for shard in shards))
+    survivor = workers.answer(0)
+    assert time.monotonic() - start < 20.0
+    assert isinstance(survivor, Failure)
+    kind, message = survivor.args
+    assert kind == "DistributedError"
+    assert f"the checkpoint at {path!r} is whole" in message
+    assert "torchrun --max-restarts" in message
+    assert read_document(path)["identity"]["processes"] == 2
+    arguments = [(params, shard, {"checkpoint": path}) for shard in shards]
+    models = pair.run(fit_with, *arguments)
+    assert_same_fit(models)
+    assert_same_result(models[1], expected[0])
+    # Another number of processes, and other rows, are another fit.
+    with pytest.raises(ValueError, match=r"processes \(it: 2, now: 1\)"):
+        HEBAETransformer(**params).fit(X, checkpoint=path)
+    failures = pair.failures(fit_with, arguments[0], (params, X[340:], {"checkpoint": path}))
+    assert {kind for kind, _ in failures} == {"CheckpointError"}
+    assert "differs in n_samples" in failures[1][1]
+
+
+def test_checkpoints_of_before_are_of_one_process(tmp_path):
+    old = {"estimator": "HEBAETransformer"}
+    document = {"format": "skhebae checkpoint", "version": 1, "identity": old, "state": {"n": 1}}
+    saved = Checkpoint(tmp_path / "fit", {**old, "processes": 1})
+    assert saved._checked(tmp_path / "fit", document) == {"n": 1}
