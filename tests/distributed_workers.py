@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from torch import distributed
+from torch import distributed, nn
 
 import skhebae
 from skhebae.engine import checkpoint as checkpoint_module
@@ -195,3 +195,52 @@ def earlier_and_failing(params, X, bad):
     except ValueError as error:
         return before, model.transform(X), str(error)
     return None
+
+
+class InterruptedFitError(Exception):
+    """What stands for a power cut of all."""
+
+
+def interrupted(params, X, path, epoch):
+    """Fit, with a checkpoint, and stop in an epoch: the name of the error."""
+    train_epoch = loop.Trainer.train_epoch
+
+    def stopping(self, rows, indices, schedule, number):
+        if number == epoch:
+            raise InterruptedFitError
+        return train_epoch(self, rows, indices, schedule, number)
+
+    loop.Trainer.train_epoch = stopping
+    try:
+        fit_with(params, X, {"checkpoint": path}, ["write always"])
+    except InterruptedFitError as error:
+        return type(error).__name__
+    finally:
+        loop.Trainer.train_epoch = train_epoch
+    return None
+
+
+def with_dropout(shape, n_outputs):
+    """Make an encoder with masks and with buffers."""
+    return nn.Sequential(
+        nn.Linear(*shape, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(16, n_outputs),
+    )
+
+
+class IdleInPart(nn.Module):
+    """An encoder with a parameter that does nothing."""
+
+    def __init__(self, shape, n_outputs):
+        super().__init__()
+        self.idle = nn.Linear(3, 3)
+        self.layers = nn.Linear(*shape, n_outputs)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+ENCODERS = {"dropout": with_dropout, "in part idle": IdleInPart}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from distributed_workers import (
+    ENCODERS,
     earlier_and_failing,
     fit_stored,
     fit_with,
     gathered_gradient,
+    interrupted,
     killed_in_epoch,
     measured,
     recorded_losses,
@@ -331,10 +338,6 @@ def test_scaling_of_counts_is_of_all_tables(pair, cut):
 # Shards of all kinds
 
 
-def n_steps_of(counts, batch_size):
-    return max(1, sum(counts) // (len(counts) * batch_size))
-
-
 KINDS = {
     "uneven": ({}, 0.8),
     "an empty rank": ({"cls": "VAETransformer"}, 1.0),
@@ -346,7 +349,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind == "everything by itself" else ())
+        for kind in KINDS
+    ],
+)
 def test_shards_of_any_size(pair, kind):
     params, share = KINDS[kind]
     params = {**QUICK, "batch_size": 32, **params}
@@ -403,6 +412,21 @@ def test_partial_fit_is_collective(pair):
     assert_same_fit(models)
     assert models[0].n_iter_ == 2
     assert models[0]._moments.n_rows == 600
+
+
+@pytest.mark.parametrize("name", ["dropout", "in part idle"])
+def test_networks_of_the_user(pair, tmp_path, name):
+    X = table()
+    params = {**QUICK, "encoder": ENCODERS[name], "batch_size": 50}
+    shards = X[:280], X[280:]
+    expected = pair.run(fit_with, *((params, shard, {}) for shard in shards))
+    assert_same_fit(expected)
+    # Masks of dropout, too, go on as they would have.
+    path = str(tmp_path / "fit")
+    arguments = [(params, shard, path, 2) for shard in shards]
+    assert pair.run(interrupted, *arguments) == ["InterruptedFitError"] * 2
+    models = pair.run(fit_with, *((params, shard, {"checkpoint": path}) for shard in shards))
+    assert_same_result(models[1], expected[0])
 
 
 def test_rows_of_a_file(pair, tmp_path):
@@ -552,3 +576,77 @@ def test_checkpoints_of_before_are_of_one_process(tmp_path):
     document = {"format": "skhebae checkpoint", "version": 1, "identity": old, "state": {"n": 1}}
     saved = Checkpoint(tmp_path / "fit", {**old, "processes": 1})
     assert saved._checked(tmp_path / "fit", document) == {"n": 1}
+
+
+SCRIPT = """
+import os, signal, sys, warnings
+import numpy as np
+import torch
+from torch import distributed
+from distributed_workers import changed
+from skhebae import HEBAETransformer
+from skhebae.engine import loop
+
+warnings.simplefilter("ignore")
+folder, killed = sys.argv[1], sys.argv[2] == "killed"
+distributed.init_process_group("gloo")
+rank, size = distributed.get_rank(), distributed.get_world_size()
+train_epoch = loop.Trainer.train_epoch
+
+def dying(self, rows, indices, schedule, epoch):
+    means = train_epoch(self, rows, indices, schedule, epoch)
+    if killed and epoch == 3 and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return means
+
+loop.Trainer.train_epoch = dying
+X = np.random.default_rng(0).normal(size=(600, 10))
+model = HEBAETransformer(2, hidden_layer_sizes=(16,), random_state=0, max_iter=8)
+with changed("write always"):
+    model.fit(X[rank::size], checkpoint=f"{folder}/{sys.argv[2]}.ckpt")
+if rank == 0:
+    model.save(f"{folder}/{sys.argv[2]}")
+print("restarts", os.environ["TORCHELASTIC_RESTART_COUNT"])
+distributed.destroy_process_group()
+"""
+
+
+def torchrun(*arguments):
+    tests = Path(__file__).parent
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    variables["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(tests.parent), str(tests), os.environ.get("PYTHONPATH")])
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env=variables, timeout=300
+    ).stdout
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_from_the_checkpoint(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    output = torchrun("--max-restarts", "1", str(script), str(tmp_path), "killed")
+    assert "restarts 1" in output
+    output = torchrun("--max-restarts", "1", str(script), str(tmp_path), "whole")
+    assert "restarts 0" in output
+    killed, whole = (HEBAETransformer.load(tmp_path / name) for name in ("killed", "whole"))
+    assert_same_result(killed, whole)
+
+
+@pytest.mark.slow
+def test_a_silent_process_is_named_within_the_time_out(pair_of_its_own):
+    X = table(40_000)
+    workers = pair_of_its_own
+    params = {**QUICK, "max_iter": 500}
+    workers.start(fit_with, (params, X[::2], {}), (params, X[1::2], {}))
+    time.sleep(8.0)  # imports, and some epochs
+    os.kill(workers.processes[1].pid, signal.SIGSTOP)
+    start = time.monotonic()
+    survivor = workers.answer(0)
+    assert time.monotonic() - start < 30.0
+    assert survivor.args[0] == "DistributedError"
+    assert "time-out of the process group" in survivor.args[1]
+    assert "with checkpoint=path" in survivor.args[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ def resolve_device(name: str) -> torch.device:
     Parameters
     ----------
     name : str
-        "auto" (CUDA if present, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        "auto" (CUDA if present, else the CPU), "cpu", "cuda", "cuda:1", "mps". Of several
+        processes that a launcher has numbered on this machine (LOCAL_RANK), "auto" gives
+        each a GPU of its own.
 
     Raises
     ------
@@ -25,7 +28,7 @@ def resolve_device(name: str) -> torch.device:
         If the name is unknown or the device is not on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return automatic_device()
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -46,6 +49,16 @@ def resolve_device(name: str) -> torch.device:
             "use device='auto' to take what there is."
         )
     return device
+
+
+def automatic_device() -> torch.device:
+    """Return the GPU of this process, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if local_rank.isdecimal() and int(local_rank) < torch.cuda.device_count():
+        return torch.device("cuda", int(local_rank))
+    return torch.device("cuda")
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

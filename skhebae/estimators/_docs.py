@@ -77,6 +77,7 @@ encoder : callable, default=None
         of the rows they were first fitted to.
     device : str, default="auto"
         "auto" takes CUDA if present, else the CPU; or "cpu", "cuda", "cuda:1", "mps".
+        Under torchrun "auto" takes the GPU of LOCAL_RANK.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the networks' matrix products during training. "auto" is bfloat16
         where the processor multiplies it natively and a layer is large enough
