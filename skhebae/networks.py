@@ -235,19 +235,3 @@ def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
             f"{name}= made a module that returns {width} numbers a row; {n_out} are needed: "
             "n_outputs of the encoder's arguments, or as many as shape holds from the decoder."
         )
-
-
-def is_idle_in_part(module: nn.Module, n_in: int) -> bool:
-    """Whether a module of rows of `n_in` numbers has parameters that its output ignores."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    training = module.training
-    try:
-        with torch.enable_grad():
-            device = next(module.parameters(), torch.empty(0)).device
-            output = module.eval()(torch.zeros(2, n_in, device=device))
-            parts = output if isinstance(output, tuple) else (output,)
-            total = torch.stack([part.sum() for part in parts]).sum()
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    finally:
-        module.train(training)
-    return any(gradient is None for gradient in gradients)

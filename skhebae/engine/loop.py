@@ -15,15 +15,13 @@ from torch import Tensor
 from skhebae.data import Rows
 from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
+from skhebae.engine.parallel import has_idle_parameters, mean_over, split
 from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
 from skhebae.networks import (
-    CustomDecoder,
-    CustomEncoder,
     global_state,
-    is_idle_in_part,
     set_global_state,
 )
 from skhebae.noise import POOL_SIZE, NoisePool
@@ -53,23 +51,6 @@ class LossTerms(NamedTuple):
     reconstruction: Tensor
     penalty: Tensor
     elbo: Tensor
-
-
-class Minibatches(NamedTuple):
-    """Those of an epoch.
-
-    Attributes
-    ----------
-    indices : list of ndarray of int
-        This process's rows of each.
-    parts : list of Part
-    sizes : list of int
-        Rows of each in all processes.
-    """
-
-    indices: list[NDArray[np.intp]]
-    parts: list[Part]
-    sizes: list[int]
 
 
 @dataclass
@@ -215,8 +196,11 @@ class Trainer:
         draws_much = len(indices) * self.model.n_features > 2 * POOL_SIZE
         pays = draws_much and schedule.input_noise > 0.0 and self.noise.device.type == "cpu"
         self.model.noise_pool = NoisePool(self.noise) if pays else None
-        minibatches = self._minibatches(
-            rows.shuffled(indices, self.order), schedule.batch_size, self.shared_noise
+        minibatches = split(
+            rows.shuffled(indices, self.order),
+            schedule.batch_size,
+            self.processes,
+            self.shared_noise or self.noise,
         )
 
         def step(x: Tensor, i: int) -> LossTerms:
@@ -238,30 +222,7 @@ class Trainer:
         finally:
             self.model.noise_pool = None
         self.processes.share(self.model.buffers())
-        return self._over_processes(means)
-
-    def _minibatches(
-        self,
-        order: NDArray[np.intp],
-        batch_size: int,
-        shared_noise: torch.Generator | None,
-    ) -> Minibatches:
-        """Split rows in this order into minibatches of at least `batch_size` rows a process.
-
-        What is left over is spread, so that no minibatch is small (a covariance of one row is
-        no covariance), and every process has its rows' share of each.
-        """
-        counts = self.processes.gather(len(order))
-        n_minibatches = max(1, sum(counts) // (self.processes.size * batch_size))
-        parts = self.processes.parts(counts, n_minibatches, shared_noise or self.noise)
-        indices = np.array_split(order, n_minibatches)
-        sizes = [part.n_rows(len(own)) for part, own in zip(parts, indices, strict=True)]
-        return Minibatches(indices, parts, sizes)
-
-    def _over_processes(self, means: dict[str, float]) -> dict[str, float]:
-        """Mean over processes of the numbers of each."""
-        together = self.processes.gather(list(means.values()))
-        return dict(zip(means, np.mean(together, axis=0).tolist(), strict=True))
+        return mean_over(self.processes, means)
 
     def validate(self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule) -> float:
         """Loss of held-out rows, of the same terms and with the same noise at every call."""
@@ -269,14 +230,14 @@ class Trainer:
         generator = torch.Generator(self.model.device).manual_seed(0)
         order = rows.shuffled(indices, torch.Generator().manual_seed(0))
         # All that is drawn of held-out rows is drawn for the whole minibatch.
-        minibatches = self._minibatches(order, schedule.batch_size, generator)
+        minibatches = split(order, schedule.batch_size, self.processes, generator)
 
         def terms(x: Tensor, i: int) -> LossTerms:
             return self.loss_terms(x, generator, part=minibatches.parts[i])
 
         with torch.no_grad():
             means = run_epoch(terms, rows, minibatches.indices, minibatches.sizes)
-        return self._over_processes(means)["loss"]
+        return mean_over(self.processes, means)["loss"]
 
     def train(
         self,
@@ -365,19 +326,6 @@ class Trainer:
         if validation is not None:
             stopper.restore()
         return history, converged
-
-
-def has_idle_parameters(model: Autoencoder) -> bool:
-    """Whether modules of the user have parameters that do nothing."""
-    inputs = {
-        model.encoder: model.n_features,
-        model.decoder: model.encoder.n_components + model.n_batches,
-    }
-    return any(
-        is_idle_in_part(module, n_in)
-        for module, n_in in inputs.items()
-        if isinstance(module, CustomEncoder | CustomDecoder)
-    )
 
 
 def jacobian_rows(model: Autoencoder, n_rows: int) -> int:
