@@ -87,3 +87,17 @@ def test_single_cell_integration(tmp_path):
     assert table["X_hebae"][0] < 0.6  # and are mixed, as 0.5 is
     assert table["X_hebae"][1] > table["X_pca"][1] - 0.03  # types are as clear as before
     assert (tmp_path / "integration_umap.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_distributed_fit(tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+    output = run("distributed_fit.py", tmp_path, options=launcher).stdout
+    rows = [line.split() for line in output.splitlines() if "process" in line]
+    (two, *_), (one, *_) = rows
+    assert (two, one) == ("2", "1")
+    (error_of_two, score_of_two), (error, score) = ([float(x) for x in row[2:4]] for row in rows)
+    assert error_of_two == pytest.approx(error, rel=0.15)
+    assert score_of_two == pytest.approx(score, abs=2.0)
+    assert {path.name for path in tmp_path.iterdir()} >= {"digits.model", "digits.ckpt"}
