@@ -32,7 +32,7 @@ lint: .venv/installed  ## ruff and mypy
 
 bench: .venv/installed  ## rerun every benchmark behind a number in the docs
 	for name in defaults row_share covariance_prior precision sampling compare \
-	  single-cell count-defaults speed scale; do \
+	  single-cell count-defaults speed scale distributed; do \
 	  $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
 	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done
