@@ -429,6 +429,44 @@ def test_networks_of_the_user(pair, tmp_path, name):
     assert_same_result(models[1], expected[0])
 
 
+def test_the_seed_is_that_of_rank_0(pair):
+    X = table()
+    params = [QUICK, {**QUICK, "random_state": None}, {**QUICK, "random_state": 7}]
+    models = [pair.run(fit_with, (params[0], X[::2], {}), (of, X[1::2], {}))[1] for of in params]
+    for model in models[1:]:
+        assert model.history_["loss"] == models[0].history_["loss"]
+        assert_array_equal(model.transform(X), models[0].transform(X))
+
+
+@pytest.mark.slow
+def test_three_processes(tmp_path):
+    workers = Workers(tmp_path, size=3)
+    try:
+        X = table()
+        counts = np.random.default_rng(0).poisson(np.exp(0.3 * X))
+        for params, rows in (
+            ({**QUICK, "batch_size": 16}, X),
+            ({**QUICK, "cls": "WAETransformer", "likelihood": "poisson"}, counts),
+        ):
+            shards = (rows[:401], rows[:0], rows[401:])
+            models = workers.run(fit_with, *((params, shard, {}) for shard in shards))
+            assert_same_fit(models)
+            assert models[1]._moments.n_rows == 600
+    finally:
+        workers.end()
+
+
+def test_pickles_of_before_have_no_such_parameter():
+    model = HEBAETransformer(**QUICK).fit(table())
+    state = model.__getstate__()
+    del state["distributed"]
+    old = HEBAETransformer.__new__(HEBAETransformer)
+    old.__setstate__(state)
+    assert old.get_params()["distributed"] == "auto"
+    assert_array_equal(old.transform(table()), model.transform(table()))
+    old.fit(table())
+
+
 def test_rows_of_a_file(pair, tmp_path):
     h5py = pytest.importorskip("h5py")
     X = table(5000).astype(np.float32)
@@ -475,6 +513,8 @@ def test_bad_rows_of_one_rank_are_an_error_of_all(pair):
         ({}, {"params": {"activation": "relu"}}, "differ in activation"),
         ({}, {"batch": ["a"] * 600}, "batch= was given in some processes"),
         ({"batch": [1] * 600}, {"batch": ["a"] * 600}, "text in some processes"),
+        ({}, {"size_factor": np.ones(600)}, "size_factor= was given in some processes"),
+        ({"checkpoint": "fit"}, {}, "differ in whether checkpoint= is given"),
         ({}, {"batch": ["a"] * 5}, "Rank 1 of 2: batch has shape"),
         ({"X": table()[:1]}, {"X": table()[:0]}, r"1 sample"),
         ({}, {"checkpoint": 1}, None),

@@ -276,9 +276,6 @@ class Trainer:
         NonFiniteLossError
             At the end of the first epoch whose loss is not finite.
         """
-        if self.processes.size > 1:
-            idle = has_idle_parameters(self.model)
-            self._forward = self.processes.data_parallel(self.model, self.loss_terms, unused=idle)
         history: History = {key: [] for key in HISTORY_KEYS}
         converged = False
         n_rows = sum(self.processes.gather(len(training)))
@@ -290,6 +287,9 @@ class Trainer:
             self.restore(resumed["trainer"])
             stopper.resume(resumed["stopper"])
             history, converged, ended = (resumed[k] for k in ("history", "converged", "ended"))
+        if self.processes.size > 1:
+            idle = has_idle_parameters(self.model)
+            self._forward = self.processes.data_parallel(self.model, self.loss_terms, unused=idle)
         for epoch in epochs:
             if ended:
                 break
@@ -323,6 +323,7 @@ class Trainer:
                     "ended": ended,
                 }
                 checkpoint.write(state)
+        self._forward = self.loss_terms  # lets go of the hooks on the weights
         if validation is not None:
             stopper.restore()
         return history, converged

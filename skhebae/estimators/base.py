@@ -161,7 +161,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         """
         with self._together(checkpoint) as processes:
             continues = self.warm_start and self.__sklearn_is_fitted__()
-            X, n_rows = self._agreed_table(X, continues, processes)
+            X, n_rows = self._agreed_table(X, continues, processes, checkpoint)
             schedule = self._schedule(n_rows, processes.size)
             converged = self._train(
                 X,

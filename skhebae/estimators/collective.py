@@ -57,7 +57,7 @@ def processes_of(parameter: bool | str, device: torch.device) -> Processes:
             f"torch.distributed is initialised, so each fits a model of its own: {cure}, or set "
             "distributed=False if that is what you want.",
             DistributedWarning,
-            stacklevel=2,
+            stacklevel=6,  # the call of fit, through scikit-learn's wrapper
         )
     return ALONE
 
@@ -125,6 +125,29 @@ def all_labels(labels: NDArray[Any] | None, n_rows: int, processes: Processes) -
         )
     result: NDArray[Any] = np.unique(np.concatenate(parts))
     return result
+
+
+def all_or_no_factors(
+    factors: NDArray[np.float64] | None, n_rows: int, processes: Processes
+) -> NDArray[np.float64] | None:
+    """Check that all processes have size factors, or none; return those of this one.
+
+    A process without rows need not give any.
+
+    Raises
+    ------
+    ValueError
+        If some have and others not.
+    """
+    given = [has for has, n in processes.gather((factors is not None, n_rows)) if n > 0]
+    if any(given) and not all(given):
+        raise ValueError(
+            "size_factor= was given in some processes and not in others; give every process those "
+            "of its rows."
+        )
+    if n_rows == 0:
+        return np.empty(0) if any(given) else None
+    return factors
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

@@ -27,6 +27,7 @@ from skhebae.estimators.assembly import (
 )
 from skhebae.estimators.collective import (
     all_labels,
+    all_or_no_factors,
     seed_of_rank,
 )
 from skhebae.estimators.covariates import as_labels, checked_size_factor, covariates_of
@@ -126,6 +127,7 @@ class PreparedAutoencoder(ScoredAutoencoder):
         if n_rows == 0 and processes.size > 1:
             labels = batches[:0] if len(batches) else None
         factors = None if size_factor is None else checked_size_factor(size_factor, n_rows)
+        factors = all_or_no_factors(factors, n_rows, processes)
         objective = self._objective()
         architecture = self._architecture_for(objective, len(batches))
         if continues:

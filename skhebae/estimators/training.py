@@ -43,7 +43,11 @@ class TrainedAutoencoder(PreparedAutoencoder):
                 yield processes
 
     def _agreed_table(
-        self, X: ArrayLike | Matrix, continues: bool, processes: Processes
+        self,
+        X: ArrayLike | Matrix,
+        continues: bool,
+        processes: Processes,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> tuple[Matrix, int]:
         """Check the table of this process; return it, and the rows of all."""
         with processes.agreement():
@@ -55,8 +59,10 @@ class TrainedAutoencoder(PreparedAutoencoder):
                 "feature names": None if names is None else names.tolist(),
                 "whether they are fitted": continues,
                 "epochs before": len(self.history_["loss"]) if continues else 0,
+                "whether checkpoint= is given": checkpoint is not None,
                 **parameters_of(self),
             }
+            described.pop("random_state", None)  # that of rank 0 is for all
             check_same(described, processes)
             return table, total_rows(table.shape[0], 2, processes)
 
