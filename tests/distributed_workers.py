@@ -59,6 +59,11 @@ def fit_with(params, X, options, changes=()):
     return fit(params, X, changes, **options)
 
 
+def fit_transform(params, X):
+    """Return the codes of this process's rows."""
+    return skhebae.HEBAETransformer(**params).fit_transform(X)
+
+
 def fit_stored(params, path, rows):
     """Fit to rows of a file."""
     import h5py

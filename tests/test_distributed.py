@@ -17,6 +17,7 @@ from distributed_workers import (
     ENCODERS,
     earlier_and_failing,
     fit_stored,
+    fit_transform,
     fit_with,
     gathered_gradient,
     interrupted,
@@ -465,6 +466,14 @@ def test_pickles_of_before_have_no_such_parameter():
     assert old.get_params()["distributed"] == "auto"
     assert_array_equal(old.transform(table()), model.transform(table()))
     old.fit(table())
+
+
+def test_no_rows_have_no_codes(pair):
+    X = table()
+    codes, none = pair.run(fit_transform, (QUICK, X), (QUICK, X[:0]))
+    assert codes.shape == (600, 2)
+    assert none.shape == (0, 2)
+    assert none.dtype == np.float32
 
 
 def test_rows_of_a_file(pair, tmp_path):

@@ -271,7 +271,7 @@ class BaseAutoencoder(TrainedAutoencoder):
             As `transform`.
         """
         fitted = self.fit(X, y, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
-        if np.shape(X)[:1] == (0,):  # what one of several processes may have
+        if tuple(getattr(X, "shape", ()))[:1] == (0,):  # what one of several processes may have
             return np.empty((0, self._n_features_out), dtype=np.float32)
         codes: Float32Array = fitted.transform(X, batch=batch)
         return codes
