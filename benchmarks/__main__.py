@@ -15,7 +15,7 @@ BENCHMARKS = {
     "count-defaults": "input noise and epochs for counts",
     "speed": "rows a second against pythae and scVI",
     "scale": "an epoch from a file against one in memory",
-    "distributed": "a step against rows, features, components and processes",
+    "distributed": "a step against rows, features, components, minibatches, processes",
     "sampling": "densities of codes to sample from",
     "defaults": "the estimators with their defaults against PCA",
     "row_share": "HEBAE from the paper's objective to the evidence lower bound",

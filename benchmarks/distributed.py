@@ -1,11 +1,11 @@
-"""Seconds a step against rows, features, components and processes.
+"""Seconds a step against rows, features, components, minibatches and processes.
 
 ``python -m benchmarks distributed`` fits HEBAE to generated counts of which one in twenty is
-not zero (negative binomial, CSR, 128 hidden units, minibatches of 128 rows a process), in one
-process and in two of one thread each, which talk by gloo. It varies one number at a time around
-`BASE`, in turn for several rounds, and writes ``results/distributed.json``: seconds a step, those
-of the passes before and after training, and the bytes that a process hands to its group in a
-step. ``docs/scaling.md`` has them, and what they mean for 10^8 cells.
+not zero (negative binomial, CSR, 128 hidden units), in one process and in two of one thread each,
+which talk by gloo. It varies one number at a time around `BASE`, in turn for several rounds, and
+writes ``results/distributed.json``: seconds a step, those of the passes before and after training,
+and the bytes that a process hands to its group in a step. ``docs/scaling.md`` has them, and what
+they mean for 10^8 cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from benchmarks import distributed_page
 from benchmarks.common import RESULTS, write
 from benchmarks.processes import ROOT, variables
 
-BATCH_SIZE = 128
 EPOCHS = 4
 
 #: Features of which one is not zero.
@@ -37,19 +36,21 @@ STRETCH = 20
 
 
 class Cell(NamedTuple):
-    """What is measured: rows of all processes, their features, dimensions of the code."""
+    """What is measured: rows of all processes, and of a minibatch those of one."""
 
     n_rows: int
     n_features: int
     n_components: int
+    batch_size: int
     n_processes: int
 
 
-BASE = Cell(25_600, 2000, 10, 1)
+BASE = Cell(25_600, 2000, 10, 128, 1)
 SWEEPS = {
     "n_rows": (12_800, 25_600, 51_200, 102_400),
     "n_features": (500, 1000, 2000, 4000),
     "n_components": (10, 30, 100),
+    "batch_size": (128, 512, 2048),
 }
 
 
@@ -91,7 +92,7 @@ def fit(cell: Cell, rank: int, store: str) -> dict[str, Any]:
     model = HEBAETransformer(
         cell.n_components,
         likelihood="negative_binomial",
-        batch_size=BATCH_SIZE,
+        batch_size=cell.batch_size,
         max_iter=EPOCHS,
         n_iter_no_change=10**6,
         random_state=0,
@@ -102,7 +103,7 @@ def fit(cell: Cell, rank: int, store: str) -> dict[str, Any]:
         model.fit(X)
     total = time.perf_counter() - start
     seconds = model.history_["seconds"]
-    n_steps = max(1, cell.n_rows // (cell.n_processes * BATCH_SIZE))
+    n_steps = max(1, cell.n_rows // (cell.n_processes * cell.batch_size))
     n_weights = sum(of.numel() for of in model._model.parameters())
     if cell.n_processes > 1:
         distributed.destroy_process_group()
@@ -120,7 +121,7 @@ def payload(cell: Cell, n_weights: int) -> dict[str, int]:
     Codes go out once, and their gradients come back for the rows of all processes.
     """
     several = cell.n_processes > 1
-    rows = BATCH_SIZE * (1 + cell.n_processes)
+    rows = cell.batch_size * (1 + cell.n_processes)
     return {
         "gradient_bytes": 4 * n_weights * several,
         "code_bytes": 4 * rows * cell.n_components * several,
@@ -160,9 +161,9 @@ def main(argv: list[str] | None = None) -> None:
     """Measure what the command line asks for, and write the page's numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks distributed", description=__doc__)
     for name, values in SWEEPS.items():
-        option = f"--{name.removeprefix('n_')}"
+        option = f"--{name.removeprefix('n_').replace('_', '-')}"
         parser.add_argument(option, dest=name, type=int, nargs="+", default=values)
-    parser.add_argument("--base", type=int, nargs=3, default=BASE[:3], help="the others meanwhile")
+    parser.add_argument("--base", type=int, nargs=4, default=BASE[:4], help="the others meanwhile")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
     parser.add_argument("--fit", nargs=3, help=argparse.SUPPRESS)
@@ -175,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     sweeps = {name: tuple(getattr(arguments, name)) for name in SWEEPS}
     for number in range(arguments.rounds):
-        for cell in cells(sweeps, Cell(*arguments.base, 1)):
+        for cell in cells(sweeps, Cell(*(*arguments.base, 1))):
             rows.append({"round": number, **measure(cell)})
             print(rows[-1], flush=True)
             write("distributed", rows, folder=arguments.output)

@@ -12,11 +12,11 @@ from benchmarks.distributed import Cell
 
 
 def test_cells_vary_one_number_at_a_time():
-    found = distributed.cells({"n_rows": (5, 10), "n_features": (20, 40)}, Cell(10, 20, 3, 1))
+    found = distributed.cells({"n_rows": (5, 10), "n_features": (20, 40)}, Cell(10, 20, 3, 8, 1))
     assert found == [
-        *(Cell(5, 20, 3, size) for size in (1, 2)),
-        *(Cell(10, 20, 3, size) for size in (1, 2)),
-        *(Cell(10, 40, 3, size) for size in (1, 2)),
+        *(Cell(5, 20, 3, 8, size) for size in (1, 2)),
+        *(Cell(10, 20, 3, 8, size) for size in (1, 2)),
+        *(Cell(10, 40, 3, 8, size) for size in (1, 2)),
     ]
 
 
@@ -30,8 +30,9 @@ def test_counts_are_as_described():
 
 
 def test_one_and_two_processes_are_measured(tmp_path, capsys):
-    options = ["--rows", "600", "--features", "60", "--components", "2", "--rounds", "1"]
-    distributed.main([*options, "--base", "600", "60", "2", "--output", str(tmp_path)])
+    options = ["--rows", "600", "--features", "60", "--components", "2", "--batch-size", "128"]
+    options += ["--rounds", "1", "--base", "600", "60", "2", "128"]
+    distributed.main([*options, "--output", str(tmp_path)])
     rows = json.loads((tmp_path / "distributed.json").read_text())["rows"]
     assert [row["n_processes"] for row in rows] == [1, 2]
     assert all(0.0 < row["seconds_a_step"] < 1.0 for row in rows)
@@ -45,7 +46,7 @@ def test_one_and_two_processes_are_measured(tmp_path, capsys):
 
 def test_a_process_that_fails_is_named():
     with pytest.raises(RuntimeError, match=r"n_components=0.* failed"):
-        distributed.measure(Cell(600, 60, 0, 1))
+        distributed.measure(Cell(600, 60, 0, 128, 1))
 
 
 def rows_of(step, around, cells):
@@ -58,8 +59,8 @@ def rows_of(step, around, cells):
 
 
 def test_page_computes_from_medians(tmp_path, monkeypatch):
-    sweeps = {"n_rows": (12_800, 25_600), "n_features": (1000, 2000)}
-    cells = distributed.cells(sweeps, Cell(25_600, 2000, 10, 1))
+    sweeps = {"n_rows": (12_800, 25_600), "n_features": (1000, 2000), "batch_size": (128, 512)}
+    cells = distributed.cells(sweeps, Cell(25_600, 2000, 10, 128, 1))
     # Medians: 10 ms for one process, and 2 more for two.
     rows = rows_of(
         lambda cell: 0.006 + 0.002 * cell.n_processes, lambda cell: 2.0 + 1e-4 * cell.n_rows, cells
@@ -75,10 +76,10 @@ def test_page_computes_from_medians(tmp_path, monkeypatch):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| 25,600 | 2,000 | 10 | 10.0 | 12.0 | 1.67 x | 2.00 | 15.4 |" in text
+    assert "| 25,600 | 2,000 | 10 | 128 | 10.0 | 12.0 | 1.67 x | 2.00 | 15.4 |" in text
     assert text.count("| 12,800 |") == text.count("| 1,000 |") == 1
-    step, epoch, around = distributed_page.hours(distributed_page.medians(rows), 8)
+    step, epoch, around = distributed_page.hours(distributed_page.medians(rows), 8, 512)
     np.testing.assert_allclose(step, 10.0 + 2.0 * 14 / 8)
-    np.testing.assert_allclose(epoch, 1e8 / (8 * 128) * step / 1e3 / 3600)
+    np.testing.assert_allclose(epoch, 1e8 / (8 * 512) * step / 1e3 / 3600)
     np.testing.assert_allclose(around, 1e8 / 8 * 1e-4 / 3600)
-    assert f"| 8 | 1,024 | {step:.1f} | {epoch:.2f} |" in text
+    assert f"| 8 | 4,096 | {step:.1f} | {epoch:.2f} |" in text

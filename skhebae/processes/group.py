@@ -182,7 +182,11 @@ class Group(Processes):
         self, module: nn.Module, function: Callable[..., Any], *, unused: bool
     ) -> Callable[..., Any]:
         """Wrap it for DistributedDataParallel."""
-        return DistributedDataParallel(FunctionOf(module, function), find_unused_parameters=unused)
+        return DistributedDataParallel(
+            FunctionOf(module, function),
+            find_unused_parameters=unused,
+            gradient_as_bucket_view=True,
+        )
 
     def _exchange(self, message: tuple[Any, Any]) -> list[tuple[Any, Any]]:
         """All processes' messages."""
