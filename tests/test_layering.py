@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "skhebae"
 LEVELS = {
     "exceptions": 0,
     "files": 0,
+    "aggregate": 0,
     "divergences": 0,
     "finite_sample": 0,
     "likelihoods": 0,
