@@ -3,7 +3,7 @@
 from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
 from skhebae.data.scaling import CountScaling, FeatureScaling, Scaling, row_totals
-from skhebae.data.stored import StoredTable, is_stored
+from skhebae.data.stored import StoredTable, is_mapped, is_stored
 
 __all__ = [
     "NO_COVARIATES",
@@ -15,6 +15,7 @@ __all__ = [
     "Scaling",
     "StoredTable",
     "StreamedRows",
+    "is_mapped",
     "is_stored",
     "minibatch_indices",
     "open_rows",

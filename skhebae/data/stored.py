@@ -1,4 +1,4 @@
-"""Tables outside memory, read in blocks of rows: backed AnnData, HDF5, zarr, dask."""
+"""Tables outside memory, read in blocks of rows: backed AnnData, HDF5, zarr, dask, memory maps."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def is_stored(X: object) -> bool:
     return known and not in_memory and hasattr(X, "shape")
 
 
+def is_mapped(X: object) -> bool:
+    """Whether `X` is a memory-mapped file, or a view of one."""
+    while isinstance(X, np.ndarray) and not isinstance(X, np.memmap):
+        X = X.base
+    return isinstance(X, np.memmap)
+
+
 class StoredTable:
     """Chosen columns of a matrix outside memory; a slice of its rows is read when asked for.
 
@@ -33,7 +40,7 @@ class StoredTable:
     Parameters
     ----------
     source : matrix of shape (n_samples, n_columns)
-        Of one of `LIBRARIES`; slices of rows are dense or sparse.
+        Of one of `LIBRARIES`, or mapped; slices of rows are dense or sparse.
     columns : ndarray of int of shape (n_features,), optional
         All, by default.
     """
@@ -64,7 +71,8 @@ class StoredTable:
         if sparse.issparse(block):
             block = with_indices_of_one_type(sparse.csr_matrix(block))
         else:
-            block = np.asarray(block)
+            # A copy: a view of a memory map would be read later, by the thread that trains.
+            block = np.array(block) if is_mapped(block) else np.asarray(block)
         return block if self._columns is None else block[:, self._columns]
 
     def __getitem__(self, rows: slice) -> Matrix:

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_non_negative, validate_data
 
-from skhebae.data import StoredTable, is_stored
+from skhebae.data import StoredTable, is_mapped, is_stored
 from skhebae.data.scaling import Matrix
 from skhebae.estimators.assembly import COUNTS
 
@@ -45,8 +45,26 @@ def validated_table(
     ValueError
         Naming what is wrong and the cure.
     """
-    if isinstance(X, StoredTable) or is_stored(X):
-        return validated_stored(estimator, X, likelihood, reset=reset, min_samples=min_samples)
+    validate = validated_stored if is_outside(estimator, X) else validated_rows
+    return validate(estimator, X, likelihood, reset=reset, min_samples=min_samples)
+
+
+def is_outside(estimator: BaseEstimator, X: Any) -> bool:
+    """Whether a table stays outside memory; a memory map does if it exceeds `window_mb`."""
+    if is_mapped(X):
+        return bool(4 * X.size > 1e6 * estimator.window_mb)  # as float32
+    return isinstance(X, StoredTable) or is_stored(X)
+
+
+def validated_rows(
+    estimator: BaseEstimator,
+    X: ArrayLike | Matrix,
+    likelihood: str,
+    *,
+    reset: bool,
+    min_samples: int,
+) -> Matrix:
+    """`validated_table` of a table in memory."""
     try:
         table = validate_data(
             estimator,
@@ -100,7 +118,7 @@ def validated_stored(
     """`validated_table` of a table outside memory, a block at a time."""
     table = X if isinstance(X, StoredTable) else StoredTable(X)
     for block in table.blocks():
-        validated_table(estimator, block, likelihood, reset=reset, min_samples=min_samples)
+        validated_rows(estimator, block, likelihood, reset=reset, min_samples=min_samples)
         reset, min_samples = False, 1  # of the first block alone
     return table
 
