@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_non_negative, validate_data
 
-from skhebae.data import StoredTable, is_mapped, is_stored
+from skhebae.data import StoredTable, is_mapped, is_stored, is_stream
 from skhebae.data.scaling import Matrix
 from skhebae.estimators.assembly import COUNTS
 
@@ -42,9 +42,16 @@ def validated_table(
 
     Raises
     ------
+    TypeError
+        If it is a stream of tables.
     ValueError
         Naming what is wrong and the cure.
     """
+    if is_stream(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}, which gives one table after the other; partial_fit takes "
+            "such a stream, every other method one table: call it with each, or with np.asarray."
+        )
     validate = validated_stored if is_outside(estimator, X) else validated_rows
     return validate(estimator, X, likelihood, reset=reset, min_samples=min_samples)
 
