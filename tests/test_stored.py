@@ -337,3 +337,45 @@ def test_memory_maps_are_checked_to_the_last_row(tmp_path, small_blocks):
         HEBAETransformer(2, window_mb=1e-3).fit(memory_map(X, tmp_path))
     with pytest.raises(ValueError, match="rows and columns"):
         HEBAETransformer(2, window_mb=1e-3).fit(memory_map(X.ravel(), tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("likelihood", "n_passes"), [("gaussian", 5), ("poisson", 4)])
+def test_a_file_is_checked_once(h5, monkeypatch, likelihood, n_passes):
+    """Passes to check, to scale, to measure codes (and noise variances), and to encode."""
+    n_read = []
+    read = StoredTable.read
+
+    def watched(self, rows):
+        if threading.current_thread() is threading.main_thread():  # not for minibatches
+            n_read.append(len(range(*rows.indices(len(self)))))
+        return read(self, rows)
+
+    monkeypatch.setattr(StoredTable, "read", watched)
+    X = table(10_000)
+    model = HEBAETransformer(2, likelihood=likelihood, max_iter=1, random_state=0, batch_size=512)
+    codes = model.fit_transform(h5(X))
+    # And the beginning again, for the size of a block, the identity of the fit and the like.
+    assert n_passes <= sum(n_read) / len(X) < n_passes + 1
+    assert_array_equal(codes, model.transform(X))
+
+
+def test_a_checked_file_is_still_of_the_right_width(small_blocks):
+    wide, narrow = StoredTable(Source(table(50))), StoredTable(Source(table(50, 4)))
+    models = [HEBAETransformer(2, max_iter="auto", random_state=0).fit(X) for X in (wide, narrow)]
+    assert wide.checked == narrow.checked == {"gaussian"}
+    with pytest.raises(ValueError, match="expecting 4 features"):
+        models[1].transform(wide)
+    with pytest.raises(ValueError, match="bernoulli"):
+        HEBAETransformer(2, likelihood="bernoulli").fit(wide)
+    assert "bernoulli" not in wide.checked
+
+
+def test_sums_of_a_pass_are_kept_only_if_it_ends(small_blocks):
+    source = Source(table())
+    outside = StoredTable(source)
+    next(outside.blocks(summed=True))
+    assert_allclose(outside.sum(axis=0), table().sum(axis=0))
+    source.reads.clear()
+    assert_allclose(outside.sum(axis=1), table().sum(axis=1))
+    assert not source.reads

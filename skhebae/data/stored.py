@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,8 @@ class StoredTable:
     """Chosen columns of a matrix outside memory; a slice of its rows is read when asked for.
 
     Passes from the first row to the last read every block once, however small their
-    slices: the last block stays in memory.
+    slices: the last block stays in memory. What a pass has found out is not looked up
+    again, so a table must not change while it is in use.
 
     Parameters
     ----------
@@ -43,6 +43,11 @@ class StoredTable:
         Of one of `LIBRARIES`, or mapped; slices of rows are dense or sparse.
     columns : ndarray of int of shape (n_features,), optional
         All, by default.
+
+    Attributes
+    ----------
+    checked : set of str
+        Likelihoods that all rows were found fit for.
     """
 
     def __init__(self, source: Any, columns: NDArray[np.intp] | None = None) -> None:
@@ -53,6 +58,8 @@ class StoredTable:
         n_columns = source.shape[1] if columns is None else len(columns)
         self.shape = (int(source.shape[0]), int(n_columns))
         self._start, self._block = 0, None
+        self._sums: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self.checked: set[str] = set()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -85,24 +92,26 @@ class StoredTable:
             self._block, self._start = block, first
         return block[start - first : stop - first]
 
-    def blocks(self) -> Iterator[Matrix]:
-        """All rows, in order."""
+    def blocks(self, *, summed: bool = False) -> Iterator[Matrix]:
+        """All rows, in order; `summed`, the pass makes one for `sum` unnecessary."""
+        of_columns, of_rows = np.zeros(self.shape[1]), []
         for start in range(0, max(1, len(self)), CHUNK_ROWS):  # of no rows one empty block
-            yield self.read(slice(start, start + CHUNK_ROWS))
+            block = self.read(slice(start, start + CHUNK_ROWS))
+            yield block
+            if summed:
+                of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+                of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+        if summed:
+            self._sums = of_columns, np.concatenate(of_rows)
 
     def sum(self, axis: int, dtype: Any = None) -> NDArray[Any]:
         """Sum over rows (axis=0) or columns (axis=1)."""
         del dtype  # always in double
+        if self._sums is None:
+            for _ in self.blocks(summed=True):
+                pass
+        assert self._sums is not None
         return self._sums[axis]
-
-    @cached_property
-    def _sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Both sums, in one pass."""
-        of_columns, of_rows = np.zeros(self.shape[1]), []
-        for block in self.blocks():
-            of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
-            of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
-        return of_columns, np.concatenate(of_rows)
 
 
 def with_indices_of_one_type(X: Matrix) -> Matrix:

@@ -19,6 +19,7 @@ from skhebae.engine import Schedule
 from skhebae.estimators._sklearn import Interval, StrOptions, fit_context
 from skhebae.estimators.assembly import LIKELIHOODS
 from skhebae.estimators.streams import fit_each
+from skhebae.estimators.tables import opened
 from skhebae.estimators.training import TrainedAutoencoder
 from skhebae.networks import ACTIVATIONS, DecoderFactory, EncoderFactory
 
@@ -269,6 +270,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         ndarray of shape (n_samples, n_components), float32
             As `transform`.
         """
+        X = opened(self, X)
         fitted = self.fit(X, y, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
         codes: Float32Array = fitted.transform(X, batch=batch)
         return codes

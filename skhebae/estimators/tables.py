@@ -63,6 +63,12 @@ def is_outside(estimator: BaseEstimator, X: Any) -> bool:
     return isinstance(X, StoredTable) or is_stored(X)
 
 
+def opened(estimator: BaseEstimator, X: Any) -> Any:
+    """Return a table outside memory as an object that remembers what it was checked for."""
+    outside = is_outside(estimator, X) and not isinstance(X, StoredTable)
+    return StoredTable(X) if outside else X
+
+
 def validated_rows(
     estimator: BaseEstimator,
     X: ArrayLike | Matrix,
@@ -123,10 +129,13 @@ def validated_stored(
     estimator: BaseEstimator, X: Any, likelihood: str, *, reset: bool, min_samples: int
 ) -> StoredTable:
     """`validated_table` of a table outside memory, a block at a time."""
-    table = X if isinstance(X, StoredTable) else StoredTable(X)
-    for block in table.blocks():
+    table: StoredTable = opened(estimator, X)
+    # Of a table that was checked before, its features are still to be those of the estimator.
+    some, counts = [table[:min_samples]], likelihood in COUNTS
+    for block in some if likelihood in table.checked else table.blocks(summed=counts):
         validated_rows(estimator, block, likelihood, reset=reset, min_samples=min_samples)
         reset, min_samples = False, 1  # of the first block alone
+    table.checked.add(likelihood)
     return table
 
 
