@@ -136,9 +136,10 @@ class BaseAutoencoder(TrainedAutoencoder):
         size_factor : array-like of shape (n_samples,), optional
             Exposure of each row of counts, in any unit, by default its total.
         checkpoint : path-like, optional
-            File to which the state of training is written at the end of epochs, as often
-            as costs less than 5 % of the time. If it is there, training goes on from it, to
-            the same result as without interruption. It stays when `fit` is done.
+            File to which the state of training is written at the end of epochs, and every
+            two minutes within a long one, but at less than 5 % of the time. If it is there,
+            training goes on from it, to the same result as without interruption. It stays
+            when `fit` is done.
 
         Returns
         -------
