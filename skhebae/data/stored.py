@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from skhebae.data.by_annbatch import loaded_by_annbatch
 from skhebae.data.scaling import CHUNK_ROWS, Matrix
 
 #: Libraries whose matrices are files, or promises.
@@ -72,7 +73,19 @@ class StoredTable:
 
     def read(self, rows: slice) -> Matrix:
         """Rows as ndarray or CSR, from where they are stored."""
-        block = self._source[rows]
+        return self._in_memory(self._source[rows])
+
+    def read_together(self, parts: list[slice]) -> Matrix:
+        """Rows of several stretches, one below the other."""
+        parts = [slice(*part.indices(len(self))[:2]) for part in parts]
+        loaded = loaded_by_annbatch(self._source, parts)
+        if loaded is not None:
+            return self._in_memory(loaded)
+        blocks = [self.read(part) for part in parts]
+        return sparse.vstack(blocks, "csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
+
+    def _in_memory(self, block: Any) -> Matrix:
+        """Chosen columns of rows that were read, or promised."""
         if hasattr(block, "compute"):
             block = block.compute()
         if sparse.issparse(block):
