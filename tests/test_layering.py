@@ -31,7 +31,7 @@ LEVELS = {
     "pp": 6,
 }
 SINGLE_CELL = {"anndata", "scanpy"}
-OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops"}
+OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops", "annbatch"}
 
 
 def modules():

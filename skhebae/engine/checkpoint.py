@@ -21,7 +21,11 @@ BEFORE = ".before"
 #: Training time between two files, in times of writing one: what safety may cost is 5 %.
 COST = 20.0
 
-FORMAT, FORMAT_VERSION = "skhebae checkpoint", 1
+#: Least seconds of training between two files, within an epoch: what an interruption costs.
+WITHIN_EPOCH = 120.0
+
+#: Since version 2 there may be an unfinished epoch.
+FORMAT, FORMAT_VERSION = "skhebae checkpoint", 2
 
 
 class Checkpoint:
@@ -43,7 +47,7 @@ class Checkpoint:
         self._path = Path(path)
         self._identity = identity
         self.facts: dict[str, Any] = {}
-        self._next = 0.0
+        self._next, self._last = 0.0, time.perf_counter()
         if not self._path.parent.is_dir():
             raise FileNotFoundError(
                 f"checkpoint={str(path)!r}: there is no folder {str(self._path.parent)!r}."
@@ -104,11 +108,14 @@ class Checkpoint:
         state: dict[str, Any] = document["state"]
         return state
 
-    def write(self, state: dict[str, Any], *, last: bool = False) -> None:
-        """Write a state, unless the last one is so young that writing would cost too much."""
+    def is_due(self, *, within_epoch: bool = False) -> bool:
+        """Whether the last file is old enough for the next to cost little."""
+        now = time.perf_counter()
+        return now >= self._next and (not within_epoch or now >= self._last + WITHIN_EPOCH)
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write a state."""
         start = time.perf_counter()
-        if not last and start < self._next:
-            return
         document = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -116,8 +123,8 @@ class Checkpoint:
             "state": {**state, **self.facts},
         }
         write_document(self._path, document, keep=BEFORE)
-        end = time.perf_counter()
-        self._next = end + COST * (end - start)
+        self._last = time.perf_counter()
+        self._next = self._last + COST * (self._last - start)
 
 
 def as_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from skhebae.data import Rows, minibatch_indices
 from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
 from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
+from skhebae.engine.unfinished import UnfinishedEpoch
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
@@ -155,14 +156,21 @@ class Trainer:
         return likelihood.code_variance_loss()
 
     def train_epoch(
-        self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule, epoch: int
+        self,
+        rows: Rows,
+        indices: NDArray[np.intp],
+        schedule: Schedule,
+        epoch: int,
+        unfinished: UnfinishedEpoch | None = None,
     ) -> dict[str, float]:
         """One pass of optimiser steps over `indices` in a fresh order."""
         self.model.train()
-        # A pool for each epoch: training can go on from the end of any.
+        # A pool for each epoch: training can go on from the end of any without it.
         draws_much = len(indices) * self.model.n_features > 2 * POOL_SIZE
         pays = draws_much and schedule.input_noise > 0.0 and self.noise.device.type == "cpu"
         self.model.noise_pool = NoisePool(self.noise) if pays else None
+        if unfinished is not None:
+            unfinished.begin(self.order, self.model.noise_pool, self.model.device)
         order = rows.shuffled(indices, self.order)
         minibatches = minibatch_indices(order, schedule.batch_size)
 
@@ -180,7 +188,7 @@ class Trainer:
             return terms
 
         try:
-            return run_epoch(step, rows, minibatches)
+            return run_epoch(step, rows, minibatches, unfinished)
         finally:
             self.model.noise_pool = None
 
@@ -215,7 +223,7 @@ class Trainer:
         epochs : iterable of int
             ``range(schedule.n_epochs)``, perhaps inside a progress bar.
         checkpoint : Checkpoint, optional
-            Where to write the state at the end of epochs.
+            Where to write the state at the end of epochs, and within long ones.
         resumed : dict, optional
             A state that was written there, to go on from.
 
@@ -237,7 +245,19 @@ class Trainer:
         patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
         stopper = EarlyStopping(self.model, patience, schedule.tol)
         ended = False
+
+        def state() -> dict[str, Any]:
+            return {
+                "trainer": self.state(),
+                "stopper": stopper.state(),
+                "history": history,
+                "converged": converged,
+                "ended": ended,
+            }
+
+        interrupted = None
         if resumed is not None:
+            interrupted = resumed.get("unfinished")
             self.restore(resumed["trainer"])
             stopper.resume(resumed["stopper"])
             history, converged, ended = (resumed[k] for k in ("history", "converged", "ended"))
@@ -246,8 +266,11 @@ class Trainer:
                 break
             if epoch < len(history["loss"]):  # done before the interruption
                 continue
-            start = time.perf_counter()
-            means = self.train_epoch(rows, training, schedule, epoch)
+            start, unfinished = time.perf_counter(), None
+            if checkpoint is not None:
+                unfinished = UnfinishedEpoch(checkpoint, state, interrupted)
+                start, interrupted = unfinished.start, None
+            means = self.train_epoch(rows, training, schedule, epoch, unfinished)
             # The bound of a point is minus infinity by definition.
             check_finite({k: v for k, v in means.items() if k != "elbo"}, epoch)
             held_out = float("nan")
@@ -264,15 +287,9 @@ class Trainer:
             else:
                 converged = is_flat(history["loss"], patience, schedule.tol)
             ended = converged and (validation is not None or schedule.stop_on_plateau)
-            if checkpoint is not None:
-                state = {
-                    "trainer": self.state(),
-                    "stopper": stopper.state(),
-                    "history": history,
-                    "converged": converged,
-                    "ended": ended,
-                }
-                checkpoint.write(state, last=ended or epoch + 1 == schedule.n_epochs)
+            last = ended or epoch + 1 == schedule.n_epochs
+            if checkpoint is not None and (last or checkpoint.is_due()):
+                checkpoint.write(state())
         if validation is not None:
             stopper.restore()
         return history, converged
@@ -287,15 +304,20 @@ def run_epoch(
     step: Callable[[Tensor, int], LossTerms],
     rows: Rows,
     minibatches: list[NDArray[np.intp]],
+    unfinished: UnfinishedEpoch | None = None,
 ) -> dict[str, float]:
     """Apply `step` to every minibatch; row-weighted means of what it returns.
+
+    Those that are done in an epoch that is `unfinished` are not done again.
 
     The numbers stay on the device until the end: no host synchronisation
     inside an epoch.
     """
-    terms: list[Tensor] = []
-    for i, indices in enumerate(minibatches):
-        terms.extend(term.detach() for term in step(rows.take(indices), i))
+    terms: list[Tensor] = [] if unfinished is None else unfinished.terms
+    for i in range(len(terms) // len(LossTerms._fields), len(minibatches)):
+        terms.extend(term.detach() for term in step(rows.take(minibatches[i]), i))
+        if unfinished is not None and i + 1 < len(minibatches):
+            unfinished.save()
     weights = np.array([len(indices) for indices in minibatches], dtype=np.float64)
     values = torch.stack(terms).cpu().double().numpy().reshape(-1, len(LossTerms._fields))
     means = np.average(values, axis=0, weights=weights)

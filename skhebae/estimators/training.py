@@ -29,7 +29,7 @@ from skhebae.estimators.assembly import (
 from skhebae.estimators.covariates import as_labels, checked_size_factor, covariates_of
 from skhebae.estimators.fitting import fit_noise_variance, measure_codes, noise_covariance
 from skhebae.estimators.identity import identity_of
-from skhebae.estimators.latent import CodeMixture
+from skhebae.estimators.latent import CodeMixture, LateMixture
 from skhebae.estimators.scoring import ScoredAutoencoder
 from skhebae.likelihoods import GaussianLikelihood, Likelihood, NegativeBinomialLikelihood
 from skhebae.model import Architecture
@@ -176,7 +176,7 @@ class TrainedAutoencoder(ScoredAutoencoder):
             "_scaling": scaling,
             "_model": model,
             "_moments": moments,
-            "_mixture": CodeMixture.fit(codes, mixture % 2**31, brief=partial),
+            "_mixture": (LateMixture if partial else CodeMixture.fit)(codes, mixture % 2**31),
             "_seed": seed,
             "_optimizer_state": trainer.optimizer.state_dict() if partial else None,
             "history_": {k: [*history.get(k, []), *v] for k, v in new_history.items()},
