@@ -98,7 +98,7 @@ def test_a_torch_loader(quick, chunks):
     loader.generator.manual_seed(0)
     assert_same(model, by_loop(HEBAETransformer, params, [x.numpy() for (x,) in loader]), X)
     assert model.n_iter_ == 12
-    assert next(iter(model._optimizer_state["state"].values()))["step"] == 12
+    assert next(iter(model._optimizer_state.values()))["step"] == 12
     assert model._moments.n_rows == len(X)
 
 

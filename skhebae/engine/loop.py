@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
+from skhebae.engine.adam import Adam
 from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
 from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
+from skhebae.engine.threads import fitting_threads
 from skhebae.engine.unfinished import UnfinishedEpoch
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
@@ -70,27 +72,15 @@ class Trainer:
     noise: torch.Generator
     weight_decay: float = 0.0
     uses_global_state: bool = False
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizer: Adam = field(init=False)
     n_steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": vectors},
-        ]
-        # AdamW with a decay of 0 is Adam.
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
-
-    def resume(self, optimizer_state: dict[str, Any]) -> None:
-        """Continue with the moments of an earlier optimiser and today's weight decay."""
-        self.optimizer.load_state_dict(optimizer_state)
-        self.optimizer.param_groups[0]["weight_decay"] = self.weight_decay
+        self.optimizer = Adam(self.model.parameters(), self.weight_decay)
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, of arrays and numbers."""
-        moments = self.optimizer.state_dict()["state"]
+        moments = self.optimizer.state()
         generators = {"order": self.order.get_state(), "noise": self.noise.get_state()}
         if self.uses_global_state:
             generators |= global_state(self.model.device)
@@ -108,20 +98,14 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
                 tensor.copy_(tensors[name])
-        groups = self.optimizer.state_dict()["param_groups"]
         moments = {int(i): as_tensors(of) for i, of in state["moments"].items()}
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.optimizer.restore(moments)
         generators = as_tensors(state["generators"])
         self.order.set_state(generators["order"])
         self.noise.set_state(generators["noise"])
         if self.uses_global_state:
             set_global_state(generators, self.model.device)
         self.n_steps = state["n_steps"]
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the learning rate of every parameter group."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
 
     def loss_terms(
         self, x: Tensor, generator: torch.Generator, input_noise: float = 0.0
@@ -175,7 +159,7 @@ class Trainer:
         minibatches = minibatch_indices(order, schedule.batch_size)
 
         def step(x: Tensor, i: int) -> LossTerms:
-            self.set_learning_rate(schedule.rate(epoch, i / len(minibatches)))
+            self.optimizer.learning_rate = schedule.rate(epoch, i / len(minibatches))
             terms = self.loss_terms(x, self.noise, schedule.input_noise)
             loss = terms.loss
             if self.counts_code_variance:
@@ -188,7 +172,8 @@ class Trainer:
             return terms
 
         try:
-            return run_epoch(step, rows, minibatches, unfinished)
+            with fitting_threads(self.model, schedule.batch_size):
+                return run_epoch(step, rows, minibatches, unfinished)
         finally:
             self.model.noise_pool = None
 

@@ -149,7 +149,7 @@ class TrainedAutoencoder(ScoredAutoencoder):
         )
         optimizer_state = getattr(self, "_optimizer_state", None)
         if resumes and optimizer_state is not None:
-            trainer.resume(deepcopy(optimizer_state))
+            trainer.optimizer.restore(optimizer_state)
         input_noise = self.input_noise
         if isinstance(input_noise, str):
             input_noise = auto_input_noise(model, n_rows)
@@ -178,7 +178,7 @@ class TrainedAutoencoder(ScoredAutoencoder):
             "_moments": moments,
             "_mixture": (LateMixture if partial else CodeMixture.fit)(codes, mixture % 2**31),
             "_seed": seed,
-            "_optimizer_state": trainer.optimizer.state_dict() if partial else None,
+            "_optimizer_state": trainer.optimizer.state() if partial else None,
             "history_": {k: [*history.get(k, []), *v] for k, v in new_history.items()},
             "n_iter_": n_done + len(new_history["loss"]),
             "latent_mean_": moments.mean,
