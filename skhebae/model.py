@@ -329,7 +329,8 @@ class Autoencoder(nn.Module):
             # J's columns: n_components backward passes for any decoder.
             # (torch.func.jvp compiles with the deprecated torch.jit.)
             u = torch.zeros_like(output, requires_grad=True)
-            (pulled,) = torch.autograd.grad(output, z, u, create_graph=True)
+            # (As a sum, since torch imports a computer algebra system where `u` is passed.)
+            (pulled,) = torch.autograd.grad((u * output).sum(), z, create_graph=True)
             columns = [
                 torch.autograd.grad(pulled[:, j].sum(), u, retain_graph=True)[0]
                 for j in range(z.shape[1])

@@ -9,7 +9,6 @@ from threading import Lock
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 #: Activations by name; scikit-learn's own names where it has them.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -32,12 +31,22 @@ DecoderFactory = Callable[[int, tuple[int, ...]], nn.Module]
 GLOBAL_RANDOM_STATE = Lock()
 
 
+class Linear(nn.Linear):
+    """A linear layer that draws no weights when it is made.
+
+    `torch.nn.utils.skip_init` does that too, but by a device that takes half a second to import.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are; called by the constructor."""
+
+
 def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """Linear layer, weights N(0, gain^2 / n_in) from `generator`, bias 0.
 
     ``nn.Linear(...)`` would draw from the global random state.
     """
-    layer: nn.Linear = skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
+    layer = Linear(n_in, n_out)
     nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -23,6 +23,7 @@ class NoisePool:
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
+        self._before: Tensor | None = None  # state of the generator before the numbers
         self._numbers: Tensor | None = None
         self._left = 0
 
@@ -32,8 +33,22 @@ class NoisePool:
         if 2 * n_numbers > POOL_SIZE:
             return torch.randn(shape, generator=self._generator)
         if self._numbers is None or self._left < n_numbers:
+            self._before = self._generator.get_state()
             self._numbers = torch.randn(POOL_SIZE, generator=self._generator)
             self._left = USES * POOL_SIZE
         self._left -= n_numbers
         start = int(torch.randint(POOL_SIZE - n_numbers + 1, (), generator=self._generator))
         return self._numbers[start : start + n_numbers].view(shape)
+
+    def state(self) -> tuple[dict[str, Tensor], int]:
+        """Return how the numbers were drawn, and how many may still be used."""
+        return ({} if self._before is None else {"before": self._before}), self._left
+
+    def restore(self, tensors: dict[str, Tensor], left: int) -> None:
+        """Go back to a `state`; the numbers are drawn again."""
+        if "before" in tensors:
+            self._before = tensors["before"]
+            again = torch.Generator()
+            again.set_state(self._before)
+            self._numbers = torch.randn(POOL_SIZE, generator=again)
+        self._left = left

@@ -16,7 +16,7 @@ from torch import distributed, nn
 
 import skhebae
 from skhebae.engine import checkpoint as checkpoint_module
-from skhebae.engine import loop
+from skhebae.engine import loop, unfinished
 from skhebae.estimators.collective import seed_of_rank
 from skhebae.processes import GatherRows, Group
 
@@ -111,6 +111,8 @@ CHANGES = {
     "all code variance rows": (loop, "CODE_VARIANCE_ROWS", 256),
     "often code variance": (loop, "CODE_VARIANCE_STEPS", 10),
     "write always": (checkpoint_module, "COST", 0.0),
+    "within epochs": (checkpoint_module, "WITHIN_EPOCH", 0.0),
+    "every third minibatch": (unfinished, "ASK_STEPS", 3),
 }
 
 
@@ -178,8 +180,8 @@ def killed_in_epoch(params, X, path, rank, epoch):
     """Fit, with a checkpoint, and die of SIGKILL at the end of an epoch if of this rank."""
     train_epoch = loop.Trainer.train_epoch
 
-    def dying(self, rows, indices, schedule, number):
-        means = train_epoch(self, rows, indices, schedule, number)
+    def dying(self, rows, indices, schedule, number, *unfinished):
+        means = train_epoch(self, rows, indices, schedule, number, *unfinished)
         if number == epoch and distributed.get_rank() == rank:
             os.kill(os.getpid(), signal.SIGKILL)
         return means
@@ -206,22 +208,23 @@ class InterruptedFitError(Exception):
     """What stands for a power cut of all."""
 
 
-def interrupted(params, X, path, epoch):
-    """Fit, with a checkpoint, and stop in an epoch: the name of the error."""
-    train_epoch = loop.Trainer.train_epoch
+def interrupted(params, X, path, n_files, changes=()):
+    """Fit, with a checkpoint, and stop when so many files were written: the error's name."""
+    write, written = checkpoint_module.write_document, []
 
-    def stopping(self, rows, indices, schedule, number):
-        if number == epoch:
+    def counted(*arguments, **options):
+        write(*arguments, **options)
+        written.append(1)
+        if len(written) == n_files:
             raise InterruptedFitError
-        return train_epoch(self, rows, indices, schedule, number)
 
-    loop.Trainer.train_epoch = stopping
+    checkpoint_module.write_document = counted
     try:
-        fit_with(params, X, {"checkpoint": path}, ["write always"])
+        fit_with(params, X, {"checkpoint": path}, ["write always", *changes])
     except InterruptedFitError as error:
         return type(error).__name__
     finally:
-        loop.Trainer.train_epoch = train_epoch
+        checkpoint_module.write_document = write
     return None
 
 

@@ -77,7 +77,7 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     one = {"n_cells": 1000, "file_mb": 3.0, "peak_mib": 500.0, "total_seconds": 2.0}
     scale_rows = [
         {**one, "how": how, "rows_per_second": rate}
-        for how, rate in (("backed", 300.0), ("in memory", 400.0))
+        for how, rate in (("backed", 300.0), ("in memory", 400.0), ("zarr", 200.0))
     ]
     document = {"environment": {"cores": 2}, "rows": scale_rows}
     (tmp_path / "scale.json").write_text(json.dumps(document))
@@ -88,7 +88,7 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     assert "| counts | HEBAE | 50 (40 to 60) | 500 |" in page
     assert "| `ratio_scvi_counts` | counts: HEBAE / counts: scVI | 5.00 (4.00 to 6.00) |" in page
     assert "takes 0.50 s, 10% of it not training" in page
-    assert "1,000 cells: backed at 75% of the speed in memory." in page
+    assert "1,000 cells: backed at 75%, zarr at 50% of the speed in memory." in page
 
 
 def test_generated_files_are_what_anndata_reads(tmp_path, monkeypatch):
@@ -103,11 +103,42 @@ def test_generated_files_are_what_anndata_reads(tmp_path, monkeypatch):
     assert adata.obs_names[199] == "obs199"
 
 
-def test_scale_measures_both_ways(tmp_path):
-    pytest.importorskip("anndata")
-    scale.main(["--cells", "300", "--threads", "1", "--output", str(tmp_path)])
+def test_all_files_have_the_same_counts(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    monkeypatch.setattr(scale, "CHUNK_CELLS", 80)
+    tables = {}
+    for how, name in scale.FILES.items():
+        scale.generate(tmp_path / name, 200)
+        rows = scale.table(tmp_path / name, how)[:]
+        tables[how] = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
+    assert tables["backed"].mean() == pytest.approx(2.0 * scale.DENSITY, rel=0.01)
+    for rows in tables.values():
+        np.testing.assert_array_equal(rows, tables["backed"])
+
+
+def test_scale_goes_on_with_the_ways_that_are_left(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    asked = []
+    row = {"rows_per_second": 1.0, "total_seconds": 1.0, "peak_mib": 1.0}
+    monkeypatch.setattr(
+        scale, "in_a_process", lambda path, how, threads: (asked.append((path.name, how)), row)[1]
+    )
+    common = ["--cells", "300", "--output", str(tmp_path), "--resume", "--how"]
+    scale.main([*common, "memmap"])
+    scale.main([*common, "backed", "memmap", "zarr"])
+    assert asked == [("cells.bytes", "memmap"), ("cells.h5ad", "backed"), ("cells.zarr", "zarr")]
     rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
-    assert [row["how"] for row in rows] == ["backed", "in memory"]
+    assert [row["how"] for row in rows] == ["memmap", "backed", "zarr"]
+    assert rows[0]["file_mb"] == pytest.approx(300 * scale.N_GENES / 1e6)
+    assert rows[2]["file_mb"] > 0.01
+
+
+def test_scale_measures_every_way(tmp_path):
+    pytest.importorskip("anndata")
+    common = ["--cells", "300", "--threads", "1", "--output", str(tmp_path)]
+    scale.main([*common, "--how", "backed", "in memory", "memmap"])
+    rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert [row["how"] for row in rows] == ["backed", "in memory", "memmap"]
     assert all(row["rows_per_second"] > 10.0 for row in rows)
     with pytest.raises(RuntimeError, match="backed failed"):
         scale.in_a_process(tmp_path / "none.h5ad", "backed", 1)

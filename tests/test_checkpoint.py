@@ -11,9 +11,11 @@ import time
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy import sparse
 from torch import nn
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.data import ResidentRows, StoredTable
 from skhebae.engine import checkpoint as module
 from skhebae.exceptions import CheckpointError, CheckpointWarning
 
@@ -183,12 +185,105 @@ def test_writing_costs_little(X, tmp_path, monkeypatch):
     assert len(written) == 2  # the first epoch and the last
 
 
+@pytest.fixture
+def every_step(monkeypatch):
+    monkeypatch.setattr(module, "WITHIN_EPOCH", 0.0)
+
+
+def small_pools(monkeypatch):
+    """Noise from pools, of which an epoch needs several."""
+    monkeypatch.setattr("skhebae.engine.loop.POOL_SIZE", 500)
+    monkeypatch.setattr("skhebae.noise.POOL_SIZE", 1000)
+    monkeypatch.setattr("skhebae.noise.USES", 1)
+    return {"input_noise": 0.3}
+
+
+def windows_of_16_rows(monkeypatch):
+    """As of a file that is read in windows."""
+    monkeypatch.setattr("skhebae.data.windows.BLOCK_ROWS", 8)
+    return {"window_mb": 3 * 2 * 8 * 8 * 4 / 1e6}
+
+
+WITHIN = {
+    "resident": (lambda _: {}, np.asarray),
+    "sparse": (lambda _: {}, sparse.csr_matrix),
+    "pool": (small_pools, np.asarray),
+    "windows": (windows_of_16_rows, lambda X: StoredTable(File(X))),
+}
+
+
+class File:
+    """What is sliced like a file."""
+
+    def __init__(self, rows):
+        self._rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+
+    def __getitem__(self, rows):
+        return self._rows[rows]
+
+
+@pytest.mark.parametrize("case", [*CASES, "WAE, early stopping"])
+@pytest.mark.parametrize("rows", WITHIN)
+def test_goes_on_within_an_epoch(X, tmp_path, monkeypatch, every_step, case, rows):
+    """Minibatches of 16: an epoch has 8 or 9, and a file after each but for its last."""
+    cls, params = CASES.get(case, (WAETransformer, {"early_stopping": True}))
+    prepare, as_table = WITHIN[rows]
+    params = {**params, **prepare(monkeypatch), "batch_size": 16, "max_iter": 4}
+    if "likelihood" in params:
+        X = np.random.default_rng(0).poisson(np.exp(X / 3.0)).astype(np.float32)
+    table = as_table(X)
+    expected = estimator(cls, **params).fit(table)
+    for n_files in (3, 14, 22):
+        path = tmp_path / f"{n_files}"
+        interrupted_fit(estimator(cls, **params), table, path, n_files)
+        assert "unfinished" in module.read_document(path)["state"]
+        model = estimator(cls, **params).fit(table, checkpoint=path)
+        assert_array_equal(model.transform(X), expected.transform(X))
+        assert_array_equal(model.score_samples(X), expected.score_samples(X))
+        for key, values in expected.history_.items():
+            if key != "seconds":
+                assert_array_equal(model.history_[key], values)
+
+
+def test_interrupted_twice_in_an_epoch(X, tmp_path, monkeypatch, every_step):
+    params = {**small_pools(monkeypatch), "batch_size": 16, "max_iter": 2}
+    expected = estimator(**params).fit(X)
+    for _ in range(5):
+        interrupted_fit(estimator(**params), X, tmp_path / "fit", 2)
+    steps = module.read_document(tmp_path / "fit")["state"]["trainer"]["n_steps"]
+    assert steps == 10  # no step is done again, none left out
+    model = estimator(**params).fit(X, checkpoint=tmp_path / "fit")
+    assert_array_equal(model.transform(X), expected.transform(X))
+
+
+def test_within_an_epoch_files_are_rare(X, tmp_path, monkeypatch):
+    """An epoch that takes 6 minutes is saved twice before its end, whatever a file costs."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    take = ResidentRows.take
+
+    def slow(self, indices):
+        now[0] += 40.0 * self.slow
+        return take(self, indices)
+
+    monkeypatch.setattr(ResidentRows, "take", slow)
+    monkeypatch.setattr(ResidentRows, "slow", 1, raising=False)
+    written = []
+    write = module.write_document
+    monkeypatch.setattr(
+        module, "write_document", lambda *a, **k: (written.append(now[0]), write(*a, **k))
+    )
+    estimator(max_iter=1, batch_size=16).fit(X, checkpoint=tmp_path / "fit")
+    assert written == [120.0, 240.0, 360.0]
+
+
 SCRIPT = """
 import sys, warnings
 import numpy as np
 from skhebae import HEBAETransformer
 from skhebae.engine import checkpoint
 checkpoint.COST = 0.0
+checkpoint.WITHIN_EPOCH = 0.01
 warnings.simplefilter("ignore")
 X = np.random.default_rng(0).normal(size=(2000, 30)).astype(np.float32)
 model = HEBAETransformer(3, max_iter=40, n_iter_no_change=99, random_state=0)

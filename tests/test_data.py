@@ -12,6 +12,7 @@ from skhebae.data import (
     FeatureScaling,
     ResidentRows,
     StreamedRows,
+    is_mapped,
     minibatch_indices,
     open_rows,
     rows,
@@ -176,8 +177,10 @@ def test_open_rows_keeps_small_dense_tables_and_streams_the_rest(tmp_path, monke
     measured = FeatureScaling.measure(X)
     assert isinstance(open_rows(X, measured, CPU), ResidentRows)
     mapped = memory_map(X, tmp_path)
-    for table in (sparse.csr_matrix(X), mapped, np.asarray(mapped), mapped[5:]):
-        assert isinstance(open_rows(table, measured, CPU), StreamedRows)
+    assert isinstance(open_rows(sparse.csr_matrix(X), measured, CPU), StreamedRows)
+    for table in (mapped, np.asarray(mapped), mapped[5:]):
+        assert is_mapped(table)
+        assert isinstance(open_rows(table, measured, CPU), ResidentRows)
     n_bytes = 4 * X.size  # as float32
     monkeypatch.setattr(rows, "RESIDENT_BYTES", n_bytes)
     assert isinstance(open_rows(X, measured, CPU), ResidentRows)

@@ -143,7 +143,7 @@ def assert_same_fit(models):
         for key, values in first.history_.items():
             assert_array_equal(values, other.history_[key])
         assert_array_equal(first._scaling.location, other._scaling.location)
-        assert_array_equal(first._mixture.means, other._mixture.means)
+        assert_array_equal(first._mixture.now().means, other._mixture.now().means)
         assert first._moments.n_rows == other._moments.n_rows
         assert first.n_iter_ == other.n_iter_
 
@@ -620,6 +620,23 @@ def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tm
     assert "differs in n_samples" in failures[1][1]
 
 
+@pytest.mark.parametrize("n_files", [1, 2, 4])
+def test_goes_on_within_an_epoch(pair, tmp_path, n_files):
+    X = table(800)
+    params = {**QUICK, "batch_size": 32, "max_iter": 2, "input_noise": 0.3}
+    shards = X[:500], X[500:]
+    expected = pair.run(fit_with, *((params, shard, {}) for shard in shards))
+    path = str(tmp_path / "fit")
+    changes = ("within epochs", "every third minibatch")
+    arguments = [(params, shard, path, n_files, changes) for shard in shards]
+    assert pair.run(interrupted, *arguments) == ["InterruptedFitError"] * 2
+    # 12 minibatches an epoch: files after 3, 6, 9 and, of the next, 12.
+    assert ("unfinished" in read_document(path)["state"]) == (n_files < 4)
+    models = pair.run(fit_with, *((params, shard, {"checkpoint": path}) for shard in shards))
+    assert_same_fit(models)
+    assert_same_result(models[1], expected[0])
+
+
 def test_checkpoints_of_before_are_of_one_process(tmp_path):
     old = {"estimator": "HEBAETransformer"}
     document = {"format": "skhebae checkpoint", "version": 1, "identity": old, "state": {"n": 1}}
@@ -642,8 +659,8 @@ distributed.init_process_group("gloo")
 rank, size = distributed.get_rank(), distributed.get_world_size()
 train_epoch = loop.Trainer.train_epoch
 
-def dying(self, rows, indices, schedule, epoch):
-    means = train_epoch(self, rows, indices, schedule, epoch)
+def dying(self, rows, indices, schedule, epoch, *unfinished):
+    means = train_epoch(self, rows, indices, schedule, epoch, *unfinished)
     if killed and epoch == 3 and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return means

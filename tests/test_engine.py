@@ -253,8 +253,10 @@ def test_validation_repeats_its_noise_and_touches_no_generator():
 def test_learning_rate_falls_linearly_to_zero(monkeypatch):
     trainer, rows = make_trainer()
     rates = []
-    set_rate = trainer.set_learning_rate
-    monkeypatch.setattr(trainer, "set_learning_rate", lambda r: rates.append(r) or set_rate(r))
+    step = trainer.optimizer.step
+    monkeypatch.setattr(
+        trainer.optimizer, "step", lambda: rates.append(trainer.optimizer.learning_rate) or step()
+    )
     schedule = Schedule(n_epochs=4, batch_size=30, learning_rate=0.12)
     trainer.train(rows, np.arange(90), None, schedule, range(4))
     assert_allclose(rates, 0.12 * (1.0 - np.arange(12) / 12))
@@ -268,7 +270,7 @@ def test_weight_decay_shrinks_matrices_alone():
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     for parameter in trainer.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    trainer.set_learning_rate(0.1)
+    trainer.optimizer.learning_rate = 0.1
     trainer.optimizer.step()
     for name, parameter in trainer.model.named_parameters():
         factor = 0.95 if parameter.ndim > 1 else 1.0

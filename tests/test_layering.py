@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "skhebae"
 LEVELS = {
     "exceptions": 0,
     "files": 0,
+    "aggregate": 0,
     "divergences": 0,
     "finite_sample": 0,
     "likelihoods": 0,
@@ -31,7 +32,7 @@ LEVELS = {
     "pp": 6,
 }
 SINGLE_CELL = {"anndata", "scanpy"}
-OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops"}
+OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops", "annbatch"}
 
 
 def modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from skhebae import HEBAETransformer
-from skhebae.data import FeatureScaling, StoredTable, is_stored, open_rows, stored, windows
+from skhebae.data import (
+    FeatureScaling,
+    StoredTable,
+    is_mapped,
+    is_stored,
+    open_rows,
+    stored,
+    windows,
+)
 from skhebae.data.windows import WindowedRows
 
 CPU = torch.device("cpu")
@@ -237,3 +246,136 @@ def test_blocks_have_indices_of_one_type():
     X.indptr = X.indptr.astype(np.int64)
     block = StoredTable(Source(X))[:10]
     assert block.indices.dtype == block.indptr.dtype == np.int32
+
+
+def memory_map(X, folder, order="C", mode="r"):
+    shape = {"dtype": X.dtype, "shape": X.shape, "order": order}
+    np.memmap(folder / "rows.dat", mode="w+", **shape)[:] = X
+    return np.memmap(folder / "rows.dat", mode=mode, **shape)
+
+
+@pytest.fixture
+def window_reads(monkeypatch):
+    """Rows of every window that was read, and by which thread."""
+    reads = []
+    load = WindowedRows._load
+
+    def watched(self, blocks):
+        window = load(self, blocks)
+        reads.append((window.rows.shape[0], threading.current_thread()))
+        assert not is_mapped(window.rows)  # read here, not later
+        return window
+
+    monkeypatch.setattr(WindowedRows, "_load", watched)
+    return reads
+
+
+MAPS = {
+    "read-only": lambda X, folder: memory_map(X, folder),
+    "copy-on-write": lambda X, folder: memory_map(X, folder, mode="c"),
+    "fortran": lambda X, folder: memory_map(X, folder, order="F"),
+    "float64": lambda X, folder: memory_map(X.astype(np.float64), folder),
+    "other-endian": lambda X, folder: memory_map(X.astype(X.dtype.newbyteorder()), folder),
+    "int16": lambda X, folder: memory_map(X.astype(np.int16), folder),
+    "bool": lambda X, folder: memory_map(X > 0, folder),
+    "asarray": lambda X, folder: np.asarray(memory_map(X, folder)),
+    "view": lambda X, folder: memory_map(np.repeat(X, 2, axis=0), folder)[::2, ::-1],
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("likelihood", ["gaussian", "negative_binomial"])
+@pytest.mark.parametrize("kind", MAPS)
+def test_memory_maps_go_through_windows(kind, likelihood, tmp_path, small_blocks, window_reads):
+    """As if the same rows were read from any other file; codes are those of rows in memory."""
+    mapped = MAPS[kind](table(100), tmp_path)
+    assert is_mapped(mapped)
+    assert not is_mapped(np.array(mapped))
+    params = {"likelihood": likelihood, "max_iter": 2, "random_state": 0, "window_mb": 1e-3}
+    model = HEBAETransformer(2, **params).fit(mapped)
+    assert max(n for n, _ in window_reads) < 100
+    assert sum(n for n, _ in window_reads) >= 200
+    assert all(thread is not threading.main_thread() for _, thread in window_reads)
+    other = HEBAETransformer(2, **params).fit(StoredTable(Source(np.array(mapped))))
+    inside = np.array(mapped)
+    assert_array_equal(model.transform(mapped), other.transform(inside))
+    assert_array_equal(model.transform(mapped), model.transform(inside))
+    assert_array_equal(model.score_samples(mapped), model.score_samples(inside))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_memory_map_that_fits_the_window_is_read_once(tmp_path, window_reads):
+    X = table(100)
+    fitted = [
+        HEBAETransformer(2, max_iter=2, random_state=0).fit(rows).transform(X)
+        for rows in (memory_map(X, tmp_path), X)
+    ]
+    assert_array_equal(*fitted)
+    assert not window_reads
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_memory_does_not_grow_with_a_memory_map(tmp_path):
+    X = np.random.default_rng(0).poisson(1.0, (60_000, 100)).astype(np.float32)
+    mapped = memory_map(X, tmp_path)
+    model = HEBAETransformer(2, max_iter=1, window_mb=2, batch_size=512, hidden_layer_sizes=(8,))
+    model.fit(X[:600])  # what is imported at the first call
+    for method in ("fit", "transform", "score_samples"):
+        peaks = []
+        for n_rows in (20_000, 60_000):
+            tracemalloc.start()
+            getattr(model, method)(mapped[:n_rows])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert peaks[1] - peaks[0] < X[20_000:].nbytes / 5, method
+
+
+def test_memory_maps_are_checked_to_the_last_row(tmp_path, small_blocks):
+    X = table(100)
+    X[99, 3] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        HEBAETransformer(2, window_mb=1e-3).fit(memory_map(X, tmp_path))
+    with pytest.raises(ValueError, match="rows and columns"):
+        HEBAETransformer(2, window_mb=1e-3).fit(memory_map(X.ravel(), tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("likelihood", "n_passes"), [("gaussian", 5), ("poisson", 4)])
+def test_a_file_is_checked_once(h5, monkeypatch, likelihood, n_passes):
+    """Passes to check, to scale, to measure codes (and noise variances), and to encode."""
+    n_read = []
+    read = StoredTable.read
+
+    def watched(self, rows):
+        if threading.current_thread() is threading.main_thread():  # not for minibatches
+            n_read.append(len(range(*rows.indices(len(self)))))
+        return read(self, rows)
+
+    monkeypatch.setattr(StoredTable, "read", watched)
+    X = table(10_000)
+    model = HEBAETransformer(2, likelihood=likelihood, max_iter=1, random_state=0, batch_size=512)
+    codes = model.fit_transform(h5(X))
+    # And the beginning again, for the size of a block, the identity of the fit and the like.
+    assert n_passes <= sum(n_read) / len(X) < n_passes + 1
+    assert_array_equal(codes, model.transform(X))
+
+
+def test_a_checked_file_is_still_of_the_right_width(small_blocks):
+    wide, narrow = StoredTable(Source(table(50))), StoredTable(Source(table(50, 4)))
+    models = [HEBAETransformer(2, max_iter="auto", random_state=0).fit(X) for X in (wide, narrow)]
+    assert wide.checked == narrow.checked == {"gaussian"}
+    with pytest.raises(ValueError, match="expecting 4 features"):
+        models[1].transform(wide)
+    with pytest.raises(ValueError, match="bernoulli"):
+        HEBAETransformer(2, likelihood="bernoulli").fit(wide)
+    assert "bernoulli" not in wide.checked
+
+
+def test_sums_of_a_pass_are_kept_only_if_it_ends(small_blocks):
+    source = Source(table())
+    outside = StoredTable(source)
+    next(outside.blocks(summed=True))
+    assert_allclose(outside.sum(axis=0), table().sum(axis=0))
+    source.reads.clear()
+    assert_allclose(outside.sum(axis=1), table().sum(axis=1))
+    assert not source.reads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy import sparse
 
 import skhebae
 from skhebae import HEBAETransformer
+from skhebae.data import StoredTable
 from skhebae.exceptions import MissingGenesWarning
 
 anndata = pytest.importorskip("anndata")
@@ -127,6 +129,25 @@ def test_backed_files(tmp_path, dense, trained):
     skhebae.tl.score(backed, model)
     assert backed.isbacked
     backed.file.close()
+
+
+def test_a_backed_file_is_read_five_times_beside_training(tmp_path, monkeypatch):
+    """Are they counts, are all rows sound, what is their scale, codes of the fit, the embedding."""
+    adata = cells()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    reads = []
+    read = StoredTable.read
+
+    def watched(self, rows):
+        if threading.current_thread() is threading.main_thread():
+            reads.append(rows)
+        return read(self, rows)
+
+    monkeypatch.setattr(StoredTable, "read", watched)
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    skhebae.tl.hebae(backed, 3, **SHORT)
+    backed.file.close()
+    assert len(reads) <= 5  # of one block, all rows
 
 
 def test_dask(trained):

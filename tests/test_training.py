@@ -168,9 +168,9 @@ def test_partial_fit_checks_parameters_at_every_call(table, quick):
 
 def test_partial_fit_keeps_the_optimiser(table, quick):
     estimator = VAETransformer(**quick).partial_fit(table)
-    step = next(iter(estimator._optimizer_state["state"].values()))["step"]
+    step = next(iter(estimator._optimizer_state.values()))["step"]
     estimator.partial_fit(table)
-    assert next(iter(estimator._optimizer_state["state"].values()))["step"] == 2 * step
+    assert next(iter(estimator._optimizer_state.values()))["step"] == 2 * step
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

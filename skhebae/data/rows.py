@@ -77,7 +77,7 @@ class ResidentRows(AnyOrder):
 class StreamedRows(AnyOrder):
     """Rows read, densified and standardised per minibatch.
 
-    For CSR, for memory maps and for tables too large to copy.
+    For CSR and for tables too large to copy.
     """
 
     def __init__(
@@ -109,13 +109,6 @@ def fits_on(device: torch.device, n_bytes: int) -> bool:
     return n_bytes <= RESIDENT_BYTES
 
 
-def is_mapped(X: Matrix) -> bool:
-    """Whether `X` is a view of a memory-mapped file."""
-    while X is not None and not isinstance(X, np.memmap):
-        X = getattr(X, "base", None)
-    return X is not None
-
-
 def open_rows(
     X: Matrix,
     scaling: Scaling,
@@ -142,7 +135,7 @@ def open_rows(
     if isinstance(X, StoredTable) and len(X) > 0:
         return WindowedRows(X, scaling, device, covariates, window_bytes)
     n_bytes = 4 * X.shape[0] * X.shape[1]
-    if sparse.issparse(X) or is_mapped(X) or not fits_on(device, n_bytes):
+    if sparse.issparse(X) or not fits_on(device, n_bytes):
         return StreamedRows(X, scaling, device, covariates)
     return ResidentRows(X, scaling, device, covariates)
 

@@ -1,15 +1,15 @@
-"""Tables outside memory, read in blocks of rows: backed AnnData, HDF5, zarr, dask."""
+"""Tables outside memory, read in blocks of rows: backed AnnData, HDF5, zarr, dask, memory maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from skhebae.data.by_annbatch import loaded_by_annbatch
 from skhebae.data.scaling import CHUNK_ROWS, Matrix
 
 #: Libraries whose matrices are files, or promises.
@@ -24,18 +24,31 @@ def is_stored(X: object) -> bool:
     return known and not in_memory and hasattr(X, "shape")
 
 
+def is_mapped(X: object) -> bool:
+    """Whether `X` is a memory-mapped file, or a view of one."""
+    while isinstance(X, np.ndarray) and not isinstance(X, np.memmap):
+        X = X.base
+    return isinstance(X, np.memmap)
+
+
 class StoredTable:
     """Chosen columns of a matrix outside memory; a slice of its rows is read when asked for.
 
     Passes from the first row to the last read every block once, however small their
-    slices: the last block stays in memory.
+    slices: the last block stays in memory. What a pass has found out is not looked up
+    again, so a table must not change while it is in use.
 
     Parameters
     ----------
     source : matrix of shape (n_samples, n_columns)
-        Of one of `LIBRARIES`; slices of rows are dense or sparse.
+        Of one of `LIBRARIES`, or mapped; slices of rows are dense or sparse.
     columns : ndarray of int of shape (n_features,), optional
         All, by default.
+
+    Attributes
+    ----------
+    checked : set of str
+        Likelihoods that all rows were found fit for.
     """
 
     def __init__(self, source: Any, columns: NDArray[np.intp] | None = None) -> None:
@@ -46,6 +59,8 @@ class StoredTable:
         n_columns = source.shape[1] if columns is None else len(columns)
         self.shape = (int(source.shape[0]), int(n_columns))
         self._start, self._block = 0, None
+        self._sums: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self.checked: set[str] = set()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -58,13 +73,26 @@ class StoredTable:
 
     def read(self, rows: slice) -> Matrix:
         """Rows as ndarray or CSR, from where they are stored."""
-        block = self._source[rows]
+        return self._in_memory(self._source[rows])
+
+    def read_together(self, parts: list[slice]) -> Matrix:
+        """Rows of several stretches, one below the other."""
+        parts = [slice(*part.indices(len(self))[:2]) for part in parts]
+        loaded = loaded_by_annbatch(self._source, parts)
+        if loaded is not None:
+            return self._in_memory(loaded)
+        blocks = [self.read(part) for part in parts]
+        return sparse.vstack(blocks, "csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
+
+    def _in_memory(self, block: Any) -> Matrix:
+        """Chosen columns of rows that were read, or promised."""
         if hasattr(block, "compute"):
             block = block.compute()
         if sparse.issparse(block):
             block = with_indices_of_one_type(sparse.csr_matrix(block))
         else:
-            block = np.asarray(block)
+            # A copy: a view of a memory map would be read later, by the thread that trains.
+            block = np.array(block) if is_mapped(block) else np.asarray(block)
         return block if self._columns is None else block[:, self._columns]
 
     def __getitem__(self, rows: slice) -> Matrix:
@@ -77,24 +105,26 @@ class StoredTable:
             self._block, self._start = block, first
         return block[start - first : stop - first]
 
-    def blocks(self) -> Iterator[Matrix]:
-        """All rows, in order."""
+    def blocks(self, *, summed: bool = False) -> Iterator[Matrix]:
+        """All rows, in order; `summed`, the pass makes one for `sum` unnecessary."""
+        of_columns, of_rows = np.zeros(self.shape[1]), []
         for start in range(0, max(1, len(self)), CHUNK_ROWS):  # of no rows one empty block
-            yield self.read(slice(start, start + CHUNK_ROWS))
+            block = self.read(slice(start, start + CHUNK_ROWS))
+            yield block
+            if summed:
+                of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+                of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+        if summed:
+            self._sums = of_columns, np.concatenate(of_rows)
 
     def sum(self, axis: int, dtype: Any = None) -> NDArray[Any]:
         """Sum over rows (axis=0) or columns (axis=1)."""
         del dtype  # always in double
+        if self._sums is None:
+            for _ in self.blocks(summed=True):
+                pass
+        assert self._sums is not None
         return self._sums[axis]
-
-    @cached_property
-    def _sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Both sums, in one pass."""
-        of_columns, of_rows = np.zeros(self.shape[1]), []
-        for block in self.blocks():
-            of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
-            of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
-        return of_columns, np.concatenate(of_rows)
 
 
 def with_indices_of_one_type(X: Matrix) -> Matrix:

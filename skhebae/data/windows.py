@@ -131,10 +131,9 @@ class WindowedRows:
     def _load(self, blocks: NDArray[np.intp]) -> Window:
         """Read blocks, in the order in which they are stored."""
         blocks = np.sort(blocks)
-        parts = [self._X.read(slice(b * BLOCK_ROWS, (b + 1) * BLOCK_ROWS)) for b in blocks]
-        starts = np.cumsum([0, *(part.shape[0] for part in parts[:-1])])
-        together = sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.vstack(parts)
-        return Window(blocks, starts, together)
+        parts = [slice(b * BLOCK_ROWS, min(len(self), (b + 1) * BLOCK_ROWS)) for b in blocks]
+        starts = np.cumsum([0, *(part.stop - part.start for part in parts[:-1])])
+        return Window(blocks, starts, self._X.read_together(parts))
 
 
 def n_bytes(rows: Matrix) -> int:

@@ -22,7 +22,11 @@ BEFORE = ".before"
 #: Training time between two files, in times of writing one: what safety may cost is 5 %.
 COST = 20.0
 
-FORMAT, FORMAT_VERSION = "skhebae checkpoint", 1
+#: Least seconds of training between two files, within an epoch: what an interruption costs.
+WITHIN_EPOCH = 120.0
+
+#: Since version 2 there may be an unfinished epoch.
+FORMAT, FORMAT_VERSION = "skhebae checkpoint", 2
 
 
 class Checkpoint:
@@ -52,7 +56,7 @@ class Checkpoint:
         self._identity = identity
         self._processes = processes
         self.facts: dict[str, Any] = {}
-        self._next = 0.0
+        self._next, self._last = 0.0, time.perf_counter()
         if processes.rank == 0 and not self._path.parent.is_dir():
             raise FileNotFoundError(
                 f"checkpoint={str(path)!r}: there is no folder {str(self._path.parent)!r}."
@@ -116,9 +120,14 @@ class Checkpoint:
         state: dict[str, Any] = document["state"]
         return state
 
-    def is_due(self) -> bool:
-        """Whether the last state is so old that writing another costs little."""
-        return self._processes.from_first(lambda: time.perf_counter() >= self._next)
+    def is_due(self, *, within_epoch: bool = False) -> bool:
+        """Whether the last file is old enough for the next to cost little."""
+
+        def now_is_late() -> bool:
+            now = time.perf_counter()
+            return now >= self._next and (not within_epoch or now >= self._last + WITHIN_EPOCH)
+
+        return self._processes.from_first(now_is_late)
 
     def write(self, state: dict[str, Any]) -> None:
         """Write a state."""
@@ -133,8 +142,8 @@ class Checkpoint:
             "state": {**state, **self.facts},
         }
         write_document(self._path, document, keep=BEFORE)
-        end = time.perf_counter()
-        self._next = end + COST * (end - start)
+        self._last = time.perf_counter()
+        self._next = self._last + COST * (self._last - start)
 
 
 def as_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

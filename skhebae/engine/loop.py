@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Rows
+from skhebae.engine.adam import Adam
 from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
-from skhebae.engine.parallel import has_idle_parameters, mean_over, split
+from skhebae.engine.parallel import has_idle_parameters, mean_over, of_all_ranks, of_rank, split
 from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
+from skhebae.engine.threads import fitting_threads
+from skhebae.engine.unfinished import UnfinishedEpoch
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Autoencoder
@@ -84,39 +87,24 @@ class Trainer:
     uses_global_state: bool = False
     processes: Processes = ALONE
     shared_noise: torch.Generator | None = None
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizer: Adam = field(init=False)
     n_steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": vectors},
-        ]
-        # AdamW with a decay of 0 is Adam.
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        self.optimizer = Adam(self.model.parameters(), self.weight_decay)
         self._forward: Callable[..., LossTerms] = self.loss_terms
-
-    def resume(self, optimizer_state: dict[str, Any]) -> None:
-        """Continue with the moments of an earlier optimiser and today's weight decay."""
-        self.optimizer.load_state_dict(optimizer_state)
-        self.optimizer.param_groups[0]["weight_decay"] = self.weight_decay
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, of arrays and numbers."""
-        moments = self.optimizer.state_dict()["state"]
+        moments = self.optimizer.state()
         generators = {name: of.get_state() for name, of in self._generators().items()}
         if self.uses_global_state:
             generators |= global_state(self.model.device)
-        of_ranks = self.processes.gather(as_arrays(generators))
         return {
             "parameters": as_arrays(dict(self.model.named_parameters())),
             "buffers": as_arrays(dict(self.model.named_buffers())),
             "moments": {str(i): as_arrays(of) for i, of in moments.items()},
-            "generators": of_ranks[0]
-            if len(of_ranks) == 1
-            else {str(rank): of for rank, of in enumerate(of_ranks)},
+            "generators": of_all_ranks(self.processes, as_arrays(generators)),
             "n_steps": self.n_steps,
         }
 
@@ -126,13 +114,9 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
                 tensor.copy_(tensors[name])
-        groups = self.optimizer.state_dict()["param_groups"]
         moments = {int(i): as_tensors(of) for i, of in state["moments"].items()}
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        saved = state["generators"]
-        generators = as_tensors(
-            saved if self.processes.size == 1 else saved[str(self.processes.rank)]
-        )
+        self.optimizer.restore(moments)
+        generators = as_tensors(of_rank(self.processes, state["generators"]))
         for name, generator in self._generators().items():
             generator.set_state(generators[name])
         if self.uses_global_state:
@@ -142,11 +126,6 @@ class Trainer:
     def _generators(self) -> dict[str, torch.Generator]:
         generators = {"order": self.order, "noise": self.noise}
         return generators | ({"shared": self.shared_noise} if self.shared_noise else {})
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the learning rate of every parameter group."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
 
     def loss_terms(
         self,
@@ -188,14 +167,21 @@ class Trainer:
         return likelihood.code_variance_loss()
 
     def train_epoch(
-        self, rows: Rows, indices: NDArray[np.intp], schedule: Schedule, epoch: int
+        self,
+        rows: Rows,
+        indices: NDArray[np.intp],
+        schedule: Schedule,
+        epoch: int,
+        unfinished: UnfinishedEpoch | None = None,
     ) -> dict[str, float]:
         """One pass of optimiser steps over `indices` in a fresh order."""
         self.model.train()
-        # A pool for each epoch: training can go on from the end of any.
+        # A pool for each epoch: training can go on from the end of any without it.
         draws_much = len(indices) * self.model.n_features > 2 * POOL_SIZE
         pays = draws_much and schedule.input_noise > 0.0 and self.noise.device.type == "cpu"
         self.model.noise_pool = NoisePool(self.noise) if pays else None
+        if unfinished is not None:
+            unfinished.begin(self.order, self.model.noise_pool, self.model.device)
         minibatches = split(
             rows.shuffled(indices, self.order),
             schedule.batch_size,
@@ -204,7 +190,7 @@ class Trainer:
         )
 
         def step(x: Tensor, i: int) -> LossTerms:
-            self.set_learning_rate(schedule.rate(epoch, i / len(minibatches.indices)))
+            self.optimizer.learning_rate = schedule.rate(epoch, i / len(minibatches.indices))
             part = minibatches.parts[i]
             terms = self._forward(x, self.noise, schedule.input_noise, part)
             loss = terms.loss
@@ -218,7 +204,8 @@ class Trainer:
             return terms
 
         try:
-            means = run_epoch(step, rows, minibatches.indices, minibatches.sizes)
+            with fitting_threads(self.model, schedule.batch_size):
+                means = run_epoch(step, rows, minibatches.indices, minibatches.sizes, unfinished)
         finally:
             self.model.noise_pool = None
         self.processes.share(self.model.buffers())
@@ -260,7 +247,7 @@ class Trainer:
         epochs : iterable of int
             ``range(schedule.n_epochs)``, perhaps inside a progress bar.
         checkpoint : Checkpoint, optional
-            Where to write the state at the end of epochs.
+            Where to write the state at the end of epochs, and within long ones.
         resumed : dict, optional
             A state that was written there, to go on from.
 
@@ -283,7 +270,19 @@ class Trainer:
         patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
         stopper = EarlyStopping(self.model, patience, schedule.tol)
         ended = False
+
+        def state() -> dict[str, Any]:
+            return {
+                "trainer": self.state(),
+                "stopper": stopper.state(),
+                "history": history,
+                "converged": converged,
+                "ended": ended,
+            }
+
+        interrupted = None
         if resumed is not None:
+            interrupted = resumed.get("unfinished")
             self.restore(resumed["trainer"])
             stopper.resume(resumed["stopper"])
             history, converged, ended = (resumed[k] for k in ("history", "converged", "ended"))
@@ -295,8 +294,11 @@ class Trainer:
                 break
             if epoch < len(history["loss"]):  # done before the interruption
                 continue
-            start = time.perf_counter()
-            means = self.train_epoch(rows, training, schedule, epoch)
+            start, unfinished = time.perf_counter(), None
+            if checkpoint is not None:
+                unfinished = UnfinishedEpoch(checkpoint, state, interrupted, self.processes)
+                start, interrupted = unfinished.start, None
+            means = self.train_epoch(rows, training, schedule, epoch, unfinished)
             # The bound of a point is minus infinity by definition.
             check_finite({k: v for k, v in means.items() if k != "elbo"}, epoch)
             held_out = float("nan")
@@ -313,16 +315,9 @@ class Trainer:
             else:
                 converged = is_flat(history["loss"], patience, schedule.tol)
             ended = converged and (validation is not None or schedule.stop_on_plateau)
-            is_last = ended or epoch + 1 == schedule.n_epochs
-            if checkpoint is not None and (is_last or checkpoint.is_due()):
-                state = {
-                    "trainer": self.state(),
-                    "stopper": stopper.state(),
-                    "history": history,
-                    "converged": converged,
-                    "ended": ended,
-                }
-                checkpoint.write(state)
+            last = ended or epoch + 1 == schedule.n_epochs
+            if checkpoint is not None and (last or checkpoint.is_due()):
+                checkpoint.write(state())
         self._forward = self.loss_terms  # lets go of the hooks on the weights
         if validation is not None:
             stopper.restore()
@@ -339,17 +334,22 @@ def run_epoch(
     rows: Rows,
     minibatches: Sequence[NDArray[np.intp]],
     sizes: Sequence[int] | None = None,
+    unfinished: UnfinishedEpoch | None = None,
 ) -> dict[str, float]:
     """Apply `step` to every minibatch; means of what it returns, weighted by `sizes`.
 
     By default, the rows of each minibatch.
 
+    Those that are done in an epoch that is `unfinished` are not done again.
+
     The numbers stay on the device until the end: no host synchronisation
     inside an epoch.
     """
-    terms: list[Tensor] = []
-    for i, indices in enumerate(minibatches):
-        terms.extend(term.detach() for term in step(rows.take(indices), i))
+    terms: list[Tensor] = [] if unfinished is None else unfinished.terms
+    for i in range(len(terms) // len(LossTerms._fields), len(minibatches)):
+        terms.extend(term.detach() for term in step(rows.take(minibatches[i]), i))
+        if unfinished is not None and i + 1 < len(minibatches):
+            unfinished.save(i + 1)
     sizes = [len(indices) for indices in minibatches] if sizes is None else sizes
     weights = np.array(sizes, dtype=np.float64)
     values = torch.stack(terms).cpu().double().numpy().reshape(-1, len(LossTerms._fields))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +60,18 @@ def mean_over(processes: Processes, means: dict[str, float]) -> dict[str, float]
     """Mean over processes of the numbers of each."""
     together = processes.gather(list(means.values()))
     return dict(zip(means, np.mean(together, axis=0).tolist(), strict=True))
+
+
+def of_all_ranks(processes: Processes, value: dict[str, Any]) -> dict[str, Any]:
+    """Put together for a file what each process has for itself."""
+    if processes.size == 1:
+        return value
+    return {str(rank): of for rank, of in enumerate(processes.gather(value))}
+
+
+def of_rank(processes: Processes, values: dict[str, Any]) -> dict[str, Any]:
+    """Return from `of_all_ranks` what is this process's."""
+    return values if processes.size == 1 else values[str(processes.rank)]
 
 
 def has_idle_parameters(model: Autoencoder) -> bool:

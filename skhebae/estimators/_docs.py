@@ -86,9 +86,10 @@ encoder : callable, default=None
     random_state : int, RandomState instance or None, default=None
         Of initial weights, order of rows and noise. An int gives identical fits.
     window_mb : float, default=400
-        Of a table outside memory (backed AnnData, HDF5, zarr, dask), megabytes of rows
-        in memory at a time. An epoch sees blocks of rows in a random order, and rows at
-        random within a window of blocks: the larger, the better they are mixed.
+        Of a table outside memory (backed AnnData, HDF5, zarr, dask, a larger
+        `numpy.memmap`), megabytes of rows in memory at a time. An epoch sees blocks of
+        rows in a random order, and rows at random within a window of blocks: the larger,
+        the better they are mixed.
     distributed : bool or "auto", default="auto"
         Whether `fit` and `partial_fit` train in all processes of the default process group
         of ``torch.distributed``, which you initialise. All must then call it, each with its own

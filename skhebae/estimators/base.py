@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 
+from skhebae.data import is_stream
 from skhebae.data.scaling import Matrix
 from skhebae.engine import Schedule
 from skhebae.estimators._sklearn import Interval, StrOptions, fit_context
 from skhebae.estimators.assembly import LIKELIHOODS
+from skhebae.estimators.streams import fit_each
+from skhebae.estimators.tables import opened
 from skhebae.estimators.training import TrainedAutoencoder
 from skhebae.networks import ACTIVATIONS, DecoderFactory, EncoderFactory
 
@@ -136,9 +139,10 @@ class BaseAutoencoder(TrainedAutoencoder):
         size_factor : array-like of shape (n_samples,), optional
             Exposure of each row of counts, in any unit, by default its total.
         checkpoint : path-like, optional
-            File to which the state of training is written at the end of epochs, as often
-            as costs less than 5 % of the time. If it is there, training goes on from it, to
-            the same result as without interruption. It stays when `fit` is done.
+            File to which the state of training is written at the end of epochs, and every
+            two minutes within a long one, but at less than 5 % of the time. If it is there,
+            training goes on from it, to the same result as without interruption. It stays
+            when `fit` is done.
 
         Returns
         -------
@@ -185,7 +189,7 @@ class BaseAutoencoder(TrainedAutoencoder):
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X: ArrayLike | Matrix,
+        X: ArrayLike | Matrix | Iterable[Any],
         y: object = None,
         *,
         batch: ArrayLike | None = None,
@@ -199,16 +203,22 @@ class BaseAutoencoder(TrainedAutoencoder):
         mixture of `sample` covers those of the last call. A copy or a loaded
         model goes on with the same networks but a fresh optimiser.
 
+        A stream of tables, such as a generator or a loader, is read once, one
+        table ahead by a thread. It means the same as a call for each of them:
+        an error leaves what was learned from those before.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            At least 2 rows.
+            At least 2 rows, in minibatches of `batch_size`. Or any iterable of tables that
+            is no sequence and has no shape: arrays, sparse matrices, tensors, AnnData,
+            mappings with an "X", or pairs that begin with a table.
         y : None
             Ignored, present for pipelines.
         batch : array-like of shape (n_samples,), optional
-            As `fit`; the rows of the first call must have all labels.
+            As `fit`; the rows of the first call must have all labels. Not with a stream.
         size_factor : array-like of shape (n_samples,), optional
-            As `fit`.
+            As `fit`. Not with a stream.
 
         Returns
         -------
@@ -218,8 +228,11 @@ class BaseAutoencoder(TrainedAutoencoder):
         Raises
         ------
         ValueError, NonFiniteLossError
-            As `fit`.
+            As `fit`; of a stream with a note that says at which item.
         """
+        if is_stream(X):
+            fit_each(X, self.partial_fit, batch, size_factor)
+            return self
         # scikit-learn checks parameters on the first call only.
         self._validate_params()
         with self._together() as processes:
@@ -270,6 +283,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         ndarray of shape (n_samples, n_components), float32
             As `transform`.
         """
+        X = opened(self, X)
         fitted = self.fit(X, y, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
         if tuple(getattr(X, "shape", ()))[:1] == (0,):  # what one of several processes may have
             return np.empty((0, self._n_features_out), dtype=np.float32)

@@ -21,7 +21,7 @@ from skhebae.data.scaling import Matrix
 from skhebae.engine import resolve_device
 from skhebae.engine.chunks import map_rows
 from skhebae.estimators.covariates import AVERAGE, checked_size_factor, covariates_of
-from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
+from skhebae.estimators.latent import CodeMixture, CodeMoments, LateMixture, draw_codes
 from skhebae.estimators.persistence import pack, read, unpack, write
 from skhebae.estimators.tables import as_numpy, validated_table
 from skhebae.exceptions import ModelFileError
@@ -53,7 +53,7 @@ class FittedAutoencoder(
     _architecture: Architecture
     _moments: CodeMoments
     _noise_covariance: NDArray[np.float64]
-    _mixture: CodeMixture
+    _mixture: CodeMixture | LateMixture
 
     @abstractmethod
     def _objective(self) -> Objective:
@@ -186,7 +186,7 @@ class FittedAutoencoder(
             rng,
             mean=self.latent_mean_,
             covariance=self.latent_covariance_,
-            mixture=self._mixture,
+            mixture=self._mixture.now(),
         )
         generator = torch.Generator(self._model.device).manual_seed(int(rng.randint(2**31 - 1)))
         likelihood = self._model.likelihood

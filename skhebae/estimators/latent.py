@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -171,6 +172,10 @@ class CodeMixture:
             np.outer(unit, unit) * covariances,
         )
 
+    def now(self) -> CodeMixture:
+        """Return the mixture."""
+        return self
+
     def sample(self, n_samples: int, rng: np.random.RandomState) -> FloatArray:
         """Draw codes (n_samples, d), in random order of components."""
         mixture = GaussianMixture(len(self.weights), random_state=rng)
@@ -178,6 +183,21 @@ class CodeMixture:
         mixture.covariances_ = self.covariances
         codes: FloatArray = mixture.sample(n_samples)[0]
         return codes[rng.permutation(n_samples)]
+
+
+class LateMixture:
+    """A `CodeMixture` that is fitted when it is asked for: most calls of a stream never do."""
+
+    def __init__(self, codes: NDArray[np.float32], seed: int) -> None:
+        self._codes, self._seed = codes, seed
+
+    def now(self) -> CodeMixture:
+        """Return the mixture, fitted by now."""
+        return self._fitted
+
+    @cached_property
+    def _fitted(self) -> CodeMixture:
+        return CodeMixture.fit(self._codes, self._seed, brief=True)
 
 
 def component_rows(n_components: int) -> int:

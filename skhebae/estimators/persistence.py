@@ -54,7 +54,7 @@ def pack(state: dict[str, Any]) -> dict[str, Any]:
         packed["_weights"] = {k: v.detach().cpu().numpy() for k, v in weights.items()}
         packed["_architecture"] = state["_architecture"]._asdict()
         for name in PARTS:
-            part = state[name]
+            part = state[name].now() if name == "_mixture" else state[name]
             packed[name] = {f.name: getattr(part, f.name) for f in fields(part)}
     return packed
 

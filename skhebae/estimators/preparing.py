@@ -160,7 +160,7 @@ class PreparedAutoencoder(ScoredAutoencoder):
         trainer = self._trainer(model, objective, order, noise, processes)
         optimizer_state = getattr(self, "_optimizer_state", None)
         if resumes and optimizer_state is not None:
-            trainer.resume(deepcopy(optimizer_state))
+            trainer.optimizer.restore(optimizer_state)
         input_noise = self.input_noise
         if isinstance(input_noise, str):
             input_noise = auto_input_noise(model, sum(processes.gather(n_rows)))

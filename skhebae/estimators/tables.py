@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_non_negative, validate_data
 
-from skhebae.data import StoredTable, is_stored
+from skhebae.data import StoredTable, is_mapped, is_stored, is_stream
 from skhebae.data.scaling import Matrix
 from skhebae.estimators.assembly import COUNTS
 
@@ -42,11 +42,42 @@ def validated_table(
 
     Raises
     ------
+    TypeError
+        If it is a stream of tables.
     ValueError
         Naming what is wrong and the cure.
     """
-    if isinstance(X, StoredTable) or is_stored(X):
-        return validated_stored(estimator, X, likelihood, reset=reset, min_samples=min_samples)
+    if is_stream(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}, which gives one table after the other; partial_fit takes "
+            "such a stream, every other method one table: call it with each, or with np.asarray."
+        )
+    validate = validated_stored if is_outside(estimator, X) else validated_rows
+    return validate(estimator, X, likelihood, reset=reset, min_samples=min_samples)
+
+
+def is_outside(estimator: BaseEstimator, X: Any) -> bool:
+    """Whether a table stays outside memory; a memory map does if it exceeds `window_mb`."""
+    if is_mapped(X):
+        return bool(4 * X.size > 1e6 * estimator.window_mb)  # as float32
+    return isinstance(X, StoredTable) or is_stored(X)
+
+
+def opened(estimator: BaseEstimator, X: Any) -> Any:
+    """Return a table outside memory as an object that remembers what it was checked for."""
+    outside = is_outside(estimator, X) and not isinstance(X, StoredTable)
+    return StoredTable(X) if outside else X
+
+
+def validated_rows(
+    estimator: BaseEstimator,
+    X: ArrayLike | Matrix,
+    likelihood: str,
+    *,
+    reset: bool,
+    min_samples: int,
+) -> Matrix:
+    """`validated_table` of a table in memory."""
     try:
         table = validate_data(
             estimator,
@@ -100,10 +131,13 @@ def validated_stored(
     estimator: BaseEstimator, X: Any, likelihood: str, *, reset: bool, min_samples: int
 ) -> StoredTable:
     """`validated_table` of a table outside memory, a block at a time."""
-    table = X if isinstance(X, StoredTable) else StoredTable(X)
-    for block in table.blocks():
-        validated_table(estimator, block, likelihood, reset=reset, min_samples=min_samples)
+    table: StoredTable = opened(estimator, X)
+    # Of a table that was checked before, its features are still to be those of the estimator.
+    some, counts = [table[:min_samples]], likelihood in COUNTS
+    for block in some if likelihood in table.checked else table.blocks(summed=counts):
+        validated_rows(estimator, block, likelihood, reset=reset, min_samples=min_samples)
         reset, min_samples = False, 1  # of the first block alone
+    table.checked.add(likelihood)
     return table
 
 

@@ -20,7 +20,7 @@ from skhebae.estimators.collective import (
 )
 from skhebae.estimators.fitting import fit_noise_variance, measure_codes, noise_covariance
 from skhebae.estimators.identity import parameters_of
-from skhebae.estimators.latent import CodeMixture
+from skhebae.estimators.latent import CodeMixture, LateMixture
 from skhebae.estimators.preparing import PreparedAutoencoder, Setup
 from skhebae.likelihoods import GaussianLikelihood, Likelihood, NegativeBinomialLikelihood
 from skhebae.networks import global_random_state
@@ -133,10 +133,10 @@ class TrainedAutoencoder(PreparedAutoencoder):
             "_moments": moments,
             # Machines may round differently, and the mixture's steps would not forgive it.
             "_mixture": processes.from_first(
-                lambda: CodeMixture.fit(codes, setup.mixture % 2**31, brief=partial)
+                lambda: (LateMixture if partial else CodeMixture.fit)(codes, setup.mixture % 2**31)
             ),
             "_seed": setup.seed,
-            "_optimizer_state": trainer.optimizer.state_dict() if partial else None,
+            "_optimizer_state": trainer.optimizer.state() if partial else None,
             "latent_mean_": moments.mean,
             "latent_covariance_": moments.aggregated_covariance(posterior_noise),
             "_noise_covariance": posterior_noise,

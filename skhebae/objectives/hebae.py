@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from skhebae.aggregate import aggregate
 from skhebae.divergences import (
     cholesky_factor,
     gaussian_kl_to_standard,
@@ -94,30 +95,35 @@ class HEBAEObjective(Objective):
         """Equations 7 and 8 on one minibatch."""
         mu, scales = model.encode(x, input_noise, generator)
         codes = part.gather(mu)
-        mean, sample_covariance = minibatch_moments(in_double(codes))
-        covariance = regularised_covariance(sample_covariance, len(codes), self.covariance_prior)
-        factor = cholesky_factor(covariance)
-        diagonal = self.covariance == "diag"
-        noise_factor = covariance.diagonal().sqrt().diag() if diagonal else factor
-        noise = part.own(part.draw(mu, generator))
-        noise_factor = noise_factor.to(mu.dtype)
         spread = self.spread(scales, mu.shape[1])
-        z = mu + spread * (noise @ noise_factor.T)
         share = self.row_share
+        of_rows, factor, divergence_of_all = self._aggregate(codes, part.draw(mu, generator))
         # At 0 it is reported and not penalised: no graph for its gradient.
         with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
-            divergence = scaled_kl_to_standard(mu, spread, noise_factor)
-        aggregate = gaussian_kl_to_standard(mean, factor)
+            divergence = scaled_kl_to_standard(mu, spread, factor)
         if self.batch_share > 0.0 and model.n_batches > 1:
-            labels = part.gather(model.covariates(x)[:, : model.n_batches]).to(mean.dtype)
-            of_batches = group_kl_to_standard(in_double(codes), labels, self.covariance_prior)
-            aggregate = torch.lerp(aggregate, of_batches, self.batch_share)
+            wide = in_double(codes)
+            labels = part.gather(model.covariates(x)[:, : model.n_batches]).to(wide.dtype)
+            of_batches = group_kl_to_standard(wide, labels, self.covariance_prior).to(mu.dtype)
+            divergence_of_all = torch.lerp(divergence_of_all, of_batches, self.batch_share)
         return Terms(
-            reconstruction=-model.log_prob(x, z),
+            reconstruction=-model.log_prob(x, torch.addcmul(mu, spread, part.own(of_rows))),
             row_penalty=share * divergence if share > 0.0 else None,
-            minibatch_penalty=(1.0 - share) * aggregate.to(mu.dtype),
+            minibatch_penalty=(1.0 - share) * divergence_of_all,
             row_divergence=divergence,
         )
+
+    def _aggregate(self, mu: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise ``F eps_i`` (B, d), F (d, d) and ``KL(N(m, S) || N(0, I))`` ()."""
+        diagonal = self.covariance == "diag"
+        if mu.device.type == "cpu" and self.row_share == 0.0:  # else F needs a gradient
+            noise, divergence, factor = aggregate(mu, eps, self.covariance_prior, diagonal)
+            return noise, factor, divergence
+        mean, sample_covariance = minibatch_moments(in_double(mu))
+        covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
+        root = cholesky_factor(covariance)
+        factor = (covariance.diagonal().sqrt().diag() if diagonal else root).to(mu.dtype)
+        return eps @ factor.T, factor, gaussian_kl_to_standard(mean, root).to(mu.dtype)
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
         """``exp(log_scale)`` with ``log_scale = log softplus(head)``, (n, d).

@@ -134,7 +134,7 @@ def by_blocks(
 def are_counts(X: Matrix) -> bool:
     """Whether all entries are integers >= 0."""
     if isinstance(X, StoredTable):
-        return all(are_counts(block) for block in X.blocks())
+        return all(are_counts(block) for block in X.blocks(summed=True))
     values = X.data if sparse.issparse(X) else X
     return bool(values.size == 0 or (values.min() >= 0 and not are_broken(values).any()))
 

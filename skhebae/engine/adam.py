@@ -1,0 +1,100 @@
+"""Adam with decoupled weight decay, by torch's fused kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class Adam:
+    """Moments of parameters, and the steps they lead to.
+
+    `torch.optim.AdamW` computes the same, but making one imports torch's compiler: a second,
+    and a hundred megabytes, in front of the first fit of a process.
+
+    Parameters
+    ----------
+    parameters : iterable of torch.nn.Parameter
+    weight_decay : float
+        Of matrices; biases and noise variances do not decay.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Of the steps to come.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> None:
+        every = list(parameters)
+        # Matrices first: the order in which checkpoints and copies number the moments.
+        self.parameters = [p for p in every if p.ndim > 1] + [p for p in every if p.ndim <= 1]
+        self.learning_rate = 0.0
+        self._weight_decay = weight_decay
+        self._n_matrices = sum(p.ndim > 1 for p in every)
+        self._means = [torch.zeros_like(p) for p in self.parameters]
+        self._squares = [torch.zeros_like(p) for p in self.parameters]
+        self._steps = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters along their gradients."""
+        n_matrices = self._n_matrices
+        if self._weight_decay == 0.0:
+            self._move(slice(None), 0.0)
+        else:
+            self._move(slice(n_matrices), self._weight_decay)
+            self._move(slice(n_matrices, None), 0.0)
+
+    def _move(self, some: slice, weight_decay: float) -> None:
+        having = [i for i, p in enumerate(self.parameters[some]) if p.grad is not None]
+
+        def chosen(tensors: list[Any]) -> list[Tensor]:
+            part = tensors[some]
+            return part if len(having) == len(part) else [part[i] for i in having]
+
+        parameters = chosen(self.parameters)
+        adamw(
+            parameters,
+            [p.grad for p in parameters],  # type: ignore[misc]
+            chosen(self._means),
+            chosen(self._squares),
+            [],
+            chosen(self._steps),
+            foreach=False,
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=self.learning_rate,
+            weight_decay=weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+
+    def state(self) -> dict[int, dict[str, Tensor]]:
+        """Return the moments by number, not copied."""
+        parts = zip(self._steps, self._means, self._squares, strict=True)
+        return {
+            i: {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+            for i, (step, mean, square) in enumerate(parts)
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[int, dict[str, Tensor]]) -> None:
+        """Continue with the moments of a `state`."""
+        for i, moments in self.state().items():
+            if i in state:
+                for name, tensor in moments.items():
+                    tensor.copy_(state[i][name])

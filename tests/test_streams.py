@@ -1,0 +1,254 @@
+"""`partial_fit` on tables that come one after the other."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import weakref
+from collections import UserList, deque
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from skhebae import HEBAETransformer
+from skhebae.data import is_stream, one_ahead, table_of
+from skhebae.estimators.latent import CodeMixture
+from skhebae.estimators.streams import fit_each
+from skhebae.exceptions import NonFiniteLossError
+
+
+@pytest.fixture(name="chunks")
+def tables():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(3, 6))
+    return [(rng.normal(size=(n, 3)) @ weights).astype(np.float32) for n in (120, 64, 64, 90, 33)]
+
+
+def by_loop(cls, quick, chunks):
+    estimator = cls(**quick)
+    for chunk in chunks:
+        estimator.partial_fit(chunk)
+    return estimator
+
+
+def assert_same(one, other, X):
+    assert_array_equal(one.transform(X), other.transform(X))
+    assert_array_equal(one.latent_covariance_, other.latent_covariance_)
+    assert_array_equal(one.sample(5, random_state=0), other.sample(5, random_state=0))
+    assert one.n_iter_ == other.n_iter_
+    assert_array_equal(one.history_["loss"], other.history_["loss"])
+
+
+class Loader(IterableDataset):
+    """As annbatch's: it has a length, and its __getitem__ is there but refuses."""
+
+    def __init__(self, tables):
+        self._tables = tables
+
+    def __len__(self):
+        return len(self._tables)
+
+    def __iter__(self):
+        for X in self._tables:
+            yield {"X": X, "obs": None, "var": None, "index": None}
+
+
+def anndatas(chunks):
+    anndata = pytest.importorskip("anndata")
+    return (anndata.AnnData(X) for X in chunks)
+
+
+STREAMS = {
+    "generator": lambda chunks: (X for X in chunks),
+    "iterator": iter,
+    "map": lambda chunks: map(sparse.csr_matrix, chunks),
+    "tensors": lambda chunks: map(torch.from_numpy, chunks),
+    "with targets": lambda chunks: ((X, X[:, 0]) for X in chunks),
+    "lists": lambda chunks: (X.astype(float).tolist() for X in chunks),
+    "mappings": Loader,
+    "anndata": anndatas,
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_stream_is_as_a_call_for_each_table(cls, quick, chunks, kind):
+    expected = by_loop(cls, quick, map(table_of, STREAMS[kind](chunks)))
+    assert_allclose(
+        expected.transform(chunks[0]), by_loop(cls, quick, chunks).transform(chunks[0]), atol=1e-4
+    )
+    stream = STREAMS[kind](chunks)
+    assert is_stream(stream)
+    assert_same(cls(**quick).partial_fit(stream), expected, chunks[0])
+
+
+def test_a_torch_loader(quick, chunks):
+    """Each minibatch of the loader is a step, and its order is the loader's."""
+    X = torch.from_numpy(np.concatenate(chunks))
+    params = {**quick, "batch_size": 32}
+    loader = DataLoader(
+        TensorDataset(X), 32, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    assert is_stream(loader)
+    model = HEBAETransformer(**params).partial_fit(loader)
+    loader.generator.manual_seed(0)
+    assert_same(model, by_loop(HEBAETransformer, params, [x.numpy() for (x,) in loader]), X)
+    assert model.n_iter_ == 12
+    assert next(iter(model._optimizer_state.values()))["step"] == 12
+    assert model._moments.n_rows == len(X)
+
+
+class Rows(Dataset):
+    """What torch calls a map: rows by number, and no iteration."""
+
+    def __getitem__(self, i):
+        return torch.zeros(3)
+
+    def __len__(self):
+        return 5
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [[1.0, 2.0]],
+        ((1.0, 2.0), (3.0, 4.0)),
+        deque([[1.0]]),
+        UserList([[1.0]]),
+        np.ones((2, 2)),
+        sparse.eye(3),
+        torch.eye(3),
+        pd.DataFrame({"a": [1.0]}),
+        {"X": np.ones((2, 2))},
+        "text",
+        b"bytes",
+        None,
+        3.0,
+        Rows(),
+    ],
+    ids=lambda X: type(X).__name__,
+)
+def test_tables_are_no_streams(X):
+    assert not is_stream(X)
+
+
+def test_other_methods_want_one_table(fitted, quick, chunks):
+    for method in ("transform", "score_samples", "fit"):
+        model = type(fitted)(**quick) if method == "fit" else fitted
+        with pytest.raises(TypeError, match=r"X is a generator.*partial_fit takes such a stream"):
+            getattr(model, method)(X for X in chunks)
+
+
+def test_an_error_names_the_item_and_keeps_what_was_learned(quick, chunks):
+    bad = [*chunks[:3], np.full((4, 6), np.nan), chunks[4]]
+    model = HEBAETransformer(**quick)
+    with pytest.raises(ValueError, match="contains NaN") as caught:
+        model.partial_fit(iter(bad))
+    assert "In item 3 (from 0) of X, a list_iterator" in caught.value.__notes__[0]
+    assert_same(model, by_loop(HEBAETransformer, quick, chunks[:3]), chunks[0])
+    # And goes on from there.
+    model.partial_fit(iter(chunks[3:]))
+    assert_same(model, by_loop(HEBAETransformer, quick, chunks), chunks[0])
+
+
+def failing(chunks):
+    yield from chunks
+    raise OSError("disk gone")
+
+
+@pytest.mark.parametrize(
+    ("stream", "error", "message"),
+    [
+        (lambda c: failing(c[:2]), OSError, r"disk gone[\s\S]*In item 2"),
+        (lambda c: iter([c[0], c[0][:, :4]]), ValueError, r"4 features[\s\S]*In item 1"),
+        (lambda c: iter([c[0], c[0][:1]]), ValueError, r"1 sample[\s\S]*In item 1"),
+        (lambda c: iter(c[0]), ValueError, r"1D array[\s\S]*In item 0"),
+        (lambda c: iter([{"x": c[0]}]), ValueError, r"keys \['x'\]; its table must be under 'X'"),
+        (lambda c: iter([]), ValueError, "gave no table; an iterator can be used once"),
+    ],
+)
+def test_bad_streams(quick, chunks, stream, error, message):
+    with pytest.raises(error, match=message):
+        HEBAETransformer(**quick).partial_fit(stream(chunks))
+
+
+def test_a_loss_that_is_not_finite_names_the_item(quick, chunks, monkeypatch):
+    model = HEBAETransformer(**quick).partial_fit(chunks[0])
+    monkeypatch.setattr("skhebae.engine.loop.Trainer.train_epoch", lambda *_: {"loss": np.nan})
+    with pytest.raises(NonFiniteLossError, match="In item 0"):
+        model.partial_fit(iter(chunks))
+
+
+@pytest.mark.parametrize("name", ["batch", "size_factor"])
+def test_covariates_are_of_one_table(quick, chunks, name):
+    with pytest.raises(ValueError, match=f"{name}= is of the rows of one table.*in a loop"):
+        HEBAETransformer(**quick).partial_fit(iter(chunks), **{name: np.ones(120)})
+
+
+class Table:
+    """What can be counted while it is in memory."""
+
+
+def test_one_table_is_read_ahead_by_a_thread():
+    """In memory are the one in use and the next, whoever is quicker."""
+    alive, most, threads = weakref.WeakSet(), [], set()
+
+    def tables():
+        for _ in range(6):
+            X = Table()
+            alive.add(X)
+            most.append(len(alive))
+            threads.add(threading.current_thread())
+            yield X
+            del X
+
+    seen = []
+    fit_each(tables(), lambda X: seen.append(len(alive)), None, None)
+    assert len(seen) == 6
+    assert max(most + seen) <= 2
+    assert threads.isdisjoint({threading.main_thread()})
+
+
+def test_the_next_table_is_read_while_one_is_in_use():
+    being_read = threading.Event()
+
+    def tables():
+        yield 0
+        being_read.set()
+        yield 1
+
+    read = one_ahead(tables())
+    assert next(read) == 0
+    assert being_read.wait(10.0)
+    assert list(read) == [1]
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ([np.ones((2, 3)), np.zeros(2)], np.ones((2, 3))),
+        ([np.ones(3), np.zeros(3)], [np.ones(3), np.zeros(3)]),
+        (pd.DataFrame({"X": [1.0], "y": [2.0]}), [[1.0, 2.0]]),
+        ([], []),
+    ],
+)
+def test_the_table_of_an_item(item, expected):
+    assert_array_equal(table_of(item), expected)
+
+
+def test_the_mixture_of_a_stream_is_fitted_when_it_is_used(quick, chunks, monkeypatch):
+    fits = []
+    fit = CodeMixture.fit
+    monkeypatch.setattr(CodeMixture, "fit", lambda *a, **k: (fits.append(1), fit(*a, **k))[1])
+    model = HEBAETransformer(**quick).partial_fit(iter(chunks))
+    model.transform(chunks[0])
+    assert not fits
+    rows = model.sample(4, random_state=0)
+    assert_array_equal(model.sample(4, random_state=0), rows)
+    assert len(fits) == 1
+    copy = pickle.loads(pickle.dumps(model))
+    assert_array_equal(copy.sample(4, random_state=0), rows)
