@@ -476,14 +476,15 @@ def test_no_rows_have_no_codes(pair):
     assert none.dtype == np.float32
 
 
-def test_rows_of_a_file(pair, tmp_path):
+@pytest.mark.parametrize("cut", [3000, 5000])
+def test_rows_of_a_file(pair, tmp_path, cut):
     h5py = pytest.importorskip("h5py")
     X = table(5000).astype(np.float32)
     with h5py.File(tmp_path / "rows.h5", "w") as file:
         file["X"] = X
     path = str(tmp_path / "rows.h5")
     params = {**QUICK, "max_iter": 2}
-    models = pair.run(fit_stored, (params, path, (0, 3000)), (params, path, (3000, 5000)))
+    models = pair.run(fit_stored, (params, path, (0, cut)), (params, path, (cut, 5000)))
     assert_same_fit(models)
     assert_allclose(models[0]._scaling.location, X.mean(axis=0, dtype=float), rtol=1e-6)
 
