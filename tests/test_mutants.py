@@ -190,7 +190,7 @@ MUTANTS = {
     ),
     "standard bound without its divergence": Mutant(
         "objectives/base.py",
-        "return -(self.reconstruction.detach() + self.row_divergence.detach()).mean()",
+        "return -mean(self.reconstruction.detach() + self.row_divergence.detach())",
         "return -(self.reconstruction.detach() - self.row_divergence.detach()).mean()",
         OBJECTIVES,
     ),
