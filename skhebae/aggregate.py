@@ -46,8 +46,8 @@ def aggregate(mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool) -> Ag
 
     Parameters
     ----------
-    mu, eps : Tensor of shape (B, d), float32
-        Codes, and standard normal numbers; on the CPU.
+    mu, eps : Tensor of shape (B, d)
+        Codes, and standard normal numbers, of one type; on the CPU.
     pseudo_rows : float
         Weight of the hyperprior.
     diagonal : bool
@@ -64,12 +64,15 @@ def aggregate(mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool) -> Ag
 
 
 class _Aggregate(torch.autograd.Function):
-    """With ``c = mu - m`` and ``M = 2 dloss/dS`` (symmetric) the gradient by mu is
+    """`aggregate` for autograd.
+
+    With ``c = mu - m`` and ``M = 2 dloss/dS`` (symmetric) the gradient by mu is
     ``c M / (nu + B - 1) + m / B dloss/dKL``; the divergence gives ``I - S^-1`` to M, and the
     factor what `_by_covariance` says.
     """
 
     @staticmethod
+    @np.errstate(all="ignore")  # codes that are not finite are named by the training loop
     def forward(
         ctx: Any, mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +94,8 @@ class _Aggregate(torch.autograd.Function):
         squares = (root * root).sum() + mean @ mean - n_components
         divergence = 0.5 * squares - np.log(root.diagonal()).sum()
         factor = np.diag(np.sqrt(on_diagonal)) if diagonal else root
-        narrow = torch.from_numpy(factor.astype(np.float32))
+        narrow = torch.from_numpy(factor).to(mu.dtype)
+        ctx.dtype = mu.dtype
         ctx.parts = mean, centred, root, factor, eps.numpy(), weight, diagonal
         ctx.mark_non_differentiable(narrow)
         ctx.set_materialize_grads(False)
@@ -99,6 +103,7 @@ class _Aggregate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @np.errstate(all="ignore")
     def backward(
         ctx: Any, by_noise: Tensor | None, by_divergence: Tensor | None, _: None
     ) -> tuple[Tensor, None, None, None]:
@@ -113,7 +118,7 @@ class _Aggregate(torch.autograd.Function):
             by_covariance += _by_covariance(by_factor, factor, inverse, diagonal)
         by_mu = centred @ (by_covariance / weight)
         by_mu += slope / len(centred) * mean
-        return torch.from_numpy(by_mu.astype(np.float32)), None, None, None
+        return torch.from_numpy(by_mu).to(ctx.dtype), None, None, None
 
 
 def _by_covariance(

@@ -15,9 +15,9 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 ROOT = Path(__file__).parents[1]
-DIVERGENCES, FINITE_SAMPLE, INFORMATION, MODEL, OBJECTIVES = TESTS = tuple(
+AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, MODEL, OBJECTIVES = TESTS = tuple(
     f"tests/test_{name}.py"
-    for name in ("divergences", "finite_sample", "information", "model", "objectives")
+    for name in ("aggregate", "divergences", "finite_sample", "information", "model", "objectives")
 )
 
 # Imports take longer than most mutants live, so one process makes them, all but
@@ -150,9 +150,9 @@ MUTANTS = {
         "divergences.py", " - 0.5 * noise", "", DIVERGENCES
     ),
     "covariance in single precision": Mutant(
-        "divergences.py",
-        'return tensor if tensor.device.type == "mps" else tensor.double()',
-        "return tensor",
+        "aggregate.py",
+        "mu.detach().numpy().astype(np.float64)",
+        "mu.detach().numpy()",
         OBJECTIVES,
     ),
     "biased MMD": Mutant(
@@ -162,12 +162,19 @@ MUTANTS = {
         DIVERGENCES,
     ),
     "L transposed": Mutant(
-        "objectives/hebae.py", "noise @ noise_factor.T", "noise @ noise_factor", OBJECTIVES
+        "objectives/hebae.py", "return eps @ factor.T", "return eps @ factor", OBJECTIVES
+    ),
+    "fused L transposed": Mutant("aggregate.py", "eps @ narrow.T", "eps @ narrow", AGGREGATE),
+    "fused L detached": Mutant(
+        "aggregate.py", "if by_noise is not None:", "if by_noise is None:", AGGREGATE
+    ),
+    "fused mean without its slope": Mutant(
+        "aggregate.py", "by_mu += slope / len(centred) * mean", "pass", AGGREGATE
     ),
     "L detached": Mutant(
         "objectives/hebae.py",
-        "noise_factor = noise_factor.to(mu.dtype)",
-        "noise_factor = noise_factor.to(mu.dtype).detach()",
+        "return eps @ factor.T, factor,",
+        "return eps @ factor.detach().T, factor,",
         OBJECTIVES,
     ),
     "moments of detached codes": Mutant(
@@ -195,12 +202,15 @@ MUTANTS = {
         OBJECTIVES,
     ),
     "aggregate at full weight beside the rows": Mutant(
-        "objectives/hebae.py", "=(1.0 - share) * aggregate", "=aggregate", OBJECTIVES
+        "objectives/hebae.py",
+        "=(1.0 - share) * divergence_of_all",
+        "=divergence_of_all",
+        OBJECTIVES,
     ),
     "row KL of the full covariance beside diag noise": Mutant(
         "objectives/hebae.py",
-        "scaled_kl_to_standard(mu, spread, noise_factor)",
-        "scaled_kl_to_standard(mu, spread, factor.to(mu.dtype))",
+        "return eps @ factor.T, factor,",
+        "return eps @ factor.T, root.to(mu.dtype),",
         OBJECTIVES,
     ),
     "VAE noise with variances for deviations": Mutant(

@@ -169,9 +169,7 @@ def test_hebae_terms_are_the_equations(name):
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 @pytest.mark.parametrize("posterior_scale", ["diagonal", "scalar"])
-def test_without_a_row_share_the_objective_is_the_published_one_bit_for_bit(
-    covariance, posterior_scale
-):
+def test_without_a_row_share_the_objective_is_the_published_one(covariance, posterior_scale):
     options = {"covariance": covariance, "posterior_scale": posterior_scale}
     objective = HEBAEObjective(0.7, **options, row_share=0.0)
     model, x = tiny_model(objective), rows()
@@ -187,11 +185,14 @@ def test_without_a_row_share_the_objective_is_the_published_one_bit_for_bit(
         noise = torch.randn((9, D), generator=seeded()) @ common.float().T
         z = mu + torch.nn.functional.softplus(head) * noise
         reconstruction = -model.likelihood.log_prob(x, model.decode(z))
+    assert torch.equal(terms.penalty(), by_default.penalty())
+    assert torch.equal(terms.reconstruction, by_default.reconstruction)
     for actual in (terms, by_default):
         assert actual.row_penalty is None
-        assert torch.equal(actual.minibatch_penalty, penalty)
-        assert torch.equal(actual.penalty(), penalty)
-        assert torch.equal(actual.reconstruction, reconstruction)
+        # Not to the last bit: `aggregate` sums in another order than torch does.
+        assert_allclose(actual.minibatch_penalty, penalty, rtol=1e-6)
+        assert_allclose(actual.penalty(), penalty, rtol=1e-6)
+        assert_allclose(actual.reconstruction, reconstruction, rtol=1e-6)
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
