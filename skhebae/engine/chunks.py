@@ -55,7 +55,9 @@ def map_rows(
         for start in range(0, n_rows, chunk):
             rows = read(slice(start, min(start + chunk, n_rows)))
             n_read = len(rows)
-            values = function(functional.pad(rows, (0, 0, 0, chunk - n_read)))[:n_read].cpu()
+            if n_read < chunk:
+                rows = functional.pad(rows, (0, 0, 0, chunk - n_read))
+            values = function(rows)[:n_read].cpu()
             if result is None:
                 result = np.empty((n_rows, *values.shape[1:]), dtype=np.float32)
             result[start : start + n_read] = values.numpy()
