@@ -14,6 +14,7 @@ BENCHMARKS = {
     "single-cell": "cell types, batches and new cells, against scVI",
     "count-defaults": "input noise and epochs for counts",
     "speed": "rows a second against pythae and scVI",
+    "gpu": "the same on a GPU",
     "scale": "an epoch from a file against one in memory",
     "distributed": "a step against rows, features, components, minibatches, processes",
     "sampling": "densities of codes to sample from",

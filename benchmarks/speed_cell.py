@@ -81,7 +81,7 @@ def paper(cls: type, **params: Any) -> Fit:
     return ours(cls, images(), likelihood="bernoulli", **networks, **params)
 
 
-def pythae() -> Fit:
+def pythae(*, on_gpu: bool = False) -> Fit:
     """Fit pythae's VAE with the same networks."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -119,7 +119,7 @@ def pythae() -> Fit:
                 output_dir=folder,
                 num_epochs=epochs,
                 per_device_train_batch_size=BATCH_SIZE,
-                no_cuda=True,
+                no_cuda=not on_gpu,
             )
             TrainingPipeline(model, training)(rows)
         return model
@@ -127,17 +127,18 @@ def pythae() -> Fit:
     return fit
 
 
-def scvi(**params: Any) -> Fit:
+def scvi(*, on_gpu: bool = False, **params: Any) -> Fit:
     """Fit scVI, 2,000 genes and 128 hidden units."""
     import anndata
     import scvi as library
 
     adata = anndata.AnnData(counts())
+    accelerator = "gpu" if on_gpu else "cpu"
     library.model.SCVI.setup_anndata(adata)
 
     def fit(epochs: int) -> Any:
         model = library.model.SCVI(adata, n_latent=N_COMPONENTS, n_hidden=128, **params)
-        quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}
+        quiet = {"accelerator": accelerator, "enable_progress_bar": False, "logger": False}
         model.train(max_epochs=epochs, batch_size=BATCH_SIZE, train_size=1.0, **quiet)
         return model
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from skhebae.data.covariates import NO_COVARIATES, Covariates
 from skhebae.data.scaling import Matrix, Scaling
 from skhebae.data.stored import StoredTable
+from skhebae.data.turns import InTurn, sent
 
 #: Contiguous rows that are read together.
 BLOCK_ROWS = 1024
@@ -45,7 +46,7 @@ class Window(NamedTuple):
         return self.rows[self.starts[np.searchsorted(self.blocks, block)] + within]
 
 
-class WindowedRows:
+class WindowedRows(InTurn):
     """Rows of a stored table, a window of blocks in memory at a time.
 
     An epoch sees the blocks in a random order, and the rows of each window of them in a
@@ -99,7 +100,7 @@ class WindowedRows:
         if len(indices) > 0 and (np.diff(indices) == 1).all():
             here = slice(int(indices[0]), int(indices[-1]) + 1)
             table = self._covariates.behind(self._scaling.standardise(self._X[here]), here)
-            return torch.from_numpy(table).to(self._device)
+            return sent(table, self._device)
         window = self._window_of[indices // BLOCK_ROWS]
         shape = (len(indices), self._X.shape[1] + self._covariates.width)
         values = np.empty(shape, dtype=np.float32)
@@ -107,7 +108,7 @@ class WindowedRows:
             mine = window == number
             rows = self._scaling.standardise(self._loaded(int(number)).take(indices[mine]))
             values[mine] = self._covariates.behind(rows, indices[mine])
-        return torch.from_numpy(values).to(self._device)
+        return sent(values, self._device)
 
     def _plan(self, blocks: NDArray[np.intp]) -> None:
         """Windows for a pass over the blocks in this order; nothing is read yet."""

@@ -27,20 +27,35 @@ class Adam:
 
     Attributes
     ----------
-    learning_rate : float
-        Of the steps to come.
+    parameters : list of torch.nn.Parameter
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> None:
         every = list(parameters)
         # Matrices first: the order in which checkpoints and copies number the moments.
         self.parameters = [p for p in every if p.ndim > 1] + [p for p in every if p.ndim <= 1]
-        self.learning_rate = 0.0
+        # On a GPU in its memory, from where a captured step reads it.
+        device = self.parameters[0].device
+        self._rate: float | Tensor = 0.0
+        if device.type == "cuda":
+            self._rate = torch.zeros((), device=device)
         self._weight_decay = weight_decay
         self._n_matrices = sum(p.ndim > 1 for p in every)
         self._means = [torch.zeros_like(p) for p in self.parameters]
         self._squares = [torch.zeros_like(p) for p in self.parameters]
         self._steps = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the steps to come."""
+        return float(self._rate)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(value)
+        else:
+            self._rate = value
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -77,7 +92,7 @@ class Adam:
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            lr=self.learning_rate,
+            lr=self._rate,
             weight_decay=weight_decay,
             eps=EPSILON,
             maximize=False,

@@ -16,6 +16,7 @@ from skhebae.data import Rows
 from skhebae.engine.adam import Adam
 from skhebae.engine.checkpoint import Checkpoint, as_arrays, as_tensors
 from skhebae.engine.chunks import rows_per_chunk
+from skhebae.engine.graphs import GraphedStep, can_be_captured
 from skhebae.engine.parallel import has_idle_parameters, mean_over, of_all_ranks, of_rank, split
 from skhebae.engine.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.engine.threads import fitting_threads
@@ -71,6 +72,8 @@ class Trainer:
         for what no other has to know.
     weight_decay : float
         Decoupled decay of the weight matrices (not of biases or noise variances).
+    compiles : bool
+        Whether `loss_terms` goes through torch's compiler in training.
     uses_global_state : bool
         Whether modules of the user may draw from the global random state, as dropout does.
     processes : Processes
@@ -84,6 +87,7 @@ class Trainer:
     order: torch.Generator
     noise: torch.Generator
     weight_decay: float = 0.0
+    compiles: bool = False
     uses_global_state: bool = False
     processes: Processes = ALONE
     shared_noise: torch.Generator | None = None
@@ -92,7 +96,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = Adam(self.model.parameters(), self.weight_decay)
-        self._forward: Callable[..., LossTerms] = self.loss_terms
+        self._terms: Callable[..., LossTerms] = self.loss_terms
+        if self.compiles:
+            self._terms = torch.compile(self.loss_terms, dynamic=False)
+        self._forward = self._terms
+        self._graphs: tuple[float, GraphedStep] | None = None
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, of arrays and numbers."""
@@ -149,22 +157,47 @@ class Trainer:
         gaussian = isinstance(self.model.likelihood, GaussianLikelihood)
         return gaussian and self.objective.row_weight < 1.0
 
-    def code_variance_loss(self, x: Tensor, part: Part = WHOLE) -> Tensor:
-        """`GaussianLikelihood.code_variance_loss`, measured afresh on `x` every so often."""
+    def measure_code_variance(self, x: Tensor, part: Part = WHOLE) -> None:
+        """Measure on `x` what `GaussianLikelihood.code_variance_loss` counts."""
         likelihood = self.model.likelihood
         assert isinstance(likelihood, GaussianLikelihood)
-        if self.n_steps % CODE_VARIANCE_STEPS == 0:
-            self.model.eval()
-            with torch.no_grad():
-                few = x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)]
-                variance = torch.zeros_like(likelihood.code_variance)
-                if len(few) > 0:
-                    mu, _ = self.model.encode(few)
-                    outputs = self.model.jacobian(mu, self.model.covariates(few))
-                    variance = self.model.code_variance(*outputs, self.objective.row_weight)
-                likelihood.code_variance.copy_(part.average(variance))
-            self.model.train()
-        return likelihood.code_variance_loss()
+        self.model.eval()
+        with torch.no_grad():
+            few = x[: jacobian_rows(self.model, CODE_VARIANCE_ROWS)]
+            variance = torch.zeros_like(likelihood.code_variance)
+            if len(few) > 0:
+                mu, _ = self.model.encode(few)
+                outputs = self.model.jacobian(mu, self.model.covariates(few))
+                variance = self.model.code_variance(*outputs, self.objective.row_weight)
+            likelihood.code_variance.copy_(part.average(variance))
+        self.model.train()
+
+    def step(self, x: Tensor, input_noise: float, part: Part = WHOLE) -> LossTerms:
+        """Move the weights by one minibatch, or this process's part of it."""
+        terms = self._forward(x, self.noise, input_noise, part)
+        loss = terms.loss
+        if self.counts_code_variance:
+            # It moves the noise variances alone, and is not reported.
+            likelihood = self.model.likelihood
+            assert isinstance(likelihood, GaussianLikelihood)
+            loss = loss + likelihood.code_variance_loss()
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return terms
+
+    def _graphed(self, input_noise: float) -> Callable[[Tensor], LossTerms] | None:
+        """`step` as CUDA graphs where that can be, None elsewhere."""
+        if self.processes.size > 1 or not can_be_captured(self.model):
+            return None
+        if self._graphs is None or self._graphs[0] != input_noise:
+
+            def step(x: Tensor) -> Tensor:
+                return torch.stack([term.detach() for term in self.step(x, input_noise)])
+
+            self._graphs = input_noise, GraphedStep(step, [self.noise])
+        graphs = self._graphs[1]
+        return lambda x: LossTerms(*graphs(x).unbind())
 
     def train_epoch(
         self,
@@ -189,19 +222,15 @@ class Trainer:
             self.shared_noise or self.noise,
         )
 
+        graphed = self._graphed(schedule.input_noise)
+
         def step(x: Tensor, i: int) -> LossTerms:
             self.optimizer.learning_rate = schedule.rate(epoch, i / len(minibatches.indices))
             part = minibatches.parts[i]
-            terms = self._forward(x, self.noise, schedule.input_noise, part)
-            loss = terms.loss
-            if self.counts_code_variance:
-                # It moves the noise variances alone, and is not reported.
-                loss = loss + self.code_variance_loss(x, part)
+            if self.counts_code_variance and self.n_steps % CODE_VARIANCE_STEPS == 0:
+                self.measure_code_variance(x, part)
             self.n_steps += 1
-            self.optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self.optimizer.step()
-            return terms
+            return graphed(x) if graphed else self.step(x, schedule.input_noise, part)
 
         try:
             with fitting_threads(self.model, schedule.batch_size):
@@ -288,7 +317,7 @@ class Trainer:
             history, converged, ended = (resumed[k] for k in ("history", "converged", "ended"))
         if self.processes.size > 1:
             idle = has_idle_parameters(self.model)
-            self._forward = self.processes.data_parallel(self.model, self.loss_terms, unused=idle)
+            self._forward = self.processes.data_parallel(self.model, self._terms, unused=idle)
         for epoch in epochs:
             if ended:
                 break
@@ -318,7 +347,9 @@ class Trainer:
             last = ended or epoch + 1 == schedule.n_epochs
             if checkpoint is not None and (last or checkpoint.is_due()):
                 checkpoint.write(state())
-        self._forward = self.loss_terms  # lets go of the hooks on the weights
+        self._forward = self._terms  # lets go of the hooks on the weights
+        self._graphs = None
+        self.optimizer.zero_grad()
         if validation is not None:
             stopper.restore()
         return history, converged
@@ -346,8 +377,9 @@ def run_epoch(
     inside an epoch.
     """
     terms: list[Tensor] = [] if unfinished is None else unfinished.terms
-    for i in range(len(terms) // len(LossTerms._fields), len(minibatches)):
-        terms.extend(term.detach() for term in step(rows.take(minibatches[i]), i))
+    done = len(terms) // len(LossTerms._fields)
+    for i, x in enumerate(rows.in_turn(minibatches[done:]), start=done):
+        terms.extend(term.detach() for term in step(x, i))
         if unfinished is not None and i + 1 < len(minibatches):
             unfinished.save(i + 1)
     sizes = [len(indices) for indices in minibatches] if sizes is None else sizes

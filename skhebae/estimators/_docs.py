@@ -83,6 +83,10 @@ encoder : callable, default=None
         where the processor multiplies it natively and a layer is large enough
         (65,536 weights) to gain by it. Everything else is float32 or wider,
         and so is everything after training.
+    compile : bool, default=False
+        Train through ``torch.compile``, which needs a C++ compiler, or Triton for a GPU, and
+        tens of seconds before the first step. For long fits of small networks on a GPU; on a
+        CPU it gains nothing.
     random_state : int, RandomState instance or None, default=None
         Of initial weights, order of rows and noise. An int gives identical fits.
     window_mb : float, default=400

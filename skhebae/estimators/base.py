@@ -53,6 +53,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "random_state": ["random_state"],
         "window_mb": [Interval(Real, 0, None, closed="neither")],
+        "compile": ["boolean"],
         "distributed": ["boolean", StrOptions({"auto"})],
         "verbose": ["verbose"],
     }
@@ -83,6 +84,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         precision: str,
         random_state: int | np.random.RandomState | None,
         window_mb: float,
+        compile: bool,
         distributed: bool | str,
         verbose: int,
     ) -> None:
@@ -109,6 +111,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         self.precision = precision
         self.random_state = random_state
         self.window_mb = window_mb
+        self.compile = compile
         self.distributed = distributed
         self.verbose = verbose
 

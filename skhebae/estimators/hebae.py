@@ -132,6 +132,7 @@ class HEBAETransformer(BaseAutoencoder):
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         window_mb: float = 400,
+        compile: bool = False,
         distributed: bool | str = "auto",
         verbose: int = 0,
     ) -> None:
@@ -159,6 +160,7 @@ class HEBAETransformer(BaseAutoencoder):
             precision=precision,
             random_state=random_state,
             window_mb=window_mb,
+            compile=compile,
             distributed=distributed,
             verbose=verbose,
         )

@@ -83,6 +83,8 @@ class PreparedAutoencoder(ScoredAutoencoder):
     window_mb: float
     verbose: int
     #: In the class too, for pickles of before there was the parameter.
+    # Of files that are older than it.
+    compile: bool = False
     distributed: bool | str = "auto"
 
     def _schedule(self, n_samples: int, n_processes: int) -> Schedule:
@@ -197,6 +199,7 @@ class PreparedAutoencoder(ScoredAutoencoder):
             order=torch.Generator().manual_seed(own_order),
             noise=torch.Generator(device).manual_seed(own_noise),
             weight_decay=self.weight_decay,
+            compiles=self.compile,
             # A user's module may draw from the global random state, as dropout does.
             uses_global_state=self.encoder is not None or self.decoder is not None,
             processes=processes,

@@ -91,6 +91,7 @@ class VAETransformer(BaseAutoencoder):
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         window_mb: float = 400,
+        compile: bool = False,
         distributed: bool | str = "auto",
         verbose: int = 0,
     ) -> None:
@@ -118,6 +119,7 @@ class VAETransformer(BaseAutoencoder):
             precision=precision,
             random_state=random_state,
             window_mb=window_mb,
+            compile=compile,
             distributed=distributed,
             verbose=verbose,
         )

@@ -90,6 +90,7 @@ class WAETransformer(BaseAutoencoder):
         precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         window_mb: float = 400,
+        compile: bool = False,
         distributed: bool | str = "auto",
         verbose: int = 0,
     ) -> None:
@@ -117,6 +118,7 @@ class WAETransformer(BaseAutoencoder):
             precision=precision,
             random_state=random_state,
             window_mb=window_mb,
+            compile=compile,
             distributed=distributed,
             verbose=verbose,
         )

@@ -42,8 +42,10 @@ def poisson_log_prob(x: Tensor, log_mean: Tensor) -> Tensor:
         Counts.
     log_mean : Tensor of shape (n, p)
     """
-    entries = nonzero(x)
     total = (x * log_mean - log_mean.exp()).sum(dim=1)
+    if x.device.type == "cuda":
+        return total - torch.lgamma(x + 1.0).sum(dim=1)
+    entries = nonzero(x)
     return total.index_add(0, entries.row, -torch.lgamma(entries.counts + 1.0))
 
 
@@ -62,6 +64,8 @@ def negative_binomial_log_prob(x: Tensor, log_mean: Tensor, log_theta: Tensor) -
     log_theta : Tensor of shape (p,)
         Inverse dispersion.
     """
+    if x.device.type == "cuda":
+        return add_gammas(powers(x, log_mean, log_theta).sum(dim=1), x, log_theta)
     total: Tensor = NegativeBinomial.apply(x, log_mean, log_theta)  # type: ignore[no-untyped-call]
     return total
 
@@ -135,9 +139,16 @@ def powers(x: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
 
 
 def add_gammas(total: Tensor, x: Tensor, log_theta: Tensor) -> Tensor:
-    """Add the gamma functions of the non-zero entries to the totals (n,) of their rows."""
-    entries = nonzero(x)
+    """Add the gamma functions of the non-zero entries to the totals (n,) of their rows.
+
+    On a GPU of all entries, those of zeros cancelling: to look for the others would make
+    the host wait, and their number is another in every step.
+    """
     theta = log_theta.exp()
+    if x.device.type == "cuda":
+        gammas = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1.0)
+        return total + gammas.sum(dim=1)
+    entries = nonzero(x)
     # One gamma function a feature, and two an entry.
     gammas = torch.lgamma(entries.counts + theta.index_select(0, entries.column))
     gammas = gammas - torch.lgamma(theta).index_select(0, entries.column)
