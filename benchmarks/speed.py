@@ -94,6 +94,9 @@ def main(argv: list[str] | None = None) -> None:
             rows.append({**measure(name, arguments.threads), "repeat": repeat})
             print(rows[-1], flush=True)
             write("speed", rows, folder=arguments.output)
+    if "pythae" not in missing:
+        rows.append(measure("bounds", arguments.threads))
+        print(rows[-1], flush=True)
     import warnings
 
     import torch

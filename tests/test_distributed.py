@@ -561,7 +561,8 @@ def test_false_fits_alone_in_a_group(pair):
     alone = HEBAETransformer(**QUICK).fit(X[:300])
     params = {**QUICK, "distributed": False}
     models = pair.run(fit_with, (params, X[:300], {}), (params, X[300:], {}))
-    assert_array_equal(models[0].transform(X), alone.transform(X))
+    # Not to the last bit: those processes have another number of threads than this one.
+    assert_allclose(models[0].transform(X), alone.transform(X), rtol=1e-3, atol=1e-4)
     assert models[1]._moments.n_rows == 300
     assert not np.array_equal(models[1].transform(X), alone.transform(X))
 

@@ -84,8 +84,10 @@ def test_mlp_initial_weights_have_the_stated_gain():
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_every_activation_stands_between_linear_layers_only(activation):
     network = mlp((2, 3, 1), activation, torch.Generator().manual_seed(0))
-    kinds = [type(module) for module in network]
-    assert kinds == [nn.Linear, type(ACTIVATIONS[activation]()), nn.Linear]
+    first, between, last = network
+    assert isinstance(first, nn.Linear)
+    assert type(between) is type(ACTIVATIONS[activation]())
+    assert isinstance(last, nn.Linear)
     assert torch.isfinite(network(inputs(n_features=2))).all()
 
 

@@ -233,6 +233,8 @@ def test_a_pass_in_order_after_an_epoch_reads_every_block_once(small_blocks):
     rows, source = windowed(X, 10)
     order = rows.shuffled(np.arange(400), torch.Generator().manual_seed(0))
     rows.take(order[:40])
+    for window in rows._read.values():
+        window.result()  # the thread that reads ahead is done
     source.reads.clear()
     expected = open_rows(X, FeatureScaling.measure(X), CPU)
     for start in range(0, 400, 8):
