@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The thread count every command here is run with; two cores is what CI has.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test test-all lint bench speed docs clean
 .DEFAULT_GOAL := demo
 
 # Pinned by constraints.txt. torch goes first: an unpinned one drags in gigabytes.
@@ -32,10 +32,14 @@ lint: .venv/installed  ## ruff and mypy
 
 bench: .venv/installed  ## rerun every benchmark behind a number in the docs
 	for name in defaults row_share covariance_prior precision sampling compare \
-	  single-cell count-defaults speed scale distributed; do \
+	  single-cell count-defaults speed profile gpu scale distributed; do \
 	  $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
 	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done
+
+speed: .venv/installed  ## our own speed, against that of the last such run
+	$(BIN)/python -m pytest -q benchmarks/own --benchmark-autosave --benchmark-compare \
+	  --benchmark-columns=min,median,rounds
 
 docs: .venv/installed  ## the pages and the reference, in docs/_build/html
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

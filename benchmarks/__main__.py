@@ -15,6 +15,7 @@ BENCHMARKS = {
     "count-defaults": "input noise and epochs for counts",
     "speed": "rows a second against pythae and scVI",
     "gpu": "the same on a GPU",
+    "profile": "where the time of a training step goes",
     "scale": "an epoch from a file against one in memory",
     "distributed": "a step against rows, features, components, minibatches, processes",
     "sampling": "densities of codes to sample from",

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import scale, speed, speed_cell, speed_page
+from benchmarks import gpu, profile, scale, speed, speed_cell, speed_page
+from skhebae import HEBAETransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -72,6 +73,7 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     rows += [
         {"name": "500 x 20", "seconds": 0.5, "share_not_training": 0.1},
         {"name": "transform", "rows_per_second": 5e5, "one_row_ms": 0.25},
+        {"name": "bounds", "VAE": -300.04, "VAE, float32": -301.0, "pythae": -302.0},
     ]
     (tmp_path / "speed.json").write_text(json.dumps({"environment": {"cores": 2}, "rows": rows}))
     one = {"n_cells": 1000, "file_mb": 3.0, "peak_mib": 500.0, "total_seconds": 2.0}
@@ -81,6 +83,16 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     ]
     document = {"environment": {"cores": 2}, "rows": scale_rows}
     (tmp_path / "scale.json").write_text(json.dumps(document))
+    kinds = {"products": 1.0, "other operations": 2.0, "none": 0.5, "step": 3.5}
+    rate = {"precision": "bfloat16", "product_gflops": 300.0, "product_gflops_float32": 150.0}
+    profile_rows = [{"name": "paper", "arithmetic_ms": 0.9, **rate, **kinds}]
+    gpu_rows = [
+        {"name": "paper", "how": how, "batch_size": 128, "rows_per_second": of, "gpu": "G1"}
+        for how, of in (("graphs", 900.0), ("pythae", 100.0), ("compile", 1200.0))
+    ]
+    for name, of in (("profile", profile_rows), ("gpu", gpu_rows)):
+        document = {"environment": {"cores": 2}, "rows": of}
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
     monkeypatch.setattr("benchmarks.pages.RESULTS", tmp_path)
     monkeypatch.setattr(speed_page, "PAGE", tmp_path / "page.md")
     speed_page.main()
@@ -88,6 +100,10 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     assert "| counts | HEBAE | 50 (40 to 60) | 500 |" in page
     assert "| `ratio_scvi_counts` | counts: HEBAE / counts: scVI | 5.00 (4.00 to 6.00) |" in page
     assert "takes 0.50 s, 10% of it not training" in page
+    assert "bound of -300.0 (VAE) and -301.0 (VAE, float32); pythae's has -302.0" in page
+    assert "| paper | 3.50 | 0.90 | 1.00 | 2.00 | 0.50 |" in page
+    assert "| paper | 128 | graphs | 900 |" in page
+    assert "`ratio_pythae_paper_gpu: 9.0 (compiled 12.0)`" in page
     assert "1,000 cells: backed at 75%, zarr at 50% of the speed in memory." in page
 
 
@@ -142,3 +158,21 @@ def test_scale_measures_every_way(tmp_path):
     assert all(row["rows_per_second"] > 10.0 for row in rows)
     with pytest.raises(RuntimeError, match="backed failed"):
         scale.in_a_process(tmp_path / "none.h5ad", "backed", 1)
+
+
+def test_profile_adds_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(profile, "product_rate", lambda dtype: 1e11)
+    rows = np.random.default_rng(0).normal(size=(400, 30)).astype(np.float32)
+    found = profile.profiled(speed_cell.ours(HEBAETransformer, rows))
+    assert found["products"] > 0.0
+    assert found["optimiser"] > 0.0
+    parts = sum(value for kind, value in found.items() if kind != "step")
+    assert parts >= found["step"] * 0.999
+    assert profile.multiplications("paper") * 2 == gpu.operations_per_row()
+
+
+def test_gpu_benchmark_says_where_there_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    gpu.main(["--output", str(tmp_path)])
+    assert "no GPU" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -85,8 +85,7 @@ encoder : callable, default=None
         and so is everything after training.
     compile : bool, default=False
         Train through ``torch.compile``, which needs a C++ compiler, or Triton for a GPU, and
-        tens of seconds before the first step. For long fits of small networks on a GPU; on a
-        CPU it gains nothing.
+        tens of seconds before the first step. For long fits of small networks on a GPU.
     random_state : int, RandomState instance or None, default=None
         Of initial weights, order of rows and noise. An int gives identical fits.
     window_mb : float, default=400

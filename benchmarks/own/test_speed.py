@@ -1,0 +1,55 @@
+"""Our own speed, for comparison with that of an earlier commit on the same machine.
+
+``make speed`` saves the times of this run and compares them with those of the last; see
+pytest-benchmark's ``--benchmark-compare-fail=min:10%`` for a threshold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.speed_cell import BATCH_SIZE, counts, images, log_values, ours, paper
+from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+N_ROWS = 20 * BATCH_SIZE
+
+FITS = {
+    "paper": lambda: paper(HEBAETransformer, images(N_ROWS)),
+    "counts": lambda: ours(HEBAETransformer, counts(N_ROWS), likelihood="negative_binomial"),
+    "gaussian": lambda: ours(HEBAETransformer, log_values()[:N_ROWS]),
+    "VAE": lambda: ours(VAETransformer, images(N_ROWS)),
+    "WAE": lambda: ours(WAETransformer, images(N_ROWS)),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fit(benchmark: Any, name: str) -> None:
+    """Two epochs, with all that comes before and after them."""
+    benchmark.pedantic(FITS[name](), args=(2,), rounds=5, warmup_rounds=1)
+
+
+def test_small_table(benchmark: Any) -> None:
+    """500 rows of 20 features, with defaults."""
+    rows = np.random.default_rng(0).normal(size=(500, 20)).astype(np.float32)
+    model = HEBAETransformer(random_state=0)
+    benchmark.pedantic(model.fit, args=(rows,), rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples", "reconstruct", "one_row"])
+def test_inference(benchmark: Any, method: str) -> None:
+    """What a fitted model does with rows."""
+    rows = images(4096)
+    model = HEBAETransformer(10, max_iter=1, random_state=0).fit(rows[:1000])
+    codes = model.transform(rows)
+    calls = {
+        "transform": lambda: model.transform(rows),
+        "score_samples": lambda: model.score_samples(rows[:512]),
+        "reconstruct": lambda: model.inverse_transform(codes),
+        "one_row": lambda: model.transform(rows[:1]),
+    }
+    benchmark(calls[method])
