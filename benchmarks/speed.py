@@ -60,6 +60,25 @@ def of_a_small_table(repeats: int) -> dict[str, Any]:
     return {"name": "500 x 20", "seconds": median(total), "share_not_training": share}
 
 
+#: What skhebae stands on is imported before the clock starts.
+IMPORT = """
+import time, torch, sklearn.mixture, sklearn.preprocessing
+start = time.perf_counter()
+import skhebae
+print(time.perf_counter() - start)
+"""
+
+
+def of_import(repeats: int, threads: int) -> dict[str, Any]:
+    """Milliseconds of ``import skhebae`` beyond torch and scikit-learn."""
+    command = [sys.executable, "-c", IMPORT]
+    seconds = [
+        float(subprocess.check_output(command, text=True, env=variables(threads), cwd=ROOT))
+        for _ in range(repeats)
+    ]
+    return {"name": "import", "ms": 1e3 * median(seconds)}
+
+
 def of_transform(repeats: int) -> dict[str, Any]:
     """Rows a second of transform at 784-128-10, and milliseconds of one row."""
     rows = images(50_000)
@@ -104,8 +123,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one epoch
-        rows += [of_a_small_table(5), of_transform(5)]
-    print(*rows[-2:], sep="\n")
+        rows += [
+            of_a_small_table(5),
+            of_transform(5),
+            of_import(5, arguments.threads),
+        ]
+    print(*rows[-3:], sep="\n")
     write("speed", rows, folder=arguments.output)
     for peer in sorted(missing):
         print(f"{peer} is not installed: pip install it for its ratios")

@@ -73,6 +73,7 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     rows += [
         {"name": "500 x 20", "seconds": 0.5, "share_not_training": 0.1},
         {"name": "transform", "rows_per_second": 5e5, "one_row_ms": 0.25},
+        {"name": "import", "ms": 33.3},
         {"name": "bounds", "VAE": -300.04, "VAE, float32": -301.0, "pythae": -302.0},
     ]
     (tmp_path / "speed.json").write_text(json.dumps({"environment": {"cores": 2}, "rows": rows}))
@@ -100,6 +101,7 @@ def test_page_has_rates_and_ratios(tmp_path, monkeypatch):
     assert "| counts | HEBAE | 50 (40 to 60) | 500 |" in page
     assert "| `ratio_scvi_counts` | counts: HEBAE / counts: scVI | 5.00 (4.00 to 6.00) |" in page
     assert "takes 0.50 s, 10% of it not training" in page
+    assert "`import skhebae` takes 33 ms beyond" in page
     assert "bound of -300.0 (VAE) and -301.0 (VAE, float32); pythae's has -302.0" in page
     assert "| paper | 3.50 | 0.90 | 1.00 | 2.00 | 0.50 |" in page
     assert "| paper | 128 | graphs | 900 |" in page
