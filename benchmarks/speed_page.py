@@ -58,6 +58,7 @@ def larger_than_memory() -> list[str]:
         "| cells | file MB | | cells a second of training | peak MiB | seconds, two epochs |",
         "|---|---|---|---|---|---|",
     ]
+    rows = sorted(rows, key=lambda row: row["n_cells"])
     for row in rows:
         lines.append(
             f"| {row['n_cells']:,} | {row['file_mb']:,.0f} | {row['how']} "
@@ -161,8 +162,8 @@ def main() -> None:
         f"A fit to 500 rows of 20 features with defaults takes {small['seconds']:.2f} s, "
         f"{small['share_not_training']:.0%} of it not training. `transform` at 784-128-10 maps "
         f"{transform['rows_per_second']:,.0f} rows a second, and one row in "
-        f"{transform['one_row_ms']:.2f} ms. `import skhebae` takes {by_name['import']['ms']:.0f} ms "
-        "beyond torch and scikit-learn.",
+        f"{transform['one_row_ms']:.2f} ms. `import skhebae` takes "
+        f"{by_name['import']['ms']:.0f} ms beyond torch and scikit-learn.",
         "",
         *(of_bounds(by_name["bounds"]) if "bounds" in by_name else []),
         f"Made by `python -m benchmarks speed`: {described(environment)}.",
