@@ -29,7 +29,7 @@ from skhebae.networks import (
     set_global_state,
 )
 from skhebae.noise import POOL_SIZE, NoisePool
-from skhebae.objectives import Objective
+from skhebae.objectives import Objective, Terms
 from skhebae.processes import ALONE, WHOLE, Part, Processes
 
 #: Patience counts at least this many optimiser steps: an epoch of a small
@@ -73,7 +73,7 @@ class Trainer:
     weight_decay : float
         Decoupled decay of the weight matrices (not of biases or noise variances).
     compiles : bool
-        Whether `loss_terms` goes through torch's compiler in training.
+        Whether the objective goes through torch's compiler.
     uses_global_state : bool
         Whether modules of the user may draw from the global random state, as dropout does.
     processes : Processes
@@ -96,10 +96,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = Adam(self.model.parameters(), self.weight_decay)
-        self._terms: Callable[..., LossTerms] = self.loss_terms
+        self._objective: Callable[..., Terms] = self.objective
         if self.compiles:
-            self._terms = torch.compile(self.loss_terms, dynamic=False)
-        self._forward = self._terms
+            # Not `prior_penalty`, whose cache the compiler would not keep.
+            self._objective = torch.compile(self.objective.__call__, dynamic=False)
+        self._forward: Callable[..., LossTerms] = self.loss_terms
         self._graphs: tuple[float, GraphedStep] | None = None
 
     def state(self) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class Trainer:
         part: Part = WHOLE,
     ) -> LossTerms:
         """Evaluate the objective on one minibatch, or on this process's part of it."""
-        terms = self.objective(self.model, x, generator, input_noise, part)
+        terms = self._objective(self.model, x, generator, input_noise, part)
         reconstruction = part.mean(terms.reconstruction)
         n_components = self.model.encoder.n_components
         reference = self.objective.prior_penalty(part.n_rows(len(x)), n_components)
@@ -317,7 +318,7 @@ class Trainer:
             history, converged, ended = (resumed[k] for k in ("history", "converged", "ended"))
         if self.processes.size > 1:
             idle = has_idle_parameters(self.model)
-            self._forward = self.processes.data_parallel(self.model, self._terms, unused=idle)
+            self._forward = self.processes.data_parallel(self.model, self.loss_terms, unused=idle)
         for epoch in epochs:
             if ended:
                 break
@@ -347,7 +348,7 @@ class Trainer:
             last = ended or epoch + 1 == schedule.n_epochs
             if checkpoint is not None and (last or checkpoint.is_due()):
                 checkpoint.write(state())
-        self._forward = self._terms  # lets go of the hooks on the weights
+        self._forward = self.loss_terms  # lets go of the hooks on the weights
         self._graphs = None
         self.optimizer.zero_grad()
         if validation is not None:

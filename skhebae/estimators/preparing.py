@@ -82,8 +82,7 @@ class PreparedAutoencoder(ScoredAutoencoder):
     random_state: int | np.random.RandomState | None
     window_mb: float
     verbose: int
-    #: In the class too, for pickles of before there was the parameter.
-    # Of files that are older than it.
+    #: In the class too, for pickles of before there were these parameters.
     compile: bool = False
     distributed: bool | str = "auto"
 
