@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -206,3 +207,19 @@ def test_compiled_training_is_the_same_training():
             model = HEBAETransformer(2, max_iter=4, compile=value, random_state=0).fit(X)
         losses.append(model.history_["loss"])
     assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "negative_binomial"])
+def test_decoding_takes_little_more_memory_than_its_result(likelihood):
+    rng = np.random.default_rng(0)
+    X = rng.poisson(2.0, size=(60, 400)).astype(np.float32)
+    with pytest.warns(ConvergenceWarning):
+        model = HEBAETransformer(2, max_iter=2, likelihood=likelihood, random_state=0).fit(X)
+    codes = rng.normal(size=(6000, 2)).astype(np.float32)
+    model.inverse_transform(codes[:300])
+    tracemalloc.start()
+    decoded = model.inverse_transform(codes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A chunk has 256 rows, and some copies of it in double.
+    assert peak < decoded.nbytes + 12 * 256 * 400 * 8

@@ -32,6 +32,7 @@ def map_rows(
     n_rows: int,
     *,
     numbers_per_row: int = 1,
+    finish: Callable[[Float32Array], Float32Array] | None = None,
 ) -> Float32Array:
     """Apply `function` to the rows that `read` returns, chunk by chunk.
 
@@ -44,6 +45,8 @@ def map_rows(
     n_rows : int
     numbers_per_row : int
         What `function` needs at its widest, to bound memory.
+    finish : callable, optional
+        Applied to the rows of each chunk on their way into the result.
 
     Returns
     -------
@@ -60,6 +63,7 @@ def map_rows(
             values = function(rows)[:n_read].cpu()
             if result is None:
                 result = np.empty((n_rows, *values.shape[1:]), dtype=np.float32)
-            result[start : start + n_read] = values.numpy()
+            rows_done = values.numpy()
+            result[start : start + n_read] = finish(rows_done) if finish else rows_done
     assert result is not None  # validated tables have rows
     return result

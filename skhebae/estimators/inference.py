@@ -259,28 +259,45 @@ class FittedAutoencoder(
         batch: ArrayLike | str | None,
         size_factor: ArrayLike | None,
     ) -> Float32Array:
-        """Apply a function of the likelihood's parameter to codes and restore the units."""
+        """Apply a function of the likelihood's parameter to codes and restore the units.
+
+        A chunk at a time, so that beside the result there is little in memory.
+        """
         n_rows, n_components = codes.shape
         labels = [batch]
         if isinstance(batch, str) and batch == AVERAGE and batch not in self._batches:
             labels = list(self._batches)
-        total: Float32Array = np.zeros((n_rows, self.n_features_in_), dtype=np.float32)
-        for label in labels:
-            whole = label if label is None or np.ndim(label) else np.full(n_rows, label)
-            covariates = self._covariates(n_rows, whole, size_factor)
+        seen = [
+            self._covariates(
+                n_rows,
+                label if label is None or np.ndim(label) else np.full(n_rows, label),
+                size_factor,
+            )
+            for label in labels
+        ]
+        width = seen[0].width
+        ends = [n_components + width * k for k in range(len(seen))]
 
-            def read(rows: slice, covariates: Covariates = covariates) -> torch.Tensor:
-                # A copy: `codes` may be the caller's read-only memory map.
-                values = covariates.behind(np.array(codes[rows]), rows)
-                return torch.from_numpy(values).to(self._model.device)
+        def read(rows: slice) -> torch.Tensor:
+            # A copy: `codes` may be the caller's read-only memory map.
+            values = np.array(codes[rows])
+            for covariates in seen:
+                values = covariates.behind(values, rows)
+            return torch.from_numpy(values).to(self._model.device)
 
-            def decode(rows: torch.Tensor) -> torch.Tensor:
-                return function(self._model.decode(*rows.tensor_split([n_components], dim=1)))
+        def decode(rows: torch.Tensor) -> torch.Tensor:
+            z, *covariates = rows.tensor_split(ends, dim=1)
+            total = function(self._model.decode(z, covariates[0]))
+            for of_batch in covariates[1:]:
+                total = total + function(self._model.decode(z, of_batch))
+            return total / len(covariates)
 
-            total += map_rows(decode, read, n_rows, numbers_per_row=self.n_features_in_)
-        table = self._scaling.restore(total / np.float32(len(labels)))
-        # The way through standardised units may round a hair past the ends.
-        return table.clip(0.0, 1.0) if self._architecture.likelihood == "bernoulli" else table
+        def finish(rows: Float32Array) -> Float32Array:
+            table = self._scaling.restore(rows)
+            # The way through standardised units may round a hair past the ends.
+            return table.clip(0.0, 1.0) if self._architecture.likelihood == "bernoulli" else table
+
+        return map_rows(decode, read, n_rows, numbers_per_row=self.n_features_in_, finish=finish)
 
     @property
     def _batches(self) -> NDArray[Any]:
