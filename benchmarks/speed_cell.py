@@ -27,8 +27,8 @@ BATCH_SIZE = 128
 N_COMPONENTS = 10
 
 #: Rows of the tables, a multiple of the minibatch, and the epochs of both fits.
-N_IMAGES, IMAGE_EPOCHS = 100 * BATCH_SIZE, (1, 4)
-N_CELLS, CELL_EPOCHS = 100 * BATCH_SIZE, (1, 4)
+N_IMAGES, IMAGE_EPOCHS = 100 * BATCH_SIZE, (1, 5)
+N_CELLS, CELL_EPOCHS = 100 * BATCH_SIZE, (1, 10)
 N_GENES, DENSITY = 2000, 0.05
 
 Fit = Callable[[int], Any]

@@ -1,8 +1,17 @@
 """Autoencoders with regularised latent spaces as scikit-learn transformers."""
 
-from skhebae import pp, tl
+import importlib
+from typing import Any
+
 from skhebae.estimators import HEBAETransformer, VAETransformer, WAETransformer
 
 __version__ = "0.1.0"
 
 __all__ = ["HEBAETransformer", "VAETransformer", "WAETransformer", "pp", "tl"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the single-cell face when it is first used."""
+    if name in ("pp", "tl"):
+        return importlib.import_module(f"skhebae.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
