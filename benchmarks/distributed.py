@@ -106,6 +106,7 @@ def fit(cell: Cell, rank: int, store: str) -> dict[str, Any]:
     n_steps = max(1, cell.n_rows // (cell.n_processes * cell.batch_size))
     n_weights = sum(of.numel() for of in model._model.parameters())
     if cell.n_processes > 1:
+        distributed.barrier()  # who is done first does not leave the other alone
         distributed.destroy_process_group()
     return {
         # The first epoch pays for what torch does once.

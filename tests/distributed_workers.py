@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import signal
 import warnings
@@ -57,6 +58,17 @@ def fit(params, X, changes=(), **options):
 def fit_with(params, X, options, changes=()):
     """`fit`, with its options in a dict."""
     return fit(params, X, changes, **options)
+
+
+def left_after_fit(params, X):
+    """Whether anything of DistributedDataParallel outlives a fit."""
+    gc.disable()
+    try:
+        skhebae.HEBAETransformer(**params).fit(X)
+        kinds = [type(thing).__name__ for thing in gc.get_objects()]
+    finally:
+        gc.enable()
+    return "DistributedDataParallel" in kinds
 
 
 def fit_transform(params, X):

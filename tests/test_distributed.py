@@ -22,6 +22,7 @@ from distributed_workers import (
     gathered_gradient,
     interrupted,
     killed_in_epoch,
+    left_after_fit,
     measured,
     recorded_losses,
     serve,
@@ -565,6 +566,12 @@ def test_false_fits_alone_in_a_group(pair):
     assert_allclose(models[0].transform(X), alone.transform(X), rtol=1e-3, atol=1e-4)
     assert models[1]._moments.n_rows == 300
     assert not np.array_equal(models[1].transform(X), alone.transform(X))
+
+
+def test_nothing_of_the_group_outlives_a_fit(pair):
+    """What did was destroyed at the end of the process, and could abort it."""
+    X = table()
+    assert pair.run(left_after_fit, (QUICK, X[:300]), (QUICK, X[300:])) == [False, False]
 
 
 def test_true_needs_a_group():

@@ -348,7 +348,8 @@ class Trainer:
             last = ended or epoch + 1 == schedule.n_epochs
             if checkpoint is not None and (last or checkpoint.is_due()):
                 checkpoint.write(state())
-        self._forward = self.loss_terms  # lets go of the hooks on the weights
+        self._forward = self.loss_terms
+        self.processes.let_go()
         self._graphs = None
         self.optimizer.zero_grad()
         if validation is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -72,6 +73,10 @@ class Processes(ABC):
         With `unused`, it may leave out some parameters.
         """
 
+    @abstractmethod
+    def let_go(self) -> None:
+        """End what a `data_parallel` function, no longer in use, has of the group."""
+
 
 class Alone(Processes):
     """One process."""
@@ -109,6 +114,9 @@ class Alone(Processes):
     ) -> Callable[..., Any]:
         """Return the function."""
         return function
+
+    def let_go(self) -> None:
+        """Do nothing."""
 
 
 ALONE = Alone()
@@ -187,6 +195,14 @@ class Group(Processes):
             find_unused_parameters=unused,
             gradient_as_bucket_view=True,
         )
+
+    def let_go(self) -> None:
+        """Collect it, and with it the hooks on the weights.
+
+        It refers to itself and to the group. Left for the end of the process, when gloo's
+        threads are gone, it can abort a script that has done its work.
+        """
+        gc.collect()
 
     def _exchange(self, message: tuple[Any, Any]) -> list[tuple[Any, Any]]:
         """All processes' messages."""
