@@ -137,6 +137,7 @@ COMMON = {
     "precision": ["float16", None],
     "random_state": ["seed", -1.5],
     "window_mb": [0, -1.0, "all"],
+    "compile": ["yes", None, 2],
     "distributed": ["yes", None, 2],
     "verbose": [-1, "loud"],
 }

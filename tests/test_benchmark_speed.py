@@ -37,14 +37,14 @@ def test_ratios_are_of_medians():
 
 def test_a_run_writes_and_prints_ratios_last(tmp_path, monkeypatch, capsys):
     rates = iter([100.0, 25.0, 80.0, 20.0])
-    monkeypatch.setattr(
-        speed,
-        "measure",
-        lambda name, threads: {"name": name, "rows_per_second": next(rates), "peak_mib": 1.0},
-    )
+
+    def measure(name, threads):
+        if name == "own":
+            return {"name": name, "rows": [{"name": "500 x 20"}, {"name": "transform"}]}
+        return {"name": name, "rows_per_second": next(rates), "peak_mib": 1.0}
+
+    monkeypatch.setattr(speed, "measure", measure)
     monkeypatch.setattr(speed, "find_spec", lambda name: name == "scvi")
-    monkeypatch.setattr(speed, "of_a_small_table", lambda repeats: {"name": "500 x 20"})
-    monkeypatch.setattr(speed, "of_transform", lambda repeats: {"name": "transform"})
     only = ["counts: HEBAE", "counts: scVI", "paper: pythae"]
     speed.main(["--output", str(tmp_path), "--only", *only])
     printed = capsys.readouterr().out.splitlines()
@@ -53,6 +53,10 @@ def test_a_run_writes_and_prints_ratios_last(tmp_path, monkeypatch, capsys):
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     # In turn: A B A B.
     assert [row["name"] for row in rows[:4]] == only[:2] * 2
+    assert [row["name"] for row in rows[4:]] == ["500 x 20", "transform"]
+    # Ours alone, and the others as they were.
+    speed.main(["--output", str(tmp_path), "--own"])
+    assert json.loads((tmp_path / "speed.json").read_text())["rows"] == rows
 
 
 def test_a_contender_runs_in_its_process(monkeypatch):

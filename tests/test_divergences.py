@@ -308,6 +308,8 @@ def test_gradient_of_the_penalty_is_the_analytic_one(codes, pseudo_rows):
         expected = mean / n_rows + centred @ (np.eye(d) - inverse) / (pseudo_rows + n_rows - 1)
         # An inverse is known to roundings * condition * its norm.
         error = condition * roundings(mu) * np.linalg.norm(inverse, 2) * np.abs(centred).max() * d
+        # A deviation from the mean is known to roundings * |mu|, all of it where rows are alike.
+        error += roundings(mu) * np.abs(rows).max() * np.linalg.norm(np.eye(d) - inverse, 2)
         atol = 4.0 * (error / (pseudo_rows + n_rows - 1) + roundings(mu) * np.abs(rows).max())
         assert_allclose(mu.grad, expected, rtol=1e-9, atol=atol)
 

@@ -83,9 +83,6 @@ encoder : callable, default=None
         where the processor multiplies it natively and a layer is large enough
         (65,536 weights) to gain by it. Everything else is float32 or wider,
         and so is everything after training.
-    compile : bool, default=False
-        Train through ``torch.compile``, which needs a C++ compiler, or Triton for a GPU, and
-        tens of seconds before the first step. For long fits of small networks on a GPU.
     random_state : int, RandomState instance or None, default=None
         Of initial weights, order of rows and noise. An int gives identical fits.
     window_mb : float, default=400
@@ -93,6 +90,9 @@ encoder : callable, default=None
         `numpy.memmap`), megabytes of rows in memory at a time. An epoch sees blocks of
         rows in a random order, and rows at random within a window of blocks: the larger,
         the better they are mixed.
+    compile : bool, default=False
+        Train through ``torch.compile``, which needs a C++ compiler, or Triton for a GPU, and
+        tens of seconds before the first step. For long fits of small networks on a GPU.
     distributed : bool or "auto", default="auto"
         Whether `fit` and `partial_fit` train in all processes of the default process group
         of ``torch.distributed``, which you initialise. All must then call it, each with its own
