@@ -197,6 +197,8 @@ def test_gradients_do_not_stay_in_the_fitted_model():
 
 
 @pytest.mark.slow
+# torch's compiler warns of itself, and uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore")
 def test_compiled_training_is_the_same_training():
     """Needs a C++ compiler; other sums of the same numbers."""
     pytest.importorskip("torch._inductor")
