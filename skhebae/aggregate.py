@@ -1,7 +1,7 @@
 """HEBAE's noise and aggregate penalty as one operation with its gradient in closed form.
 
-The matrices are (d, d): autograd would spend more on its bookkeeping than on them, a third
-of the time of a step on a small table. On the CPU, where a call of numpy costs least.
+The matrices are (d, d): autograd would spend more on its bookkeeping than on them. On the
+CPU, where a call of numpy costs least.
 """
 
 from __future__ import annotations

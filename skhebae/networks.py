@@ -34,7 +34,7 @@ GLOBAL_RANDOM_STATE = Lock()
 class Linear(nn.Linear):
     """A linear layer that draws no weights when it is made.
 
-    `torch.nn.utils.skip_init` does that too, but by a device that takes half a second to import.
+    `torch.nn.utils.skip_init` does that too, but by a device that takes long to import.
     """
 
     def reset_parameters(self) -> None:

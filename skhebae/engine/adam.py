@@ -16,8 +16,8 @@ EPSILON = 1e-8
 class Adam:
     """Moments of parameters, and the steps they lead to.
 
-    `torch.optim.AdamW` computes the same, but making one imports torch's compiler: a second,
-    and a hundred megabytes, in front of the first fit of a process.
+    `torch.optim.AdamW` computes the same, but making one imports torch's compiler, which takes
+    longer than the first fit of a process to a small table.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """One thread for networks so small that a second one costs more than it brings.
 
 Two threads meet after every operation. On a busy machine, where the second waits for a core,
-a fit to a small table took forty times as long as with one.
+the first then waits for that, in every one of thousands of small operations.
 """
 
 from __future__ import annotations
