@@ -3,11 +3,23 @@
 import importlib
 from typing import Any
 
-from skhebae.estimators import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.estimators import (
+    AutoencoderTransformer,
+    HEBAETransformer,
+    VAETransformer,
+    WAETransformer,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["HEBAETransformer", "VAETransformer", "WAETransformer", "pp", "tl"]
+__all__ = [
+    "AutoencoderTransformer",
+    "HEBAETransformer",
+    "VAETransformer",
+    "WAETransformer",
+    "pp",
+    "tl",
+]
 
 
 def __getattr__(name: str) -> Any:

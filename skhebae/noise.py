@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -52,3 +54,26 @@ class NoisePool:
             again.set_state(self._before)
             self._numbers = torch.randn(POOL_SIZE, generator=again)
         self._left = left
+
+
+@dataclass(frozen=True, eq=False)
+class InputNoise:
+    """Gaussian noise on the encoder's input: the denoising criterion (Vincent et al., 2008).
+
+    Attributes
+    ----------
+    deviation : float
+        Standard deviation, in units of the standardised rows.
+    source : torch.Generator or NoisePool
+    """
+
+    deviation: float
+    source: torch.Generator | NoisePool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return `x` with noise added."""
+        if isinstance(self.source, NoisePool):
+            noise = self.source.draw(x.shape)
+        else:
+            noise = torch.randn(x.shape, generator=self.source, device=x.device)
+        return x.add(noise, alpha=self.deviation)

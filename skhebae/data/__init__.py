@@ -1,27 +1,36 @@
-"""Minibatches of tables: reads rows, chooses none."""
+"""Tables of any kind: standardisation, reading, and minibatches in random order."""
 
-from skhebae.data.covariates import NO_COVARIATES, Covariates
+from skhebae.data.chunks import map_rows, rows_per_chunk
+from skhebae.data.minibatch import Minibatch
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
-from skhebae.data.scaling import CountScaling, FeatureScaling, Scaling, row_totals
+from skhebae.data.scaling import FeatureMoments, FeatureScaling, Scaling
+from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, is_mapped, is_stored
 from skhebae.data.streams import is_stream, one_ahead, table_of
+from skhebae.data.table import Checked, Matrix, Table, row_totals
 
 __all__ = [
-    "NO_COVARIATES",
-    "CountScaling",
-    "Covariates",
+    "NO_SIDE_INFORMATION",
+    "Checked",
+    "FeatureMoments",
     "FeatureScaling",
+    "Matrix",
+    "Minibatch",
     "ResidentRows",
     "Rows",
     "Scaling",
+    "SideInformation",
     "StoredTable",
     "StreamedRows",
+    "Table",
     "is_mapped",
     "is_stored",
     "is_stream",
+    "map_rows",
     "minibatch_indices",
     "one_ahead",
     "open_rows",
     "row_totals",
+    "rows_per_chunk",
     "table_of",
 ]

@@ -1,4 +1,4 @@
-"""Standardised rows by index, resident on the device or made per minibatch."""
+"""Standardised rows by index: resident on the device, or made per minibatch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import gen_batches
-from torch import Tensor
 
-from skhebae.data.covariates import NO_COVARIATES, Covariates
-from skhebae.data.scaling import CHUNK_ROWS, Matrix, Scaling
+from skhebae.data.minibatch import Minibatch
+from skhebae.data.prefetch import MinibatchReader, send
+from skhebae.data.scaling import CHUNK_ROWS, Scaling
+from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, with_indices_of_one_type
-from skhebae.data.turns import InTurn, sent
+from skhebae.data.table import Matrix
 from skhebae.data.windows import WINDOW_BYTES, WindowedRows
 
-#: A dense table up to this size, as float32, is standardised once and kept on
-#: the CPU during `fit`; a larger one is standardised minibatch by minibatch.
+#: A dense table up to this size, as float32, is standardised once and kept in memory during
+#: `fit`; a larger one is standardised minibatch by minibatch.
 RESIDENT_BYTES = 2**29
 
 #: Share of a GPU's free memory that the rows may take.
@@ -27,72 +28,77 @@ GPU_SHARE = 0.5
 
 
 class Rows(Protocol):
-    """Anything that hands out standardised float32 rows by index, covariates behind."""
+    """Anything that hands out standardised rows by index."""
 
     def __len__(self) -> int:
         """Count the rows."""
         ...
 
-    def take(self, indices: NDArray[np.intp]) -> Tensor:
-        """Return rows (len(indices), p + n_covariates) on the training device."""
+    def take(self, indices: NDArray[np.intp]) -> Minibatch:
+        """Return rows on the training device."""
         ...
 
-    def in_turn(self, minibatches: Sequence[NDArray[np.intp]]) -> Iterator[Tensor]:
-        """Take several minibatches, one after the other."""
+    def in_turn(self, minibatches: Sequence[NDArray[np.intp]]) -> Iterator[Minibatch]:
+        """Take several minibatches in order."""
         ...
 
     def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
-        """Order `indices` at random, for a pass over them."""
+        """Return `indices` in a random order in which one pass over them is quick."""
         ...
 
 
-class AnyOrder(InTurn):
-    """Rows that may be taken in any order, all equally quick."""
+class AnyOrder(MinibatchReader):
+    """Rows that can be taken in any order equally quickly."""
 
     def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
-        """Order `indices` at random."""
+        """Return `indices` in a random order."""
         order: NDArray[np.intp] = indices[torch.randperm(len(indices), generator=generator).numpy()]
         return order
 
 
 class ResidentRows(AnyOrder):
-    """The whole table, standardised once, as one tensor on the device."""
+    """The whole table, standardised once, on the device."""
 
     def __init__(
         self,
         X: Matrix,
         scaling: Scaling,
         device: torch.device,
-        covariates: Covariates = NO_COVARIATES,
+        side: SideInformation = NO_SIDE_INFORMATION,
     ) -> None:
-        shape = (X.shape[0], X.shape[1] + covariates.width)
-        self._rows = torch.empty(shape, dtype=torch.float32, device=device)
+        empty = scaling.standardise(X[:0])
+        whole = side.minibatch(empty, slice(0, 0), may_miss=scaling.may_miss)
+        # On the device from the start: a GPU may hold more rows than fit into memory.
+        self._rows = whole.map_rows(lambda t: t.new_empty(X.shape[0], *t.shape[1:], device=device))
+        tensors = self._rows.row_tensors()
         for chunk in gen_batches(X.shape[0], CHUNK_ROWS):
-            rows = covariates.behind(scaling.standardise(X[chunk]), chunk)
-            self._rows[chunk] = torch.from_numpy(rows).to(device)
+            rows = side.minibatch(scaling.standardise(X[chunk]), chunk, may_miss=scaling.may_miss)
+            for name, tensor in rows.row_tensors().items():
+                tensors[name][chunk] = tensor.to(device)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, indices: NDArray[np.intp]) -> Tensor:
+    def take(self, indices: NDArray[np.intp]) -> Minibatch:
         """Gather rows on the device."""
-        index = torch.from_numpy(indices).to(self._rows.device)
-        return self._rows.index_select(0, index)
+        index = torch.from_numpy(indices).to(self._rows.x.device)
+        return self._rows.map_rows(lambda tensor: tensor.index_select(0, index))
 
-    def in_turn(self, minibatches: Sequence[NDArray[np.intp]]) -> Iterator[Tensor]:
-        """Gather rows; a GPU gets the indices of all at once, and the host waits for nothing."""
-        if self._rows.device.type == "cpu" or len(minibatches) == 0:
+    def in_turn(self, minibatches: Sequence[NDArray[np.intp]]) -> Iterator[Minibatch]:
+        """Gather rows; a GPU receives the indices of all at once, and the host never waits."""
+        device = self._rows.x.device
+        if device.type == "cpu" or len(minibatches) == 0:
             yield from super().in_turn(minibatches)
             return
-        order = torch.from_numpy(np.concatenate(minibatches)).to(self._rows.device)
+        order = torch.from_numpy(np.concatenate(minibatches)).to(device)
         for index in torch.split(order, [len(indices) for indices in minibatches]):
-            yield self._rows.index_select(0, index)
+            yield self._rows.map_rows(lambda tensor, i=index: tensor.index_select(0, i))  # type: ignore[misc]
 
 
 class StreamedRows(AnyOrder):
-    """Rows read, densified and standardised per minibatch.
+    """Rows that are read, densified and standardised per minibatch.
 
-    For CSR and for tables too large to copy.
+    For CSR matrices and for tables too large to copy.
     """
 
     def __init__(
@@ -100,24 +106,25 @@ class StreamedRows(AnyOrder):
         X: Matrix,
         scaling: Scaling,
         device: torch.device,
-        covariates: Covariates = NO_COVARIATES,
+        side: SideInformation = NO_SIDE_INFORMATION,
     ) -> None:
         self._X = with_indices_of_one_type(X) if sparse.issparse(X) else X
         self._scaling = scaling
         self._device = device
-        self._covariates = covariates
+        self._side = side
 
     def __len__(self) -> int:
         return int(self._X.shape[0])
 
-    def take(self, indices: NDArray[np.intp]) -> Tensor:
+    def take(self, indices: NDArray[np.intp]) -> Minibatch:
         """Read, densify, standardise and send rows."""
-        rows = self._covariates.behind(self._scaling.standardise(self._X[indices]), indices)
-        return sent(rows, self._device)
+        x = self._scaling.standardise(self._X[indices])
+        rows = self._side.minibatch(x, indices, may_miss=self._scaling.may_miss)
+        return send(rows, self._device)
 
 
 def fits_on(device: torch.device, n_bytes: int) -> bool:
-    """Whether `n_bytes` of rows may live on `device` during training."""
+    """Whether `n_bytes` of rows may stay on `device` during training."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return n_bytes <= GPU_SHARE * free
@@ -128,7 +135,7 @@ def open_rows(
     X: Matrix,
     scaling: Scaling,
     device: torch.device,
-    covariates: Covariates = NO_COVARIATES,
+    side: SideInformation = NO_SIDE_INFORMATION,
     window_bytes: int = WINDOW_BYTES,
 ) -> Rows:
     """Choose how to read a validated table.
@@ -138,30 +145,29 @@ def open_rows(
     X : ndarray, CSR or StoredTable of shape (n_samples, n_features)
     scaling : Scaling
     device : torch.device
-    covariates : Covariates, optional
+    side : SideInformation, optional
     window_bytes : int, optional
         Memory for rows of a table outside memory.
 
     Returns
     -------
     ResidentRows, StreamedRows or WindowedRows
-        Resident for an in-memory table that fits, dense on the CPU and any on a GPU, whose
-        memory gathers rows quicker than a CPU makes them; windowed for one outside memory.
+        Resident for a table in memory that fits: only dense ones on the CPU, any on a GPU, which
+        gathers rows faster than a CPU can make them. Windowed for a table outside memory.
     """
     if isinstance(X, StoredTable) and len(X) > 0:
-        return WindowedRows(X, scaling, device, covariates, window_bytes)
+        return WindowedRows(X, scaling, device, side, window_bytes)
     n_bytes = 4 * X.shape[0] * X.shape[1]
     stays_sparse = sparse.issparse(X) and device.type != "cuda"
     if stays_sparse or not fits_on(device, n_bytes):
-        return StreamedRows(X, scaling, device, covariates)
-    return ResidentRows(X, scaling, device, covariates)
+        return StreamedRows(X, scaling, device, side)
+    return ResidentRows(X, scaling, device, side)
 
 
 def minibatch_indices(order: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
     """Split `order` into minibatches of at least `batch_size` rows.
 
-    The tail is spread over the others, so sizes differ by one at most and no
-    minibatch is small (a covariance of one row is no covariance). Fewer rows
-    than `batch_size` make one minibatch.
+    The remainder is spread over all, so sizes differ by at most one and no minibatch is small
+    (a single row has no covariance). Fewer rows than `batch_size` make one minibatch.
     """
     return np.array_split(order, max(1, len(order) // batch_size))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from skhebae.data.by_annbatch import loaded_by_annbatch
-from skhebae.data.scaling import CHUNK_ROWS, Matrix
+from skhebae.data.scaling import CHUNK_ROWS
+from skhebae.data.table import Matrix
 
 #: Libraries whose matrices are files, or promises.
 LIBRARIES = {"anndata", "dask", "h5py", "zarr"}

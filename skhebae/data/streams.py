@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from skhebae.data.scaling import Matrix
+from skhebae.data.table import Matrix
 
 #: What only a table has, in memory or not.
 OF_TABLES = ("shape", "__array__", "__array_interface__", "__dataframe__")

@@ -1,4 +1,4 @@
-"""Rows of a table outside memory, in an order that is nearly random and quick to read."""
+"""Rows of a table outside memory, in a nearly random order that is quick to read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
-from skhebae.data.covariates import NO_COVARIATES, Covariates
-from skhebae.data.scaling import Matrix, Scaling
+from skhebae.data.minibatch import Minibatch
+from skhebae.data.prefetch import MinibatchReader, send
+from skhebae.data.scaling import Scaling
+from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable
-from skhebae.data.turns import InTurn, sent
+from skhebae.data.table import Matrix
 
 #: Contiguous rows that are read together.
 BLOCK_ROWS = 1024
@@ -46,18 +47,18 @@ class Window(NamedTuple):
         return self.rows[self.starts[np.searchsorted(self.blocks, block)] + within]
 
 
-class WindowedRows(InTurn):
-    """Rows of a stored table, a window of blocks in memory at a time.
+class WindowedRows(MinibatchReader):
+    """Rows of a stored table, of which one window of blocks is in memory at a time.
 
-    An epoch sees the blocks in a random order, and the rows of each window of them in a
-    random order. While one window is in use a thread reads the next.
+    An epoch visits the blocks in a random order, and the rows within each window of blocks in a
+    random order. While one window is in use, a thread reads the next.
 
     Parameters
     ----------
     X : StoredTable
     scaling : Scaling
     device : torch.device
-    covariates : Covariates, optional
+    side : SideInformation, optional
     window_bytes : int, optional
         Memory for rows.
     """
@@ -67,13 +68,13 @@ class WindowedRows(InTurn):
         X: StoredTable,
         scaling: Scaling,
         device: torch.device,
-        covariates: Covariates = NO_COVARIATES,
+        side: SideInformation = NO_SIDE_INFORMATION,
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self._X = X
         self._scaling = scaling
         self._device = device
-        self._covariates = covariates
+        self._side = side
         self._n_blocks = -(-len(X) // BLOCK_ROWS)
         block_bytes = n_bytes(X[:BLOCK_ROWS])
         self._blocks_per_window = max(1, window_bytes // (WINDOWS_IN_MEMORY * block_bytes))
@@ -83,7 +84,7 @@ class WindowedRows(InTurn):
         return len(self._X)
 
     def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
-        """Order `indices` at random, within windows of blocks at random."""
+        """Shuffle the blocks, and the rows within each window of blocks."""
         self._plan(torch.randperm(self._n_blocks, generator=generator).numpy())
         window = self._window_of[indices // BLOCK_ROWS]
         order = torch.randperm(len(indices), generator=generator).numpy()
@@ -91,27 +92,25 @@ class WindowedRows(InTurn):
         result: NDArray[np.intp] = indices[order][np.argsort(window[order], kind="stable")]
         return result
 
-    def take(self, indices: NDArray[np.intp]) -> Tensor:
-        """Read rows, densify, standardise and send them.
+    def take(self, indices: NDArray[np.intp]) -> Minibatch:
+        """Read, densify, standardise and send rows.
 
-        Contiguous ones, as of a pass in order, from where they stand; those of an epoch
-        from the windows that they were `shuffled` into.
+        Contiguous rows, as in a pass in order, are read from where they are stored; those of an
+        epoch from the windows that they were `shuffled` into.
         """
+        scaling, rows = self._scaling, indices
         if len(indices) > 0 and (np.diff(indices) == 1).all():
-            here = slice(int(indices[0]), int(indices[-1]) + 1)
-            table = self._covariates.behind(self._scaling.standardise(self._X[here]), here)
-            return sent(table, self._device)
-        window = self._window_of[indices // BLOCK_ROWS]
-        shape = (len(indices), self._X.shape[1] + self._covariates.width)
-        values = np.empty(shape, dtype=np.float32)
-        for number in np.unique(window):
-            mine = window == number
-            rows = self._scaling.standardise(self._loaded(int(number)).take(indices[mine]))
-            values[mine] = self._covariates.behind(rows, indices[mine])
-        return sent(values, self._device)
+            values = scaling.standardise(self._X[int(indices[0]) : int(indices[-1]) + 1])
+        else:
+            window = self._window_of[indices // BLOCK_ROWS]
+            values = np.empty((len(indices), self._X.shape[1]), dtype=np.float32)
+            for number in np.unique(window):
+                mine = window == number
+                values[mine] = scaling.standardise(self._loaded(int(number)).take(rows[mine]))
+        return send(self._side.minibatch(values, rows, may_miss=scaling.may_miss), self._device)
 
     def _plan(self, blocks: NDArray[np.intp]) -> None:
-        """Windows for a pass over the blocks in this order; nothing is read yet."""
+        """Divide the blocks, in this order, into windows; read nothing yet."""
         n_windows = -(-self._n_blocks // self._blocks_per_window)
         self._windows = np.array_split(blocks, n_windows)
         self._window_of = np.empty(self._n_blocks, dtype=np.intp)
@@ -120,7 +119,7 @@ class WindowedRows(InTurn):
         self._read: dict[int, Future[Window]] = {}
 
     def _loaded(self, number: int) -> Window:
-        """Return a window, read by now, and start to read the one after it."""
+        """Return a window once it is read, and start to read the one after it."""
         self._read = {n: window for n, window in self._read.items() if n >= number - 1}
         for wanted in (number, number + 1):
             if wanted not in self._read and wanted < len(self._windows):
@@ -130,7 +129,7 @@ class WindowedRows(InTurn):
         return self._read[number].result()
 
     def _load(self, blocks: NDArray[np.intp]) -> Window:
-        """Read blocks, in the order in which they are stored."""
+        """Read blocks in the order in which they are stored."""
         blocks = np.sort(blocks)
         parts = [slice(b * BLOCK_ROWS, min(len(self), (b + 1) * BLOCK_ROWS)) for b in blocks]
         starts = np.cumsum([0, *(part.stop - part.start for part in parts[:-1])])
@@ -138,7 +137,7 @@ class WindowedRows(InTurn):
 
 
 def n_bytes(rows: Matrix) -> int:
-    """Memory of rows."""
+    """Count the bytes that rows occupy."""
     if sparse.issparse(rows):
         return int(rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
     return int(rows.nbytes)

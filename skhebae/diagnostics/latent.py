@@ -1,4 +1,4 @@
-"""Making of the report on codes."""
+"""Computation of the report on codes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skhebae.data.scaling import Matrix
+from skhebae.data import Matrix
 from skhebae.diagnostics.report import LatentReport
-from skhebae.divergences import diagonal_kl_to_standard, scaled_kl_to_standard
-from skhebae.estimators.base import BaseAutoencoder
-from skhebae.estimators.latent import CodeMoments
+from skhebae.divergences import diagonal_kl_to_standard
+from skhebae.estimators import BaseAutoencoder
+from skhebae.fitted import FittedAutoencoder
+from skhebae.fitted.codes import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
 
 FloatArray = NDArray[np.float64]
@@ -25,11 +26,11 @@ FloatArray = NDArray[np.float64]
 #: (Burda, Grosse and Salakhutdinov, arXiv:1509.00519, section 5.2).
 ACTIVE_VARIANCE = 0.01
 
-#: Rows behind the statistics of pairs of rows, at most, and their permutations.
+#: Maximum number of rows behind statistics of pairs of rows, and their permutations.
 PAIR_ROWS = 1000
 PERMUTATIONS = 199
 
-#: Numbers in the factors of those rows' posteriors, at most.
+#: Maximum number of entries in the factors of those rows' posteriors.
 PAIR_NUMBERS = 2**25
 
 
@@ -83,63 +84,67 @@ def latent_report(
     if not isinstance(estimator, BaseAutoencoder):
         raise TypeError(
             f"latent_report takes a fitted HEBAETransformer, VAETransformer or WAETransformer, "
-            f"got {type(estimator).__name__}; of a pipeline, pass pipeline[-1] and the rows "
+            f"got {type(estimator).__name__}. For a pipeline, pass pipeline[-1] and the rows "
             "pipeline[:-1].transform(X)."
         )
     check_is_fitted(estimator)
     rng = check_random_state(random_state)
-    mean, sigma = estimator._codes_and_sigma(X, batch)
-    if len(mean) < 3:
-        raise ValueError(f"X has {len(mean)} rows; a report on codes needs at least 3.")
-    expected = estimator._expected_log_prob(X, batch, size_factor)
-    report = _report(estimator, mean, sigma, expected, rng)
+    rows, fitted = estimator.validate_rows(X), estimator.fitted_
+    if rows.shape[0] < 3:
+        raise ValueError(f"X has {rows.shape[0]} rows; a report on codes needs at least 3.")
+    mean, spread = fitted.encode_with_spread(rows, batch)
+    expected = fitted.expected_log_prob(rows, batch, size_factor)
+    names = tuple(estimator.get_feature_names_out())
+    report = _report(fitted, type(estimator).__name__, names, mean, spread, expected, rng)
     for category, text in report._remarks():
         warnings.warn(text, category, stacklevel=2)
     return report
 
 
 def _report(
-    estimator: BaseAutoencoder,
+    fitted: FittedAutoencoder,
+    estimator: str,
+    names: tuple[str, ...],
     mean: NDArray[np.float32],
-    sigma: NDArray[np.float32],
+    deviations: NDArray[np.float32],
     expected: NDArray[np.float32],
     rng: np.random.RandomState,
 ) -> LatentReport:
     """Fill a report from posteriors ``N(mean_i, D_i C D_i)`` and ``E_q log p(x_i | z)``."""
-    moments = CodeMoments.measure(mean, sigma)
+    moments = CodeMoments.measure(mean, deviations)
     active = np.diag(moments.covariance) > ACTIVE_VARIANCE
-    mu, spread = torch.from_numpy(mean).double(), torch.from_numpy(sigma).double()
-    factor = torch.from_numpy(estimator._noise_factor)
-    row_kl = float(scaled_kl_to_standard(mu, spread, factor).mean())
+    mu, spread = torch.from_numpy(mean).double(), torch.from_numpy(deviations).double()
+    factor = torch.from_numpy(fitted.noise_factor)
+    row_kl = float(fitted.prior.scaled_kl(mu, spread, factor).mean())
     variance = spread.square() * factor.square().sum(dim=1)
     kl = diagonal_kl_to_standard(mu[:, :, None], variance.log()[:, :, None])
 
     noise = torch.from_numpy(rng.standard_normal(mean.shape))
     draws = mu + spread * (noise @ factor.T)
     rows = torch.from_numpy(rng.permutation(len(mean))[: _pair_rows(mean.shape[1])])
-    prior = torch.from_numpy(rng.standard_normal((len(rows), mean.shape[1])))
+    prior_draws = torch.from_numpy(fitted.prior.sample(len(rows), rng))
     order = np.argsort(rng.random_sample((PERMUTATIONS, 2 * len(rows))), axis=1)
-    mmd, p_value = mmd_test(draws[rows], prior, torch.from_numpy(order))
+    mmd, p_value = mmd_test(draws[rows], prior_draws, torch.from_numpy(order))
     information = _information(mu[rows], spread[rows], factor, noise[rows])
 
     reconstruction = -float(expected.mean(dtype=np.float64))
-    objective = estimator._objective()
+    objective = fitted.objective
     # The weight that does not fall on single rows falls on the aggregate.
-    of_aggregate = mmd if not sigma.any() else moments.kl_to_standard()
-    penalty = (objective.weight - objective.row_weight) * of_aggregate
+    aggregate_penalty = moments.kl_to(fitted.prior) if deviations.any() else mmd
+    penalty = (objective.weight - objective.row_weight) * aggregate_penalty
     if objective.row_weight > 0.0:
         penalty += objective.row_weight * row_kl
     return LatentReport(
-        estimator=type(estimator).__name__,
+        estimator=estimator,
         n_rows=len(mean),
         n_pair_rows=len(rows),
-        names=tuple(estimator.get_feature_names_out()),
+        names=names,
         mean_variance=np.diag(moments.covariance).copy(),
         posterior_variance=variance.mean(dim=0).numpy(),
         kl=kl.mean(dim=0).numpy(),
         active=active,
         mean_abs_correlation=_mean_abs_correlation(moments.covariance[np.ix_(active, active)]),
-        moments_kl=CodeMoments.measure(draws.numpy(), sigma).excess_kl(),
+        moments_kl=CodeMoments.measure(draws.numpy(), deviations).excess_kl(fitted.prior),
         mmd=mmd,
         mmd_p_value=p_value,
         mutual_information=float(information.mean()),
@@ -153,12 +158,12 @@ def _report(
 
 
 def _pair_rows(n_components: int) -> int:
-    """Rows whose posterior factors, (rows, d, d), and pairs fit into memory."""
+    """Return how many rows' posterior factors, (rows, d, d), and pairs fit into memory."""
     return min(PAIR_ROWS, max(3, PAIR_NUMBERS // n_components**2))
 
 
 def _mean_abs_correlation(covariance: FloatArray) -> float:
-    """Mean absolute correlation off the diagonal; 0 for fewer than two dimensions."""
+    """Return the mean absolute correlation of two dimensions; 0 if there are fewer."""
     n_components = len(covariance)
     if n_components < 2:
         return 0.0
@@ -168,17 +173,17 @@ def _mean_abs_correlation(covariance: FloatArray) -> float:
 
 
 def _information(mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor) -> Tensor:
-    """Mutual information of row and code, one value a draw."""
+    """Return the mutual information of row and code, one value per draw."""
     if spread.any():
         return decompose_divergence(mu, spread[:, :, None] * factor, noise).mutual_information
-    # Points: a code tells its row, but for rows with the same code.
+    # Points: a code identifies its row, except among rows with the same code.
     _, same, counts = torch.unique(mu, dim=0, return_inverse=True, return_counts=True)
     information: Tensor = math.log(len(mu)) - counts[same].double().log()
     return information
 
 
 def _information_bound(mu: Tensor, spread: Tensor, factor: Tensor) -> float:
-    """Upper bound of the mutual information over rows.
+    """Return an upper bound of the mutual information over rows.
 
     The entropy of the aggregated posterior is at most that of the Gaussian with
     its covariance A, so ``I <= 1/2 (log det A - mean_i log det D_i C D_i)``;

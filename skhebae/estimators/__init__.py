@@ -1,7 +1,15 @@
 """The scikit-learn estimators."""
 
+from skhebae.estimators.base import BaseAutoencoder
+from skhebae.estimators.custom import AutoencoderTransformer
 from skhebae.estimators.hebae import HEBAETransformer
 from skhebae.estimators.vae import VAETransformer
 from skhebae.estimators.wae import WAETransformer
 
-__all__ = ["HEBAETransformer", "VAETransformer", "WAETransformer"]
+__all__ = [
+    "AutoencoderTransformer",
+    "BaseAutoencoder",
+    "HEBAETransformer",
+    "VAETransformer",
+    "WAETransformer",
+]

@@ -1,123 +1,101 @@
-"""All of the scikit-learn contract, shared by the three estimators."""
+"""The scikit-learn contract, shared by all estimators."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import field
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from skhebae.data import is_stream
-from skhebae.data.scaling import Matrix
-from skhebae.engine import Schedule
-from skhebae.estimators._sklearn import Interval, StrOptions, fit_context
-from skhebae.estimators.assembly import LIKELIHOODS
-from skhebae.estimators.streams import fit_each
-from skhebae.estimators.tables import opened
-from skhebae.estimators.training import TrainedAutoencoder
-from skhebae.networks import ACTIVATIONS, DecoderFactory, EncoderFactory
+from skhebae._sklearn import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    Tags,
+    TransformerMixin,
+    fit_context,
+)
+from skhebae.data import Matrix, Table, is_stream
+from skhebae.distributed import Group, name_lost_process
+from skhebae.estimators.saving import file_parameters, restore_factories, split_state
+from skhebae.estimators.streaming import fit_each
+from skhebae.estimators.tables import as_numpy, validate_table
+from skhebae.exceptions import ModelFileError
+from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
+from skhebae.fitted.agreement import check_same, check_total_rows, find_group
+from skhebae.fitted.fingerprint import describe_parameters
+from skhebae.fitted.labels import check_labels, check_size_factor
+from skhebae.fitted.model_file import read_model, write_model
+from skhebae.likelihoods import find_likelihood
+from skhebae.training import resolve_device
 
 Float32Array = NDArray[np.float32]
 
 
-class BaseAutoencoder(TrainedAutoencoder):
-    """Everything but the objective: a subclass gives `__init__` and `_objective`."""
+class Posterior(NamedTuple):
+    """Approximate posterior ``N(mean, F F^T)`` of each row.
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "hidden_layer_sizes": ["array-like"],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "likelihood": [StrOptions(LIKELIHOODS)],
-        "encode_batch": ["boolean"],
-        "input_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
-        "encoder": [callable, None],
-        "decoder": [callable, None],
-        "image_shape": [tuple, list, None],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "learning_rate": [StrOptions({"linear", "constant"}), callable],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
-        "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
-        "device": [str],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "random_state": ["random_state"],
-        "window_mb": [Interval(Real, 0, None, closed="neither")],
-        "compile": ["boolean"],
-        "distributed": ["boolean", StrOptions({"auto"})],
-        "verbose": ["verbose"],
-    }
+    Attributes
+    ----------
+    mean : ndarray of shape (n_samples, n_components)
+    covariance_factor : ndarray of shape (n_samples, n_components, n_components)
+        Lower triangular F.
+    """
 
-    def __init__(
-        self,
-        n_components: int,
-        *,
-        hidden_layer_sizes: Sequence[int],
-        activation: str,
-        likelihood: str,
-        encode_batch: bool,
-        encoder: EncoderFactory | None,
-        decoder: DecoderFactory | None,
-        image_shape: Sequence[int] | None,
-        input_noise: float | str,
-        learning_rate_init: float,
-        learning_rate: str | Callable[[int], float],
-        weight_decay: float,
-        batch_size: int | str,
-        max_iter: int | str,
-        early_stopping: bool,
-        validation_fraction: float,
-        n_iter_no_change: int,
-        tol: float,
-        warm_start: bool,
-        device: str,
-        precision: str,
-        random_state: int | np.random.RandomState | None,
-        window_mb: float,
-        compile: bool,
-        distributed: bool | str,
-        verbose: int,
-    ) -> None:
-        self.n_components = n_components
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.likelihood = likelihood
-        self.encode_batch = encode_batch
-        self.encoder = encoder
-        self.decoder = decoder
-        self.image_shape = image_shape
-        self.input_noise = input_noise
-        self.learning_rate_init = learning_rate_init
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.device = device
-        self.precision = precision
-        self.random_state = random_state
-        self.window_mb = window_mb
-        self.compile = compile
-        self.distributed = distributed
-        self.verbose = verbose
+    mean: Float32Array
+    covariance_factor: Float32Array
+
+
+@with_parameters
+class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, Parameters):
+    """Everything but the objective: a subclass declares its parameters and `make_objective`.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Features seen in `fit`.
+    feature_names_in_ : ndarray of str
+        Their names, if `X` had string names.
+    fitted_ : FittedAutoencoder
+        The fitted model as a value without scikit-learn. The attributes below read it.
+    n_iter_ : int
+        Epochs trained.
+    history_ : dict of list of float
+        "loss", "reconstruction", "penalty", "elbo", "validation_loss" (NaN
+        without early stopping) in nats per row, and "seconds", per epoch. "elbo"
+        is the standard bound of the training minibatches whatever the objective,
+        minus infinity for WAE, whose codes are points. HEBAE's
+        penalty is reported minus its mean over minibatches drawn from N(0, I),
+        so that it is comparable between sizes, 0 for perfect codes, and may be
+        negative; ``pandas.DataFrame(est.history_)`` makes it a frame.
+    latent_mean_ : ndarray of shape (n_components,)
+        Mean of the training set's aggregated posterior.
+    latent_covariance_ : ndarray of shape (n_components, n_components)
+        Its covariance, noise included.
+    noise_variance_ : ndarray of shape (n_features,)
+        Learned noise variance of each feature, in its squared unit; only with
+        the gaussian likelihood.
+    theta_ : ndarray of shape (n_features,)
+        Learned inverse dispersion of each feature, the variance of its counts being
+        ``mean + mean**2 / theta``; only with the negative binomial likelihoods.
+    batches_ : ndarray
+        Sorted labels of the experimental batches, if `fit` was given any.
+    """
+
+    fitted_: FittedAutoencoder = field(init=False)
 
     # Fitting
 
-    @fit_context(prefer_skip_nested_validation=True)
+    @fit_context
     def fit(
         self,
         X: ArrayLike | Matrix,
@@ -143,8 +121,8 @@ class BaseAutoencoder(TrainedAutoencoder):
             Exposure of each row of counts, in any unit, by default its total.
         checkpoint : path-like, optional
             File to which the state of training is written at the end of epochs, and every
-            two minutes within a long one, but at less than 5 % of the time. If it is there,
-            training goes on from it, to the same result as without interruption. It stays
+            two minutes within a long one, but using less than 5 % of the time. If it is there,
+            training resumes from it, to the same result as without interruption. It stays
             when `fit` is done.
 
         Returns
@@ -157,7 +135,7 @@ class BaseAutoencoder(TrainedAutoencoder):
         ValueError
             If a parameter, `batch`, `size_factor` or `X` is not usable; names it and the cure.
         CheckpointError
-            If `checkpoint` is a file of another fit: other rows, or other parameters.
+            If `checkpoint` belongs to another fit: other rows, or other parameters.
         NonFiniteLossError
             If the loss becomes NaN or infinite. An earlier fit is kept.
 
@@ -166,30 +144,11 @@ class BaseAutoencoder(TrainedAutoencoder):
         ConvergenceWarning
             If `max_iter` is a number and was too small for the loss to settle.
         """
-        with self._together(checkpoint) as processes:
-            continues = self.warm_start and self.__sklearn_is_fitted__()
-            X, n_rows = self._agreed_table(X, continues, processes, checkpoint)
-            schedule = self._schedule(n_rows, processes.size)
-            converged = self._train(
-                X,
-                batch,
-                size_factor,
-                schedule,
-                processes=processes,
-                continues=continues,
-                partial=False,
-                checkpoint=checkpoint,
-            )
-        if self.max_iter != "auto" and not converged:
-            warnings.warn(
-                f"max_iter={self.max_iter} epochs reached and the optimisation has not converged "
-                "yet; increase max_iter, or set max_iter='auto'.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        self._fit(X, batch, size_factor, checkpoint=checkpoint)
+        self._warn_unless_converged()
         return self
 
-    @fit_context(prefer_skip_nested_validation=True)
+    @fit_context
     def partial_fit(
         self,
         X: ArrayLike | Matrix | Iterable[Any],
@@ -198,30 +157,30 @@ class BaseAutoencoder(TrainedAutoencoder):
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
     ) -> Self:
-        """Train one epoch on these rows, keeping what was learned before.
+        """Train for one epoch on these rows, keeping what was learned before.
 
         The rows of the first call set the features' standardisation, so let
         them be representative. `latent_mean_` and `latent_covariance_` cover
         the rows of all calls, each with the codes it had when seen; the
         mixture of `sample` covers those of the last call. A copy or a loaded
-        model goes on with the same networks but a fresh optimiser.
+        model continues with the same networks but a fresh optimiser.
 
         A stream of tables, such as a generator or a loader, is read once, one
-        table ahead by a thread. It means the same as a call for each of them:
+        table ahead in a thread. It means the same as one call per table:
         an error leaves what was learned from those before.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             At least 2 rows, in minibatches of `batch_size`. Or any iterable of tables that
-            is no sequence and has no shape: arrays, sparse matrices, tensors, AnnData,
+            is not a sequence and has no shape: arrays, sparse matrices, tensors, AnnData,
             mappings with an "X", or pairs that begin with a table.
         y : None
             Ignored, present for pipelines.
         batch : array-like of shape (n_samples,), optional
-            As `fit`; the rows of the first call must have all labels. Not with a stream.
+            As in `fit`; the rows of the first call must have all labels. Not with a stream.
         size_factor : array-like of shape (n_samples,), optional
-            As `fit`. Not with a stream.
+            As in `fit`. Not with a stream.
 
         Returns
         -------
@@ -231,34 +190,17 @@ class BaseAutoencoder(TrainedAutoencoder):
         Raises
         ------
         ValueError, NonFiniteLossError
-            As `fit`; of a stream with a note that says at which item.
+            As in `fit`; for a stream, with a note that says at which item.
         """
         if is_stream(X):
             fit_each(X, self.partial_fit, batch, size_factor)
             return self
-        # scikit-learn checks parameters on the first call only.
+        # scikit-learn checks parameters in the first call only.
         self._validate_params()
-        with self._together() as processes:
-            continues = self.__sklearn_is_fitted__()
-            X, n_rows = self._agreed_table(X, continues, processes)
-            schedule = Schedule(
-                n_epochs=1,
-                batch_size=self._minibatch_rows(n_rows, processes.size),
-                learning_rate=self.learning_rate_init,
-                decay="constant",
-            )
-            self._train(
-                X,
-                batch,
-                size_factor,
-                schedule,
-                processes=processes,
-                continues=continues,
-                partial=True,
-            )
+        self._fit(X, batch, size_factor, partial=True)
         return self
 
-    @fit_context(prefer_skip_nested_validation=True)
+    @fit_context
     def fit_transform(
         self,
         X: ArrayLike | Matrix,
@@ -273,38 +215,604 @@ class BaseAutoencoder(TrainedAutoencoder):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            As `fit`.
+            As in `fit`.
         y : None
             Ignored, present for pipelines.
         batch, size_factor : array-like of shape (n_samples,), optional
-            As `fit`.
+            As in `fit`.
         checkpoint : path-like, optional
-            As `fit`.
+            As in `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
+            The same codes as `transform` returns.
+        """
+        codes = self._fit(X, batch, size_factor, checkpoint=checkpoint, keep_codes=True)
+        self._warn_unless_converged()
+        assert codes is not None
+        return codes
+
+    def _fit(
+        self,
+        X: ArrayLike | Matrix,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+        *,
+        partial: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        keep_codes: bool = False,
+    ) -> Float32Array | None:
+        """Validate rows, fit to them, and return their codes if asked to."""
+        continues = self.__sklearn_is_fitted__() and (partial or self.warm_start)
+        earlier = self.fitted_ if continues else None
+        with self._unchanged_on_failure():
+            # The warning is raised at the caller of `fit`, behind scikit-learn's wrapper.
+            group = find_group(self.distributed, resolve_device(self.device), stacklevel=5)
+            with name_lost_process(checkpoint) if group.size > 1 else nullcontext():
+                table = self._validated_table(X, batch, size_factor, group, earlier, checkpoint)
+                codes: Float32Array | None = None
+                if keep_codes:
+                    codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)
+                self.fitted_ = fit_autoencoder(
+                    self,
+                    table,
+                    earlier=earlier,
+                    partial=partial,
+                    checkpoint=checkpoint,
+                    codes=codes,
+                )
+        return codes
+
+    def _validated_table(
+        self,
+        X: ArrayLike | Matrix,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+        group: Group,
+        earlier: FittedAutoencoder | None,
+        checkpoint: object,
+    ) -> Table:
+        """Validate this process's rows, and check that all processes agree on the fit."""
+        with group.agreement():
+            min_samples = 2 if group.size == 1 else 0
+            rows = self._validated(X, reset=earlier is None, min_samples=min_samples)
+            names = getattr(self, "feature_names_in_", None)
+            described = {
+                "n_features": int(rows.shape[1]),
+                "feature names": None if names is None else names.tolist(),
+                "whether they are fitted": earlier is not None,
+                "epochs before": 0 if earlier is None else len(earlier.history["loss"]),
+                "whether checkpoint= is given": checkpoint is not None,
+                **describe_parameters(self),
+            }
+            described.pop("random_state", None)  # that of rank 0 applies to all
+            check_same(described, group)
+            n_rows = int(rows.shape[0])
+            labels = None if batch is None else check_labels(batch, n_rows)
+            factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
+            table = Table(rows, labels, factors, group)
+            check_total_rows(table, 2)
+            return table
+
+    def _validated(self, X: ArrayLike | Matrix, *, reset: bool, min_samples: int = 1) -> Matrix:
+        """Check a table: an ndarray or CSR matrix, finite, of the right width."""
+        likelihood = self.likelihood if reset else self.fitted_.architecture.likelihood
+        return validate_table(
+            self, X, likelihood, window_mb=self.window_mb, reset=reset, min_samples=min_samples
+        )
+
+    def _warn_unless_converged(self) -> None:
+        """Warn where a number of epochs was given and was too small."""
+        if self.max_iter != "auto" and not self.fitted_.converged:
+            warnings.warn(
+                f"max_iter={self.max_iter} epochs reached and the optimisation has not converged "
+                "yet. Increase max_iter, or set max_iter='auto'.",
+                ConvergenceWarning,
+                stacklevel=4,  # the caller of `fit`, behind scikit-learn's wrapper
+            )
+
+    @contextmanager
+    def _unchanged_on_failure(self) -> Iterator[None]:
+        """Undo everything if the block raises, Ctrl-C included."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    # Codes
+
+    def validate_rows(self, X: ArrayLike | Matrix) -> Matrix:
+        """Check rows as `transform` does, and return them as `fitted_` takes them.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+
+        Returns
+        -------
+        ndarray, CSR matrix or StoredTable of shape (n_samples, n_features)
+
+        Raises
+        ------
+        NotFittedError, ValueError
             As `transform`.
         """
-        X = opened(self, X)
-        fitted = self.fit(X, y, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
-        if tuple(getattr(X, "shape", ()))[:1] == (0,):  # what one of several processes may have
-            return np.empty((0, self._n_features_out), dtype=np.float32)
-        codes: Float32Array = fitted.transform(X, batch=batch)
-        return codes
+        check_is_fitted(self)
+        return self._validated(X, reset=False)
+
+    def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
+        """Map rows to codes, the means of their approximate posteriors.
+
+        Deterministic, and the same for a row alone or among others.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+        batch : array-like of shape (n_samples,), optional
+            Labels of experimental batches, needed with `encode_batch` only.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components), float32
+            One code per row; a frame if `set_output` says so.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `X` does not match the rows of `fit`.
+        """
+        X = self.validate_rows(X)
+        return self.fitted_.encode(X, batch)
+
+    def inverse_transform(
+        self,
+        Z: ArrayLike,
+        *,
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Map codes to rows, the means of p(x | z).
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+            Codes, as `transform` returns them.
+        batch : label or array-like of shape (n_samples,), optional
+            Experimental batch to decode for, one label for all rows or one per row; "average"
+            is the mean over all batches of `fit`. Needed where `fit` was given batches.
+        size_factor : float or array-like of shape (n_samples,), optional
+            For counts: total of each row, or its size factor in the unit of those
+            that `fit` was given. By default the median total of the rows of `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            In the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `Z` does not have `n_components` columns or is not finite, or `batch` or
+            `size_factor` is missing or not usable.
+        """
+        check_is_fitted(self)
+        codes: Float32Array = check_array(as_numpy(Z), dtype=np.float32, order="C", input_name="Z")
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
+                f"n_components={self._n_features_out}. Pass codes as transform returns them."
+            )
+        return self.fitted_.decode(codes, batch, size_factor)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        latent: Literal["mixture", "gaussian", "prior"] = "mixture",
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        noise: bool = False,
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Generate rows: draw codes and decode them.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to generate.
+        latent : {"mixture", "gaussian", "prior"}, default="mixture"
+            Where codes come from: a Gaussian mixture fitted to at most 10,000
+            training codes, the Gaussian with `latent_mean_` and
+            `latent_covariance_`, or the prior, N(0, I). Codes that match N(0, I) in their
+            moments need not be Gaussian, so the mixture is the most faithful.
+        random_state : int, RandomState instance or None, default=None
+            Seeds this draw only; None draws afresh at every call.
+        noise : bool, default=False
+            Draw from p(x | z) instead of returning its mean. For counts without a
+            `size_factor`, totals are drawn too, log-normal like those of `fit`.
+        batch : label or array-like of shape (n_samples,), optional
+            Experimental batch to decode for, one label for all rows or one per row; "average"
+            is the mean over all batches of `fit`. Needed where `fit` was given batches.
+        size_factor : float or array-like of shape (n_samples,), optional
+            For counts: total of each row, or its size factor in the unit of those
+            that `fit` was given. By default the median total of the rows of `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float32
+            In the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `n_samples` or `latent` is not one of the above.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(
+                f"n_samples={n_samples!r} must be an integer >= 1, the rows to generate."
+            )
+        if not isinstance(latent, str) or latent not in ("mixture", "gaussian", "prior"):
+            raise ValueError(f"latent={latent!r} must be 'mixture', 'gaussian' or 'prior'.")
+        rng = check_random_state(random_state)
+        return self.fitted_.sample(
+            int(n_samples), latent, rng, noise=noise, batch=batch, size_factor=size_factor
+        )
+
+    def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
+        """Return the approximate posterior of each row.
+
+        For HEBAE ``N(mu_i, D_i S D_i)`` (equation 6 of arXiv:2007.10389) with
+        S the covariance of all training codes, for VAE ``N(mu_i, diag
+        sigma_i^2)``, for WAE a point (a factor of zeros).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+        batch : array-like of shape (n_samples,), optional
+            Labels of experimental batches, needed with `encode_batch` only.
+
+        Returns
+        -------
+        Posterior
+            Named tuple of `mean` (n_samples, n_components) and
+            `covariance_factor` (n_samples, n_components, n_components), F
+            lower triangular with covariance ``F F^T``.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`.
+        """
+        X = self.validate_rows(X)
+        mean, spread = self.fitted_.encode_with_spread(X, batch)
+        factor = spread[:, :, None] * self.fitted_.noise_factor
+        return Posterior(mean, factor.astype(np.float32))
+
+    # Scores
+
+    def score_samples(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Score rows by a likelihood bound in nats; higher is more typical.
+
+        The evidence lower bound ``E_q log p(x | z) - KL(q(z) || p(z))``,
+        where q is the Gaussian at the row's code whose covariance follows from
+        the decoder's local linearisation, ``(I + J^T W J)^-1``. It does not use
+        the encoder's noise, so the three estimators (and WAE, which has none)
+        are scored in the same way. The expectation is a deterministic cubature: exact,
+        and so a true bound, for linear decoders with Gaussian likelihood;
+        otherwise an approximation. See `elbo` for the bound of the posterior
+        that was trained and `log_likelihood` for what both are bounds of.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            Nats, summed over features, in the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`.
+        """
+        X = self.validate_rows(X)
+        return self.fitted_.score(X, batch, size_factor)
+
+    def score(
+        self,
+        X: ArrayLike | Matrix,
+        y: object = None,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> float:
+        """Return the mean of `score_samples`, in nats.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+        y : None
+            Ignored, present for model selection.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
+
+        Returns
+        -------
+        float
+            Nats per row; higher is better.
+        """
+        scores = self.score_samples(X, batch=batch, size_factor=size_factor)
+        return float(scores.mean(dtype=np.float64))
+
+    def elbo(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Compute the standard evidence lower bound of each row, in nats.
+
+        ``E_q log p(x | z) - KL(q(z | x) || p(z))`` (equation 1 of
+        arXiv:2007.10389) with q the posterior that the encoder was trained to
+        give, as `posterior` returns it: one definition for all estimators, so
+        that they can be compared. A posterior whose noise vanished (HEBAE with
+        ``row_share=0``) pays for it with a low bound, a point (WAE) with minus
+        infinity; `score_samples` and `log_likelihood` do not use that noise.
+        The expectation is the cubature of `score_samples`; see the guide for
+        its error where the decoder is curved and the noise wide.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            Nats, summed over features, in the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`.
+        """
+        X = self.validate_rows(X)
+        return self.fitted_.elbo(X, batch, size_factor)
+
+    def log_likelihood(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        n_draws: int = 100,
+        random_state: int | np.random.RandomState | None = 0,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Estimate ``log p(x)`` of each row by importance weights, in nats.
+
+        ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k)``, ``z_k ~ q``: in expectation
+        a lower bound of ``log p(x)`` that never falls as K = `n_draws` grows
+        [1]_. The proposal q is the Laplace approximation of p(z | x), found by
+        a few Gauss-Newton steps from the row's code, so the value depends on
+        the decoder and hardly on the encoder. All rows share the same draws:
+        a row's value does not depend on the rows it comes with.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`.
+        n_draws : int, default=100
+            Draws K of the latent code.
+        random_state : int, RandomState instance or None, default=0
+            Seeds the draws.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            Nats, summed over features, in the units of the rows of `fit`.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`, and if `n_draws` is not an integer >= 1.
+
+        References
+        ----------
+        .. [1] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted
+           Autoencoders", arXiv:1509.00519.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"n_draws={n_draws!r} must be an integer >= 1; 100 is a good start.")
+        rng = check_random_state(random_state)
+        draws = rng.standard_normal((int(n_draws), self._n_features_out)).astype(np.float32)
+        X = self.validate_rows(X)
+        return self.fitted_.log_likelihood(X, draws, batch, size_factor)
+
+    # Fitted attributes
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs trained."""
+        return len(self.history_["loss"])
+
+    @property
+    def history_(self) -> dict[str, list[float]]:
+        """Losses and seconds per epoch."""
+        return self.fitted_.history
+
+    @property
+    def latent_mean_(self) -> NDArray[np.float64]:
+        """Mean of the training set's aggregated posterior, (n_components,)."""
+        return self.fitted_.latent_mean
+
+    @property
+    def latent_covariance_(self) -> NDArray[np.float64]:
+        """Covariance of the training set's aggregated posterior."""
+        return self.fitted_.latent_covariance
+
+    @property
+    def noise_variance_(self) -> NDArray[np.float64]:
+        """Learned noise variance of each feature, with the gaussian likelihood."""
+        return self._learned("noise_variance_")
+
+    @property
+    def theta_(self) -> NDArray[np.float64]:
+        """Learned inverse dispersion of each feature, with negative binomial likelihoods."""
+        return self._learned("theta_")
+
+    @property
+    def batches_(self) -> NDArray[Any]:
+        """Sorted labels of the experimental batches, if `fit` was given any."""
+        if not len(self.fitted_.batches):
+            raise AttributeError("batches_ exists only where fit was given batch=.")
+        return self.fitted_.batches
+
+    @property
+    def anndata_(self) -> dict[str, Any] | None:
+        """Names of genes, layer and keys of a fit by `skhebae.tl`, else None."""
+        return self.fitted_.annotations
+
+    @anndata_.setter
+    def anndata_(self, annotations: dict[str, Any]) -> None:
+        self.fitted_ = self.fitted_.annotate(annotations)
+
+    def _learned(self, name: str) -> NDArray[np.float64]:
+        """Return an attribute that only some likelihoods learn."""
+        try:
+            return self.fitted_.learned[name]
+        except KeyError:
+            raise AttributeError(
+                f"{name} does not exist with likelihood={self.fitted_.architecture.likelihood!r}."
+            ) from None
+
+    # Files and copies
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one file, completely or not at all.
+
+        The file is safetensors with JSON metadata: small, executes nothing
+        when read, and loads on any machine. A `random_state` that is not an
+        integer is saved as None, and a `learning_rate` that is a callable as
+        "linear". Functions and classes of your own (`encoder`, `decoder`, and so on) are
+        saved by name only; pass them to `load` again. The state of `partial_fit`'s optimiser is
+        neither saved nor pickled: the next call starts Adam afresh.
+
+        Parameters
+        ----------
+        path : path-like
+            Overwritten if it exists.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        FileNotFoundError
+            If the folder of `path` does not exist.
+        """
+        check_is_fitted(self)
+        params, fitted = file_parameters(self.get_params(deep=False), self.__getstate__())
+        write_model(path, type(self).__name__, params, fitted)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **factories: Any) -> Self:
+        """Read an estimator written by `save`.
+
+        Parameters
+        ----------
+        path : path-like
+            A file written by `save`.
+        **factories : callable
+            The functions and classes of your own that it was fitted with, if any, under the names
+            of their parameters (`encoder`, `decoder`, `likelihood` and so on): a file holds
+            weights and no code.
+
+        Returns
+        -------
+        estimator
+            On the device its `device` parameter names if that is here, else on the CPU.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ModelFileError
+            If the file is truncated, foreign, of a newer format or another class.
+        TypeError, ValueError
+            If a function or class is missing, or superfluous.
+        """
+        params, fitted = read_model(path, cls.__name__)
+        restore_factories(path, cls.__name__, params, fitted, factories)
+        try:
+            estimator = cls(**params)
+            estimator.__setstate__({**estimator.__dict__, **fitted})
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{str(path)!r} does not describe a {cls.__name__} that this skhebae knows "
+                f"({error})."
+            ) from error
+        return estimator
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "fitted_" in state:
+            state |= state.pop("fitted_").pack()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own, packed = split_state(state)
+        super().__setstate__(own)
+        if packed:
+            device = torch.device("cpu")
+            # A model fitted on a device that this machine lacks goes to the CPU.
+            with suppress(ValueError, TypeError):
+                device = resolve_device(self.device)
+            self.fitted_ = FittedAutoencoder.unpack(packed, self.make_objective(), device)
 
     # The rest of the contract
 
     @property
     def _n_features_out(self) -> int:
-        return int(self._architecture.n_components)
+        return self.fitted_.n_components
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
+        return "fitted_" in self.__dict__
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self.likelihood != "gaussian"
+        family = find_likelihood(self.likelihood)
+        tags.input_tags.positive_only = family.support[0] >= 0
+        tags.input_tags.allow_nan = family.accepts_missing
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

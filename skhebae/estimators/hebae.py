@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 
-from skhebae.data.scaling import Matrix
-from skhebae.estimators._docs import shared_docs
-from skhebae.estimators._sklearn import Interval, StrOptions
+from skhebae._sklearn import Interval, StrOptions
+from skhebae.data import Matrix
 from skhebae.estimators.base import BaseAutoencoder
-from skhebae.networks import DecoderFactory, EncoderFactory
+from skhebae.fitted import parameter, with_parameters
 from skhebae.objectives import HEBAEObjective
 
 
-@shared_docs
+@with_parameters
 class HEBAETransformer(BaseAutoencoder):
     """Hierarchical empirical Bayes autoencoder.
 
     Learns codes whose *aggregate* over a minibatch is regularised towards
     N(0, I), by the closed-form divergence of its mean and full covariance.
     Single rows stay free, so dimensions do not collapse and the penalty weight
-    hardly matters [1]_. The loss is, in nats a row,
+    hardly matters [1]_. The loss is, in nats per row,
     ``-log p(x | z) + reg_weight * KL(N(m, S) || N(0, I))``.
 
     Parameters
     ----------
-    n_components : int, default=10
-        Dimensions of the code.
-    {network}
     reg_weight : float, default=1.0
-        Weight of the penalty. The penalty of one minibatch is noisy, so that
-        large weights (100) want more epochs than the default's.
+        Weight of the penalty. The penalty of one minibatch is noisy, so
+        large weights (100) need more epochs than the default.
     covariance : {"full", "diag"}, default="full"
         Whether a code's noise follows the covariance S of the codes or only
         its diagonal, as in the published experiments. The penalty uses the
@@ -45,7 +38,7 @@ class HEBAETransformer(BaseAutoencoder):
     covariance_prior : float, default=1.0
         Pseudo-rows of the conjugate prior at N(0, I) that is mixed into S. It
         keeps S positive definite with fewer rows than dimensions or constant
-        codes; so does `n_components` > n_samples - 1 work.
+        codes; this also makes `n_components` > n_samples - 1 work.
     row_share : float, default=0.0
         Share of the penalty that falls on each row's own posterior instead of
         the aggregate of the codes, from 0 to 1. At 0, the published method,
@@ -59,13 +52,8 @@ class HEBAETransformer(BaseAutoencoder):
         Where `fit` is given batches, share of the aggregate's penalty that falls on the
         mean and covariance of each batch's own codes instead of those of all rows. At
         1, the codes of every batch are to look like N(0, I): the model's assumption
-        that a code does not know its batch. It moves batches onto each other, also
-        where their rows differ in kind; 0 leaves batches to the decoder alone.
-    {training}
-
-    Attributes
-    ----------
-    {attributes}
+        that a code does not know its batch. It moves batches onto each other, even
+        where their rows differ in kind; 0 leaves batches to the decoder only.
 
     See Also
     --------
@@ -90,88 +78,15 @@ class HEBAETransformer(BaseAutoencoder):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseAutoencoder._parameter_constraints,
-        "reg_weight": [Interval(Real, 0, None, closed="left")],
-        "covariance": [StrOptions({"full", "diag"})],
-        "posterior_scale": [StrOptions({"diagonal", "scalar"})],
-        "covariance_prior": [Interval(Real, 0, None, closed="neither")],
-        "row_share": [Interval(Real, 0, 1, closed="both")],
-        "batch_share": [Interval(Real, 0, 1, closed="both")],
-    }
+    reg_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
+    covariance: str = parameter("full", StrOptions({"full", "diag"}))
+    posterior_scale: str = parameter("diagonal", StrOptions({"diagonal", "scalar"}))
+    covariance_prior: float = parameter(1.0, Interval(Real, 0, None, closed="neither"))
+    row_share: float = parameter(0.0, Interval(Real, 0, 1, closed="both"))
+    batch_share: float = parameter(1.0, Interval(Real, 0, 1, closed="both"))
 
-    def __init__(
-        self,
-        n_components: int = 10,
-        *,
-        hidden_layer_sizes: Sequence[int] = (128,),
-        activation: str = "silu",
-        likelihood: str = "gaussian",
-        encode_batch: bool = False,
-        reg_weight: float = 1.0,
-        covariance: str = "full",
-        posterior_scale: str = "diagonal",
-        covariance_prior: float = 1.0,
-        row_share: float = 0.0,
-        batch_share: float = 1.0,
-        encoder: EncoderFactory | None = None,
-        decoder: DecoderFactory | None = None,
-        image_shape: Sequence[int] | None = None,
-        input_noise: float | str = "auto",
-        learning_rate_init: float = 0.005,
-        learning_rate: str | Callable[[int], float] = "linear",
-        weight_decay: float = 0.0,
-        batch_size: int | str = "auto",
-        max_iter: int | str = "auto",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        tol: float = 1e-3,
-        warm_start: bool = False,
-        device: str = "auto",
-        precision: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        window_mb: float = 400,
-        compile: bool = False,
-        distributed: bool | str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            n_components,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            likelihood=likelihood,
-            encode_batch=encode_batch,
-            encoder=encoder,
-            decoder=decoder,
-            image_shape=image_shape,
-            input_noise=input_noise,
-            learning_rate_init=learning_rate_init,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            device=device,
-            precision=precision,
-            random_state=random_state,
-            window_mb=window_mb,
-            compile=compile,
-            distributed=distributed,
-            verbose=verbose,
-        )
-        self.reg_weight = reg_weight
-        self.covariance = covariance
-        self.posterior_scale = posterior_scale
-        self.covariance_prior = covariance_prior
-        self.row_share = row_share
-        self.batch_share = batch_share
-
-    def _objective(self) -> HEBAEObjective:
+    def make_objective(self) -> HEBAEObjective:
+        """Make the objective from the parameters."""
         return HEBAEObjective(
             self.reg_weight,
             covariance=self.covariance,
@@ -188,7 +103,7 @@ class HEBAETransformer(BaseAutoencoder):
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
-        """Bound of the HEBAE paper for each row, in nats.
+        """Return the bound of the HEBAE paper for each row, in nats.
 
         ``E_q log p(x | z) - KL(N(m, S) || N(0, I))`` (equation 7 of [1]_ with
         the posterior of `posterior`), m and S the moments of the training
@@ -220,7 +135,8 @@ class HEBAETransformer(BaseAutoencoder):
         .. [1] W. Cheng et al., "Generalizing Variational Autoencoders with
            Hierarchical Empirical Bayes", arXiv:2007.10389.
         """
-        check_is_fitted(self)
-        penalty = np.float32(self._moments.kl_to_standard())
-        result: NDArray[np.float32] = self._expected_log_prob(X, batch, size_factor) - penalty
+        X = self.validate_rows(X)
+        fitted = self.fitted_
+        expected = fitted.expected_log_prob(X, batch, size_factor)
+        result: NDArray[np.float32] = expected - np.float32(fitted.moments.kl_to(fitted.prior))
         return result

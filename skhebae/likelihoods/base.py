@@ -1,27 +1,86 @@
-"""What a likelihood is: p(x | z), given the decoder's output.
+"""Likelihoods p(x | z), given the decoder's output.
 
-Networks see *standardised* rows, ``(x - location) / scale`` per feature, so
-that training does not depend on the units of the table. A likelihood knows
-that map and reports log-densities of the *original* rows, in nats, summed
-over features.
+Networks see *standardised* rows, so that training does not depend on the units of the table. A
+likelihood knows that map and reports log-densities of the *original* rows, in nats, summed over
+features. It also owns all other knowledge of its family: which rows it accepts, what has to be
+measured of a table, what training must count or finish, and what users may read of it afterwards.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from skhebae.data import FeatureScaling, Matrix, Scaling
+
+Float32Array = NDArray[np.float32]
+
+
+class Evidence(Protocol):
+    """What `Likelihood.finish` may ask about the trained networks and the rows of `fit`."""
+
+    #: Whether codes of training have less noise than their posterior, so that residuals are too
+    #: small.
+    lacks_noise: bool
+
+    def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Average ``function(x, parameter)`` (n, ...) over all rows, with one draw of each code."""
+        ...
+
+    def code_variance(self) -> Tensor:
+        """Return the variance of each output that codes of training lack, (n_features,).
+
+        Depends on the likelihood's present parameters.
+        """
+        ...
 
 
 class Likelihood(nn.Module, ABC):
     """One factorised observation model over `n_features` columns.
 
+    A new family implements the abstract methods and overrides the class attributes and hooks
+    that differ for it.
+
     Parameters
     ----------
     location, scale : Tensor of shape (n_features,)
-        The standardisation the rows went through.
+        The standardisation that the rows went through.
+
+    Attributes
+    ----------
+    scaling_class : type of Scaling
+        What is measured of a table before training.
+    support : tuple of float
+        Smallest and largest value that a row may have.
+    accepts_missing : bool
+        Whether rows may hold NaN for missing entries.
+    input_noise : float
+        Noise that ``input_noise="auto"`` starts from.
+    half_rows : int
+        Rows of a table at which ``max_iter="auto"`` takes half of its largest number of steps:
+        the more, the sooner the family over-fits.
+    sparse_draws : bool
+        Whether most entries of a drawn row are 0.
+    needs_totals : bool
+        Whether row and column sums are measured, which a pass over a file can do as it checks.
+    counts_code_variance : bool
+        Whether `extra_loss` needs `set_code_variance` to be called during training.
     """
+
+    scaling_class: ClassVar[type[Scaling]] = FeatureScaling
+    support: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+    accepts_missing: ClassVar[bool] = False
+    input_noise: ClassVar[float] = 0.3
+    half_rows: ClassVar[int] = 6000
+    sparse_draws: ClassVar[bool] = False
+    needs_totals: ClassVar[bool] = False
+    counts_code_variance: ClassVar[bool] = False
 
     location: Tensor
     scale: Tensor
@@ -31,25 +90,78 @@ class Likelihood(nn.Module, ABC):
         self.register_buffer("location", location)
         self.register_buffer("scale", scale)
 
+    # Tables
+
+    @classmethod
+    def check(cls, X: Matrix, name: str) -> None:
+        """Raise unless the family accepts the rows of a numeric ndarray or CSR matrix.
+
+        Parameters
+        ----------
+        X : ndarray or CSR of shape (n_samples, n_features)
+            At least one row, finite unless the family accepts missing values.
+        name : str
+            How the caller names the family, for the message.
+
+        Raises
+        ------
+        ValueError
+            Naming a value that is not accepted, and the cure.
+        """
+
+    @classmethod
+    def from_scaling(cls, scaling: Scaling) -> Self:
+        """Make the likelihood of rows standardised by `scaling`, in float32."""
+        # Built in double, so that any unit has a logarithm.
+        return cls(as_tensor(scaling.location), as_tensor(scaling.scale)).float()
+
+    def original_rows(self, rows: Float32Array, scaling: Scaling, *, drawn: bool) -> Float32Array:
+        """Map means, or draws if `drawn`, from the standardised scale to original units."""
+        return scaling.restore(rows)
+
+    # Networks
+
     def encoder_input(self, x: Tensor) -> Tensor:
-        """Return what the encoder sees of rows `x` (n, p), centred and of unit scale."""
+        """Map standardised rows `x` (n, p) to the encoder's input, centred and of unit scale."""
         return x
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
-        """Parameter of p(x | z), (n, p), from the decoder's `output` (n, p).
+        """Map the decoder's `output` (n, p) to the parameter of p(x | z), (n, p).
 
-        `log_size` (n, 1) is the logarithm of each row's exposure, for counts.
+        `log_size` (n,) is the logarithm of each row's exposure, for counts.
         """
-        del log_size
         return output
 
     @abstractmethod
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-density of standardised rows `x` (n, p), as original rows: (n,), nats."""
+    def initial_bias(self) -> Tensor:
+        """Return the decoder bias that predicts the feature means, (p,)."""
+
+    # Densities
+
+    @abstractmethod
+    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return the log-density of each entry of standardised rows `x`, (n, p), nats.
+
+        The density is that of the entry in its original unit.
+        """
+
+    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the log-density of each row, (n,), nats.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, p)
+            Standardised rows.
+        parameter : Tensor of shape (n, p)
+        mask : Tensor of bool of shape (n, p), optional
+            True for the entries that count; None counts all.
+        """
+        entries = self.entry_log_prob(x, parameter)
+        return (entries if mask is None else entries.where(mask, 0.0)).sum(dim=1)
 
     @abstractmethod
     def mean(self, parameter: Tensor) -> Tensor:
-        """E[x | z] on the standardised scale, (n, p)."""
+        """Return E[x | z] on the standardised scale, (n, p)."""
 
     @abstractmethod
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
@@ -57,8 +169,28 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def fisher_information(self, parameter: Tensor) -> Tensor:
-        """Fisher information of the parameter, (n, p): diagonal, positive."""
+        """Return the Fisher information of the parameter, (n, p): diagonal, positive."""
 
-    @abstractmethod
-    def initial_bias(self) -> Tensor:
-        """Return the decoder bias that predicts the feature means, (p,)."""
+    # Training
+
+    def extra_loss(self) -> Tensor | None:
+        """Return a term that training adds to the loss without reporting it, (); or None."""
+        return None
+
+    def set_code_variance(self, variance: Tensor) -> None:
+        """Receive `Evidence.code_variance` of a few rows, now and then during training."""
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the feature-wise parameters to their best values, given the trained networks."""
+
+    def learned(self, scaling: Scaling) -> dict[str, NDArray[np.float64]]:
+        """Return fitted parameters per feature that users may read, by attribute name.
+
+        In the original units, each of shape (n_features,); names end in an underscore.
+        """
+        return {}
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """Copy an array into a tensor; a memory-mapped pickle holds read-only arrays."""
+    return torch.from_numpy(np.array(array))

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from skhebae.likelihoods.base import Likelihood
+from skhebae.data import Matrix, Scaling
+from skhebae.likelihoods.base import Float32Array, Likelihood
 
 
 class BernoulliLikelihood(Likelihood):
-    """``p(x_j | z) = b_j^x_j (1 - b_j)^(1 - x_j)``, ``logit b_j`` the decoder's output.
+    """``p(x_j | z) = b_j^x_j (1 - b_j)^(1 - x_j)``; the decoder's output is ``logit b_j``.
 
     For x in [0, 1] rather than {0, 1} this is the usual cross-entropy, a
     pseudo-likelihood that is not normalised over [0, 1].
     """
+
+    support: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    @classmethod
+    def check(cls, X: Matrix, name: str) -> None:
+        """Raise unless all values lie within [0, 1].
+
+        Raises
+        ------
+        ValueError
+            Naming the range of the values, and the cure.
+        """
+        low, high = X.min(), X.max()
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"likelihood={name!r} needs X within [0, 1], got values from {low:.4g} to "
+                f"{high:.4g} (negative values in data are not a probability). Rescale X with "
+                "MinMaxScaler(clip=True), or use likelihood='gaussian'."
+            )
+
+    def original_rows(self, rows: Float32Array, scaling: Scaling, *, drawn: bool) -> Float32Array:
+        """Map to original units; keep means within [0, 1] and draws at 0 or 1."""
+        # The way through standardised units may round a hair past the ends.
+        table = scaling.restore(rows).clip(0.0, 1.0)
+        return table.round() if drawn else table
 
     def _original(self, x: Tensor) -> Tensor:
         return x * self.scale + self.location
@@ -22,15 +50,15 @@ class BernoulliLikelihood(Likelihood):
     def _standardised(self, x: Tensor) -> Tensor:
         return (x - self.location) / self.scale
 
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Negative cross-entropy summed over features (n,), nats."""
+    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return the negative cross-entropy of each entry, (n, p), nats."""
         cross_entropy = functional.binary_cross_entropy_with_logits(
             parameter, self._original(x), reduction="none"
         )
-        return -cross_entropy.sum(dim=-1)
+        return -cross_entropy
 
     def mean(self, parameter: Tensor) -> Tensor:
-        """Success probability, standardised, (n, p)."""
+        """Return the success probability, standardised, (n, p)."""
         return self._standardised(parameter.sigmoid())
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
@@ -38,10 +66,10 @@ class BernoulliLikelihood(Likelihood):
         return self._standardised(torch.bernoulli(parameter.sigmoid(), generator=generator))
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
-        """``b_j (1 - b_j)`` of each row, (n, p)."""
+        """Return ``b_j (1 - b_j)`` of each row, (n, p)."""
         probability = parameter.sigmoid()
         return probability * (1.0 - probability)
 
     def initial_bias(self) -> Tensor:
-        """Logit of the feature means, kept within +-4.6 (1 % and 99 %), (p,)."""
+        """Return the logit of the feature means, kept within +-4.6 (1 % and 99 %), (p,)."""
         return torch.logit(self.location, eps=0.01)

@@ -1,22 +1,29 @@
-"""Gaussian likelihood with a learned noise variance a feature."""
+"""Gaussian likelihood with a learned noise variance per feature."""
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skhebae.likelihoods.base import Likelihood
+from skhebae.data import FeatureScaling, Scaling
+from skhebae.likelihoods.base import Evidence, Likelihood, as_tensor
 
 #: The learned noise variance never falls under this fraction of a feature's
 #: own variance. A feature the decoder reproduces exactly, or a constant one
 #: (whose variance is taken as 1), then has a finite density.
 NOISE_VARIANCE_FLOOR = 0.01
 
+#: Steps of expectation maximisation to the noise variances where codes lack noise.
+NOISE_STEPS = 20
+
 
 class GaussianLikelihood(Likelihood):
-    """``p(x_j | z) = N(x_j; mean_j(z), v_j)`` with one learned variance a feature.
+    """``p(x_j | z) = N(x_j; mean_j(z), v_j)`` with one learned variance per feature.
 
     ``v_j = NOISE_VARIANCE_FLOOR * var(x_j) + exp(rho_j)``: with the variance
     learned, rescaling a feature moves the log-density by a constant and
@@ -25,10 +32,12 @@ class GaussianLikelihood(Likelihood):
     Parameters
     ----------
     location, scale : Tensor of shape (n_features,)
-        The standardisation the rows went through.
+        The standardisation that the rows went through.
     variance : Tensor of shape (n_features,)
         Variance of the training rows on the standardised scale, 1 where constant.
     """
+
+    counts_code_variance: ClassVar[bool] = True
 
     floor: Tensor
     log_units: Tensor
@@ -41,26 +50,57 @@ class GaussianLikelihood(Likelihood):
         log_units = len(scale) * math.log(2.0 * math.pi) + 2.0 * scale.double().log().sum()
         self.register_buffer("log_units", log_units.to(scale.dtype))
         self.register_buffer("code_variance", torch.zeros_like(variance), persistent=False)
-        # One common start: features then count by what they explain of the
-        # table, and only in the course of training each by its own noise. A
-        # start at each feature's own variance would give rare values (border
-        # pixels) the weight of the rest from the first step.
+        # All features start at one variance. They then count by what they explain of the table,
+        # and by their own noise only in the course of training. Starting each at its own
+        # variance would give rare values (border pixels) as much weight as the rest from the
+        # first step.
         self.log_noise = nn.Parameter(torch.full_like(variance, float(variance.mean().log())))
 
+    @classmethod
+    def from_scaling(cls, scaling: Scaling) -> Self:
+        """Make the likelihood of rows standardised by a `FeatureScaling`, in float32."""
+        assert isinstance(scaling, FeatureScaling)
+        parts = (scaling.location, scaling.scale, scaling.variance)
+        # Built in double, so that any unit has a logarithm.
+        return cls(*map(as_tensor, parts)).float()
+
     def noise_variance(self) -> Tensor:
-        """Noise variance per feature on the standardised scale, (p,)."""
+        """Return the noise variance per feature on the standardised scale, (p,)."""
         return self.floor + self.log_noise.exp()
 
-    def code_variance_loss(self) -> Tensor:
-        """``1/2 sum_j c_j / v_j``: what uncertain codes add to ``-E log p(x | z)``, ().
+    def extra_loss(self) -> Tensor:
+        """Return ``1/2 sum_j c_j / v_j``: what uncertain codes add to ``-E log p(x | z)``, ().
 
-        c_j (`code_variance`) is the part of feature j's residual variance that
-        codes hide if they are drawn with less noise than their posterior has.
-        Without it nearly noiseless codes would end as copies of d features,
-        whose v_j fall to the floor: the Heywood case of factor analysis. For a
-        copied feature c_j tends to v_j, so nothing pulls its v_j down.
+        c_j (`code_variance`) is the part of feature j's residual variance that codes hide if they
+        are drawn with less noise than their posterior has. Without this term, nearly noiseless
+        codes would end as copies of d features, whose v_j fall to the floor: the Heywood case of
+        factor analysis. For a copied feature c_j tends to v_j, so nothing pulls its v_j down.
         """
         return 0.5 * (self.code_variance / self.noise_variance()).sum()
+
+    def set_code_variance(self, variance: Tensor) -> None:
+        """Receive the c_j of `extra_loss`, (p,)."""
+        self.code_variance.copy_(variance)
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the noise variances that maximise the bound, given the networks.
+
+        ``v_j = mean_i E_q (x_ij - mean_j(z_i))^2``, with one draw of z per row, completes what
+        Adam's small steps began. Where codes of training have less noise than their posterior,
+        `Evidence.code_variance` is added to the residuals. It depends on the variances in turn,
+        hence a few steps of expectation maximisation.
+        """
+        residual = evidence.mean_over_rows(lambda x, mean: (x - mean).square())
+        if not evidence.lacks_noise:
+            self.set_noise_variance(residual)
+            return
+        for _ in range(NOISE_STEPS):
+            self.set_noise_variance(residual + evidence.code_variance())
+
+    def learned(self, scaling: Scaling) -> dict[str, NDArray[np.float64]]:
+        """Return `noise_variance_`, in the squared unit of each feature."""
+        variance = self.noise_variance().detach().cpu().double().numpy()
+        return {"noise_variance_": variance * scaling.scale**2}
 
     def set_noise_variance(self, mean_square_residual: Tensor) -> None:
         """Set the variances to their maximum-likelihood values, given the networks.
@@ -74,8 +114,17 @@ class GaussianLikelihood(Likelihood):
         with torch.no_grad():
             self.log_noise.copy_(learned.log())
 
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Sum over features of ``log N(x_j; mean_j, v_j)`` (n,), nats."""
+    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return ``log N(x_j; mean_j, v_j)`` of each entry, (n, p), nats."""
+        variance = self.noise_variance()
+        log_units = math.log(2.0 * math.pi) + 2.0 * self.scale.log()
+        return -0.5 * ((x - parameter).square() / variance + variance.log() + log_units)
+
+    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Sum the log-densities of each row's entries, (n,), nats."""
+        if mask is not None:
+            return super().log_prob(x, parameter, mask)
+        # The same sum as one matrix product, which takes less time and memory.
         variance = self.noise_variance()
         mahalanobis = (x - parameter).square() @ variance.reciprocal()
         return -0.5 * (mahalanobis + variance.log().sum() + self.log_units)
@@ -90,9 +139,9 @@ class GaussianLikelihood(Likelihood):
         return parameter + self.noise_variance().sqrt() * noise
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
-        """``1 / v_j`` for every row, (n, p)."""
+        """Return ``1 / v_j`` for every row, (n, p)."""
         return (1.0 / self.noise_variance()).expand_as(parameter)
 
     def initial_bias(self) -> Tensor:
-        """Zeros: the standardised mean, (p,)."""
+        """Return zeros, the standardised mean, (p,)."""
         return torch.zeros_like(self.location)

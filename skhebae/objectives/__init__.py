@@ -1,4 +1,4 @@
-"""How codes are regularised: one objective a file."""
+"""Objectives: how the codes of an autoencoder are regularised; one per file."""
 
 from skhebae.objectives.base import Objective, Terms
 from skhebae.objectives.hebae import HEBAEObjective

@@ -1,18 +1,18 @@
-"""What an objective is, and the terms it returns."""
+"""The interface of an objective, and the terms that it returns."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from skhebae.processes import WHOLE, Part
-
-if TYPE_CHECKING:
-    from skhebae.model import Autoencoder
+from skhebae.data import Minibatch
+from skhebae.distributed import WHOLE
+from skhebae.model import Autoencoder
+from skhebae.prior import Prior
 
 
 class Terms(NamedTuple):
@@ -23,13 +23,13 @@ class Terms(NamedTuple):
     reconstruction : Tensor of shape (B,)
         ``-log p(x_i | z_i)`` summed over features.
     row_penalty : Tensor of shape (B,) or None
-        Latent term of each row: a mean over rows.
+        Latent term of each row, to be averaged over rows.
     minibatch_penalty : Tensor of shape () or None
         Latent term of the minibatch as a whole. A log-determinant is not a
         mean over rows, so it must not be averaged over shards.
     row_divergence : Tensor of shape (B,) or None
-        ``KL(q(z | x_i) || N(0, I))``, penalised or not, for the standard bound
-        beside the objective's own; None where q is a point.
+        ``KL(q(z | x_i) || p(z))``, penalised or not, for the standard bound that is
+        reported next to the objective's own; None where q is a point.
     """
 
     reconstruction: Tensor
@@ -38,7 +38,7 @@ class Terms(NamedTuple):
     row_divergence: Tensor | None = None
 
     def penalty(self, mean: Callable[[Tensor], Tensor] = WHOLE.mean) -> Tensor:
-        """Both latent terms as one number, (), with the `mean` of a `Part`."""
+        """Add both latent terms, (), using the `mean` of a minibatch."""
         total = self.reconstruction.new_zeros(())
         if self.row_penalty is not None:
             total = total + mean(self.row_penalty)
@@ -47,7 +47,7 @@ class Terms(NamedTuple):
         return total
 
     def elbo(self, mean: Callable[[Tensor], Tensor] = WHOLE.mean) -> Tensor:
-        """Mean standard evidence lower bound (equation 1), (); minus infinity for points."""
+        """Return the mean standard bound (equation 1), (); minus infinity for points."""
         if self.row_divergence is None:
             return self.reconstruction.new_full((), -torch.inf)
         return -mean(self.reconstruction.detach() + self.row_divergence.detach())
@@ -56,9 +56,8 @@ class Terms(NamedTuple):
 class Objective(ABC):
     """Draws codes from the approximate posterior and penalises them.
 
-    The posterior of a row is ``N(mu_i, D_i C D_i)``: D_i from the scale head, C
-    common to all rows. A new objective is one file: the four abstract methods
-    below and a `weight`.
+    The posterior of a row is ``N(mu_i, D_i C D_i)``: D_i comes from the scale head, and C is
+    common to all rows. A new objective implements the abstract methods below.
 
     Attributes
     ----------
@@ -71,38 +70,29 @@ class Objective(ABC):
         Bias of the scale head before training.
     """
 
-    weight: float
+    weight: float = 1.0
     row_weight: float = 0.0
     initial_scale: float = 0.0
 
     @abstractmethod
     def n_scales(self, n_components: int) -> int:
-        """Width of the encoder's scale head."""
+        """Return the width of the encoder's scale head."""
 
     @abstractmethod
-    def __call__(
-        self,
-        model: Autoencoder,
-        x: Tensor,
-        generator: torch.Generator,
-        input_noise: float = 0.0,
-        part: Part = WHOLE,
-    ) -> Terms:
-        """Terms of one minibatch of standardised rows `x` (B, p).
+    def __call__(self, model: Autoencoder, minibatch: Minibatch) -> Terms:
+        """Return the terms of one minibatch of standardised rows.
 
-        The encoder sees `x` with Gaussian noise of standard deviation
-        `input_noise`; the likelihood is that of the clean rows. Where several processes
-        fit, `x` is this one's `part` of the minibatch: terms of rows are of its rows,
-        terms of the minibatch of the codes that the part gathers from all.
+        With several processes, `minibatch` holds the rows of this one. Take codes for
+        minibatch-level terms from ``minibatch.gather``, and noise from ``minibatch.draw``.
         """
 
     @abstractmethod
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
-        """Diagonal of ``D_i``: the scale head as standard deviations, (n, n_components)."""
+        """Return the diagonal of ``D_i``, standard deviations (n, n_components)."""
 
     @abstractmethod
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
-        """``C`` in each row's posterior ``N(mu_i, D_i C D_i)``, (d, d).
+        """Return ``C`` in each row's posterior ``N(mu_i, D_i C D_i)``, (d, d).
 
         Parameters
         ----------
@@ -115,7 +105,10 @@ class Objective(ABC):
     def prior_penalty(self, n_rows: int, n_components: int) -> float:
         """Return the mean penalty of a minibatch of codes drawn from the prior.
 
-        What is reported is the penalty above this value.
+        Penalties are reported relative to this value.
         """
-        del n_rows, n_components
         return 0.0
+
+    def supports(self, prior: Prior) -> bool:
+        """Whether the objective can regularise codes towards `prior`."""
+        return True

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from skhebae.aggregate import aggregate
-from skhebae.divergences import (
-    cholesky_factor,
-    gaussian_kl_to_standard,
-    group_kl_to_standard,
-    in_double,
-    minibatch_moments,
-    regularised_covariance,
-    scaled_kl_to_standard,
-)
+from skhebae.data import Minibatch
+from skhebae.divergences import group_kl_to_standard, in_double, regularised_covariance
 from skhebae.finite_sample import expected_prior_kl
+from skhebae.model import Autoencoder
+from skhebae.objectives.aggregate import aggregate
 from skhebae.objectives.base import Objective, Terms
-from skhebae.processes import WHOLE, Part
+from skhebae.objectives.fused import fused_aggregate
+from skhebae.prior import Prior, StandardNormalPrior
 
-if TYPE_CHECKING:
-    from skhebae.model import Autoencoder
-
-
-#: Least standard deviation of posterior noise, as a share of the codes'.
+#: Smallest standard deviation of posterior noise, as a share of the codes'.
 SMALLEST_SPREAD = 1e-12
 
 
@@ -49,7 +38,7 @@ class HEBAEObjective(Objective):
         cheaper form of the published experiments. The penalty always has the
         full covariance.
     posterior_scale : {"diagonal", "scalar"}
-        One scale a component, or one a row.
+        One scale per component, or one per row.
     covariance_prior : float
         Pseudo-rows ``nu`` of the hyperprior on ``S``.
     row_share : float
@@ -64,7 +53,7 @@ class HEBAEObjective(Objective):
 
     def __init__(
         self,
-        reg_weight: float,
+        reg_weight: float = 1.0,
         *,
         covariance: str = "full",
         posterior_scale: str = "diagonal",
@@ -81,62 +70,51 @@ class HEBAEObjective(Objective):
         self.covariance_prior = covariance_prior
 
     def n_scales(self, n_components: int) -> int:
-        """One per component, or one per row."""
+        """Return one scale per component, or one per row."""
         return n_components if self.posterior_scale == "diagonal" else 1
 
-    def __call__(
-        self,
-        model: Autoencoder,
-        x: Tensor,
-        generator: torch.Generator,
-        input_noise: float = 0.0,
-        part: Part = WHOLE,
-    ) -> Terms:
-        """Equations 7 and 8 on one minibatch."""
-        mu, scales = model.encode(x, input_noise, generator)
-        codes = part.gather(mu)
+    def __call__(self, model: Autoencoder, minibatch: Minibatch) -> Terms:
+        """Evaluate equations 7 and 8 on one minibatch."""
+        mu, scales = model.encode(minibatch)
+        codes = minibatch.gather(mu)
         spread = self.spread(scales, mu.shape[1])
         share = self.row_share
-        of_rows, factor, divergence_of_all = self._aggregate(codes, part.draw(mu, generator))
-        # At 0 it is reported and not penalised: no graph for its gradient.
+        # The fused form has no gradient of the factor, which each row's divergence needs.
+        fused = mu.device.type == "cpu" and share == 0.0
+        noise, divergence, factor = (fused_aggregate if fused else aggregate)(
+            codes, minibatch.draw(mu), self.covariance_prior, self.covariance == "diag"
+        )
+        # At a share of 0 it is reported and not penalised: build no graph for its gradient.
         with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
-            divergence = scaled_kl_to_standard(mu, spread, factor)
+            row_divergence = model.prior.scaled_kl(mu, spread, factor)
         if self.batch_share > 0.0 and model.n_batches > 1:
-            wide = in_double(codes)
-            labels = part.gather(model.covariates(x)[:, : model.n_batches]).to(wide.dtype)
-            of_batches = group_kl_to_standard(wide, labels, self.covariance_prior).to(mu.dtype)
-            divergence_of_all = torch.lerp(divergence_of_all, of_batches, self.batch_share)
+            by_batch = self._batch_divergence(model, minibatch, codes)
+            divergence = torch.lerp(divergence, by_batch, self.batch_share)
+        z = torch.addcmul(mu, spread, minibatch.own(noise))
         return Terms(
-            reconstruction=-model.log_prob(x, torch.addcmul(mu, spread, part.own(of_rows))),
-            row_penalty=share * divergence if share > 0.0 else None,
-            minibatch_penalty=(1.0 - share) * divergence_of_all,
-            row_divergence=divergence,
+            reconstruction=-model.log_prob(minibatch, z),
+            row_penalty=share * row_divergence if share > 0.0 else None,
+            minibatch_penalty=(1.0 - share) * divergence,
+            row_divergence=row_divergence,
         )
 
-    def _aggregate(self, mu: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise ``F eps_i`` (B, d), F (d, d) and ``KL(N(m, S) || N(0, I))`` ()."""
-        diagonal = self.covariance == "diag"
-        if mu.device.type == "cpu" and self.row_share == 0.0:  # else F needs a gradient
-            noise, divergence, factor = aggregate(mu, eps, self.covariance_prior, diagonal)
-            return noise, factor, divergence
-        mean, sample_covariance = minibatch_moments(in_double(mu))
-        covariance = regularised_covariance(sample_covariance, len(mu), self.covariance_prior)
-        root = cholesky_factor(covariance)
-        factor = (covariance.diagonal().sqrt().diag() if diagonal else root).to(mu.dtype)
-        return eps @ factor.T, factor, gaussian_kl_to_standard(mean, root).to(mu.dtype)
+    def _batch_divergence(self, model: Autoencoder, minibatch: Minibatch, codes: Tensor) -> Tensor:
+        """Average the divergences of the moments of each experimental batch's codes, ()."""
+        wide = in_double(codes)
+        labels = minibatch.gather(model.labels(minibatch.batch)).to(wide.dtype)
+        return group_kl_to_standard(wide, labels, self.covariance_prior).to(codes.dtype)
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
-        """``exp(log_scale)`` with ``log_scale = log softplus(head)``, (n, d).
+        """Return ``exp(log_scale)`` with ``log_scale = log softplus(head)``, (n, d).
 
-        At `row_share` 0 the penalty does not restrain the noise: were the head
-        the log-scale itself, a linear encoder on a table of low rank would
-        drive ``exp`` to overflow. Nor may it underflow: a row far out would
-        have an infinite divergence.
+        At `row_share` 0 the penalty does not restrain the noise. If the head were the log-scale
+        itself, a linear encoder on a table of low rank would drive ``exp`` to overflow. Nor may
+        it underflow: a row far from the others would have an infinite divergence.
         """
         return functional.softplus(scales).clamp_min(SMALLEST_SPREAD).expand(-1, n_components)
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
-        """``S`` of equation 6, or its diagonal, (d, d).
+        """Return ``S`` of equation 6, or its diagonal, (d, d).
 
         From the codes of the whole training set, with the weight that the
         hyperprior had in a minibatch.
@@ -145,7 +123,11 @@ class HEBAEObjective(Objective):
         return covariance.diagonal().diag() if self.covariance == "diag" else covariance
 
     def prior_penalty(self, n_rows: int, n_components: int) -> float:
-        """Mean divergence of the moments of `n_rows` draws from N(0, I)."""
+        """Return the mean divergence of the moments of `n_rows` draws from N(0, I)."""
         return (1.0 - self.row_share) * expected_prior_kl(
             n_rows, n_components, self.covariance_prior
         )
+
+    def supports(self, prior: Prior) -> bool:
+        """Whether `prior` is N(0, I), to which equation 7 gives the divergence."""
+        return isinstance(prior, StandardNormalPrior)

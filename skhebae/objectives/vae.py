@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from skhebae.divergences import diagonal_kl_to_standard
+from skhebae.data import Minibatch
+from skhebae.model import Autoencoder
 from skhebae.objectives.base import Objective, Terms
-from skhebae.processes import WHOLE, Part
 
-if TYPE_CHECKING:
-    from skhebae.model import Autoencoder
-
-
-#: Bound of the log-variance: float32 still has the squares of what a row far
-#: from those of training makes of it.
+#: Bound of the log-variance: float32 can still represent the squares that a row far from those
+#: of training makes of it.
 LARGEST_LOG_VAR = 40.0
 
 
@@ -26,7 +20,7 @@ def bounded_log_var(scales: Tensor) -> Tensor:
 
 
 class VAEObjective(Objective):
-    """``mean_i [ -log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || N(0, I)) ]``.
+    """``mean_i [ -log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || p(z)) ]``.
 
     Parameters
     ----------
@@ -37,38 +31,31 @@ class VAEObjective(Objective):
     # A log-variance: sigma = exp(-1). Starting at the prior's 1 invites collapse.
     initial_scale = -2.0
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: float = 1.0) -> None:
         self.weight = beta
         self.row_weight = beta
 
     def n_scales(self, n_components: int) -> int:
-        """One log-variance a component."""
+        """Return one log-variance per component."""
         return n_components
 
-    def __call__(
-        self,
-        model: Autoencoder,
-        x: Tensor,
-        generator: torch.Generator,
-        input_noise: float = 0.0,
-        part: Part = WHOLE,
-    ) -> Terms:
-        """Equations 1 to 4 on one minibatch."""
-        mu, scales = model.encode(x, input_noise, generator)
+    def __call__(self, model: Autoencoder, minibatch: Minibatch) -> Terms:
+        """Evaluate equations 1 to 4 on one minibatch."""
+        mu, scales = model.encode(minibatch)
         log_var = bounded_log_var(scales)
-        noise = part.own(part.draw(mu, generator))
+        noise = minibatch.own(minibatch.draw(mu))
         z = mu + (0.5 * log_var).exp() * noise
-        divergence = diagonal_kl_to_standard(mu, log_var)
+        divergence = model.prior.diagonal_kl(mu, log_var)
         return Terms(
-            reconstruction=-model.log_prob(x, z),
+            reconstruction=-model.log_prob(minibatch, z),
             row_penalty=divergence,
             row_divergence=divergence,
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
-        """``exp(log_var / 2)``, (n, d)."""
+        """Return ``exp(log_var / 2)``, (n, d)."""
         return (0.5 * bounded_log_var(scales)).exp()
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
-        """Identity: the posterior is mean-field, (d, d)."""
+        """Return the identity: the posterior is mean-field, (d, d)."""
         return torch.eye(len(code_covariance), dtype=code_covariance.dtype)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from skhebae.data import Minibatch
 from skhebae.divergences import multiquadratic_mmd
+from skhebae.model import Autoencoder
 from skhebae.objectives.base import Objective, Terms
-from skhebae.processes import WHOLE, Part
-
-if TYPE_CHECKING:
-    from skhebae.model import Autoencoder
+from skhebae.prior import Prior
 
 
 class WAEObjective(Objective):
     """``mean_i -log p(x_i | mu_i) + reg_weight * MMD(codes, prior)``.
 
-    The encoder is deterministic, the prior sample fresh in every minibatch.
+    The encoder is deterministic. Every minibatch draws from the prior afresh.
 
     Parameters
     ----------
@@ -26,33 +23,30 @@ class WAEObjective(Objective):
         Weight of the penalty.
     """
 
-    def __init__(self, reg_weight: float) -> None:
+    def __init__(self, reg_weight: float = 10.0) -> None:
         self.weight = reg_weight
 
     def n_scales(self, n_components: int) -> int:
-        """No scale head."""
+        """Return 0: there is no scale head."""
         return 0
 
-    def __call__(
-        self,
-        model: Autoencoder,
-        x: Tensor,
-        generator: torch.Generator,
-        input_noise: float = 0.0,
-        part: Part = WHOLE,
-    ) -> Terms:
-        """Algorithm 2 of the WAE paper on one minibatch."""
-        mu, _ = model.encode(x, input_noise, generator)
-        prior_draws = part.draw(mu, generator)
+    def __call__(self, model: Autoencoder, minibatch: Minibatch) -> Terms:
+        """Evaluate algorithm 2 of the WAE paper on one minibatch."""
+        mu, _ = model.encode(minibatch)
+        prior_draws = model.prior.from_normal(minibatch.draw(mu))
         return Terms(
-            reconstruction=-model.log_prob(x, mu),
-            minibatch_penalty=multiquadratic_mmd(part.gather(mu), prior_draws),
+            reconstruction=-model.log_prob(minibatch, mu),
+            minibatch_penalty=multiquadratic_mmd(minibatch.gather(mu), prior_draws),
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
-        """Zeros: a code is a point, (n, d)."""
+        """Return zeros: a code is a point, (n, d)."""
         return scales.new_zeros(len(scales), n_components)
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
-        """Identity, which a spread of 0 multiplies, (d, d)."""
+        """Return the identity, which a spread of 0 multiplies, (d, d)."""
         return torch.eye(len(code_covariance), dtype=code_covariance.dtype)
+
+    def supports(self, prior: Prior) -> bool:
+        """Whether `prior` can turn normal draws into its own."""
+        return type(prior).from_normal is not Prior.from_normal

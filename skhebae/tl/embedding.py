@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from skhebae.estimators import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.tl.matrices import (
     HIGHLY_VARIABLE,
-    are_counts,
     check_adata,
+    choose_likelihood,
     chosen_columns,
     column_of,
     gene_mask,
@@ -23,7 +24,7 @@ from skhebae.tl.matrices import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from skhebae.estimators.base import BaseAutoencoder
+    from skhebae.estimators import BaseAutoencoder
 
 #: What `mask_var` is unless it is given: var["highly_variable"] if present.
 IF_PRESENT = "highly_variable if present"
@@ -36,13 +37,13 @@ Parameters
     ----------
     adata : AnnData
         In memory, backed or lazy; a view is made an actual object, as scanpy does. A
-        file is read in blocks of cells, over and over.
+        file is read repeatedly, in blocks of cells.
     n_comps : int, default=10
         Dimensions of the embedding.
     layer : str, optional
         Layer to use instead of X.
     mask_var : str, array-like of bool or None, optional
-        Genes to use: a column of var or one value a gene; None for all. By default
+        Genes to use: a column of var or one value per gene; None for all. By default
         var["highly_variable"] if present, else all.
     batch_key : str, optional
         Column of obs with each cell's experimental batch. The decoder sees it, so that
@@ -55,7 +56,7 @@ Parameters
     random_state : int, RandomState instance or None, default=0
         An int gives identical results.
     checkpoint : path-like, optional
-        File to go on from after an interruption, as in `{cls}.fit`.
+        File to resume from after an interruption, as in `{cls}.fit`.
     copy : bool, default=False
         Write to a copy of `adata` and return it.
     return_model : bool, default=False
@@ -78,11 +79,34 @@ Parameters
     KeyError
         If `layer`, `mask_var`, `batch_key` or `size_factor_key` is not there.
     ValueError
-        If values are not usable; `adata` is then as it was."""
+        If values are not usable; `adata` is then unchanged."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of an embedding.
+
+    Attributes
+    ----------
+    layer, mask_var, batch_key, size_factor_key : optional
+        What to embed, and by which columns.
+    key_added : str, optional
+    checkpoint : path-like, optional
+    copy, return_model : bool
+    """
+
+    layer: str | None
+    mask_var: str | Sequence[bool] | None
+    batch_key: str | None
+    size_factor_key: str | None
+    key_added: str | None
+    checkpoint: str | os.PathLike[str] | None
+    copy: bool
+    return_model: bool
 
 
 def documented(function: Any) -> Any:
-    """Fill in the part of the docstring that the three share."""
+    """Fill in the part of the docstring that the three functions share."""
     name = function.__name__
     cls = {"hebae": "HEBAETransformer", "vae": "VAETransformer", "wae": "WAETransformer"}[name]
     if function.__doc__ is not None:  # python -OO strips docstrings
@@ -115,8 +139,10 @@ def hebae(
     {arguments}
     """
     model = HEBAETransformer(n_comps, random_state=random_state, **params)
-    genes = (layer, mask_var, batch_key, size_factor_key)
-    return _embed(adata, "hebae", model, params, genes, key_added, checkpoint, copy, return_model)
+    request = Request(
+        layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
+    )
+    return embed(adata, "hebae", model, request, chooses="likelihood" not in params)
 
 
 @documented
@@ -140,8 +166,10 @@ def vae(
     {arguments}
     """
     model = VAETransformer(n_comps, random_state=random_state, **params)
-    genes = (layer, mask_var, batch_key, size_factor_key)
-    return _embed(adata, "vae", model, params, genes, key_added, checkpoint, copy, return_model)
+    request = Request(
+        layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
+    )
+    return embed(adata, "vae", model, request, chooses="likelihood" not in params)
 
 
 @documented
@@ -165,53 +193,59 @@ def wae(
     {arguments}
     """
     model = WAETransformer(n_comps, random_state=random_state, **params)
-    genes = (layer, mask_var, batch_key, size_factor_key)
-    return _embed(adata, "wae", model, params, genes, key_added, checkpoint, copy, return_model)
+    request = Request(
+        layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
+    )
+    return embed(adata, "wae", model, request, chooses="likelihood" not in params)
 
 
-def _embed(
-    adata: AnnData,
-    name: str,
-    model: BaseAutoencoder,
-    params: dict[str, Any],
-    fields: tuple[str | None, str | Sequence[bool] | None, str | None, str | None],
-    key_added: str | None,
-    checkpoint: str | os.PathLike[str] | None,
-    copy: bool,
-    return_model: bool,
+def embed(
+    adata: AnnData, name: str, model: BaseAutoencoder, request: Request, *, chooses: bool
 ) -> Any:
-    """Fit, and only then write."""
+    """Fit, and only then write.
+
+    `chooses` says whether the likelihood follows from the values.
+    """
     check_adata(adata)
-    layer, mask_var, batch_key, size_factor_key = fields
+    mask_var = request.mask_var
     if isinstance(mask_var, str) and mask_var == IF_PRESENT:
         mask_var = HIGHLY_VARIABLE if HIGHLY_VARIABLE in adata.var else None
     columns = gene_mask(adata, mask_var)
-    X = chosen_columns(matrix_of(adata, layer), columns)
-    batch = None if batch_key is None else column_of(adata, batch_key, "batch_key")
-    size_factor = None
-    if size_factor_key is not None:
-        size_factor = column_of(adata, size_factor_key, "size_factor_key")
-    if "likelihood" not in params:
-        model.set_params(likelihood="negative_binomial" if are_counts(X) else "gaussian")
-    codes = model.fit_transform(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
+    X = chosen_columns(matrix_of(adata, request.layer), columns)
+    batch, size_factor = (
+        None if key is None else column_of(adata, key, argument)
+        for key, argument in (
+            (request.batch_key, "batch_key"),
+            (request.size_factor_key, "size_factor_key"),
+        )
+    )
+    if chooses:
+        likelihood, X = choose_likelihood(X)
+        model.set_params(likelihood=likelihood)
+    codes = model.fit_transform(
+        X, batch=batch, size_factor=size_factor, checkpoint=request.checkpoint
+    )
     names = np.asarray(adata.var_names, dtype=object)
     model.anndata_ = {
         "var_names": names if columns is None else names[columns],
         "name": name,
-        "layer": layer,
-        "batch_key": batch_key,
-        "size_factor_key": size_factor_key,
+        "layer": request.layer,
+        "batch_key": request.batch_key,
+        "size_factor_key": request.size_factor_key,
     }
-    target = adata.copy() if copy else adata
-    target.obsm[key_added or f"X_{name}"] = np.asarray(codes)
-    target.uns[key_added or name] = record(model, mask_var)
-    results = [target] * copy + [model] * return_model
-    return tuple(results) if len(results) == 2 else (results or [None])[0]
+    target = adata.copy() if request.copy else adata
+    target.obsm[request.key_added or f"X_{name}"] = np.asarray(codes)
+    target.uns[request.key_added or name] = record(model, mask_var)
+    if request.copy and request.return_model:
+        return target, model
+    if request.copy:
+        return target
+    return model if request.return_model else None
 
 
 def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dict[str, Any]:
-    """Gather what `uns` keeps: nothing that a file cannot store."""
-    described = {**model.get_params(deep=False), **model.anndata_}
+    """Collect what `uns` keeps, which is only what a file can store."""
+    described = {**model.get_params(deep=False), **(model.anndata_ or {})}
     described["mask_var"] = mask_var if isinstance(mask_var, str) else None
     described["n_genes"] = len(described.pop("var_names"))
     kept: dict[str, Any] = {}

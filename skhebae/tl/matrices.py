@@ -1,4 +1,4 @@
-"""Matrices of an AnnData, in memory, backed by a file or by dask."""
+"""Matrices of an AnnData that are in memory, backed by a file, or made by dask."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from skhebae.data import StoredTable, is_stored
-from skhebae.data.scaling import Matrix
-from skhebae.estimators.tables import are_broken
+from skhebae.data import Checked, Matrix, StoredTable, is_stored
+from skhebae.likelihoods import LARGEST_COUNT, LIKELIHOODS, are_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Where `mask_var=HIGHLY_VARIABLE` looks, if it is there.
+#: Column of var that `mask_var` takes by default, if it is there.
 HIGHLY_VARIABLE = "highly_variable"
 
-#: Names an error message or a warning shows.
+#: Number of names that an error message or a warning shows.
 SHOWN = 5
 
 
@@ -49,7 +48,7 @@ def check_adata(adata: object, name: str = "adata") -> None:
     """
     if not isinstance(adata, import_anndata().AnnData):
         raise TypeError(
-            f"{name} must be an AnnData, got {type(adata).__name__}; for a plain matrix use "
+            f"{name} must be an AnnData, got {type(adata).__name__}. For a plain matrix use "
             "HEBAETransformer().fit_transform(X)."
         )
 
@@ -64,7 +63,7 @@ def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
     """
     if layer is None:
         if adata.X is None:
-            raise ValueError("adata.X is None; name the layer to use, layer='counts' for example.")
+            raise ValueError("adata.X is None. Name the layer to use, for example layer='counts'.")
         return adata.X
     if layer not in adata.layers:
         raise KeyError(f"layer={layer!r} is not in adata.layers: {list(adata.layers)}.")
@@ -72,18 +71,18 @@ def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
 
 
 def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[np.intp] | None:
-    """Return the indices of the genes to use, None for all.
+    """Return the indices of the genes to use; None stands for all.
 
     Parameters
     ----------
     adata : AnnData
     mask_var : str, array-like of bool or None
-        A column of var, or one value a gene; `HIGHLY_VARIABLE` may be missing.
+        A column of var, or one value per gene.
 
     Raises
     ------
     KeyError, ValueError
-        If the column is missing, is not boolean, or chooses no gene.
+        If the column is missing, is not boolean, or selects no gene.
     """
     if mask_var is None:
         return None
@@ -95,22 +94,22 @@ def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[
         mask = np.asarray(mask_var)
     if mask.dtype != bool or mask.shape != (adata.n_vars,):
         raise ValueError(
-            f"mask_var gives {mask.dtype} values of shape {mask.shape}; it must be one boolean "
-            f"for each of {adata.n_vars} genes."
+            f"mask_var gives {mask.dtype} values of shape {mask.shape}. It must hold one boolean "
+            f"for each of the {adata.n_vars} genes."
         )
     if not mask.any():
-        raise ValueError("mask_var chooses no gene.")
+        raise ValueError("mask_var selects no gene.")
     return np.flatnonzero(mask)
 
 
 def row_blocks(X: Matrix, columns: NDArray[np.intp] | None) -> Iterator[Matrix]:
-    """Blocks of rows of any matrix that AnnData may hold, as ndarray or CSR, in order."""
+    """Yield blocks of rows, in order, of any matrix that AnnData may hold, as ndarray or CSR."""
     X = X.tocsr() if sparse.issparse(X) else X
     yield from StoredTable(X, columns).blocks()
 
 
 def chosen_columns(X: Matrix, columns: NDArray[np.intp] | None) -> Matrix:
-    """Return columns of any matrix that AnnData may hold: ndarray, CSR or `StoredTable`."""
+    """Select columns of any matrix that AnnData may hold: ndarray, CSR or `StoredTable`."""
     if is_stored(X):
         return StoredTable(X, columns)
     X = X.tocsr() if sparse.issparse(X) else X
@@ -131,16 +130,34 @@ def by_blocks(
     return np.concatenate(parts)
 
 
-def are_counts(X: Matrix) -> bool:
-    """Whether all entries are integers >= 0."""
+def choose_likelihood(X: Matrix) -> tuple[str, Any]:
+    """Choose the likelihood of counts if all entries are integers >= 0, else the Gaussian.
+
+    Returns
+    -------
+    likelihood : str
+    X : ndarray, CSR, Checked or StoredTable
+        The matrix, marked so that `fit` need not check its values again.
+    """
+    name = "negative_binomial"
     if isinstance(X, StoredTable):
-        return all(are_counts(block) for block in X.blocks(summed=True))
-    values = X.data if sparse.issparse(X) else X
-    return bool(values.size == 0 or (values.min() >= 0 and not are_broken(values).any()))
+        largest = 0.0
+        for block in X.blocks(summed=LIKELIHOODS[name].needs_totals):
+            if not are_counts(block):
+                return "gaussian", X
+            largest = max(largest, block.max() if block.shape[0] > 0 else 0.0)
+        if largest <= LARGEST_COUNT:
+            X.checked.add(name)
+        return name, X
+    if not are_counts(X):
+        return "gaussian", X
+    values = X.data if sparse.issparse(X) else np.asarray(X)
+    suits = values.size == 0 or values.max() <= LARGEST_COUNT
+    return name, Checked(X, frozenset({name})) if suits else X
 
 
 def column_of(adata: AnnData, key: str, name: str) -> NDArray[Any]:
-    """Values of a column of obs.
+    """Return the values of a column of obs.
 
     Raises
     ------

@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
-from skhebae.data import NO_COVARIATES, CountScaling, row_totals
-from skhebae.data.scaling import Matrix
-from skhebae.estimators.base import BaseAutoencoder
+from skhebae.data import Matrix
+from skhebae.estimators import BaseAutoencoder
 from skhebae.exceptions import MissingGenesWarning
 from skhebae.tl.matrices import (
     by_blocks,
@@ -26,10 +25,10 @@ from skhebae.tl.matrices import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Argument's value for: as it was when the model was fitted.
+#: Default of arguments that are then as they were in the fit.
 AS_FITTED = "as fitted"
 
-#: Share of its genes that a model can do without, unless `max_missing` says otherwise.
+#: Share of the model's genes that may be missing, by default.
 MAX_MISSING = 0.2
 
 
@@ -39,9 +38,9 @@ class Genes(NamedTuple):
     Attributes
     ----------
     columns : ndarray of int of shape (n_found,)
-        Of the AnnData.
+        Columns of the AnnData, in the order of the model's genes.
     found : ndarray of bool of shape (n_features,)
-        Of the model.
+        Which genes of the model are there.
     """
 
     columns: NDArray[np.intp]
@@ -61,7 +60,7 @@ def project(
     """Map new cells into the embedding of a fitted model.
 
     A cell's place depends on nothing but the cell. Genes are matched by name, in
-    any order; further genes are left out. No batch labels are needed, unless the
+    any order; other genes are ignored. No batch labels are needed, unless the
     model has ``encode_batch=True``.
 
     Parameters
@@ -90,7 +89,7 @@ def project(
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `query` does not go with the model; it is then as it was.
+        If `query` does not go with the model; it is then unchanged.
 
     Warns
     -----
@@ -101,7 +100,7 @@ def project(
     check_adata(query, "query")
     genes = match_genes(query, fields["var_names"], missing, max_missing)
     batch = None
-    if model._architecture.encode_batch:
+    if model.fitted_.encodes_batch:
         batch = column_of(query, fields["batch_key"], "batch_key")
     X = matrix_of(query, fields["layer"] if layer == AS_FITTED else layer)
 
@@ -139,10 +138,10 @@ def denoise(
         Layer to encode, None for X. By default that of the fit.
     batch : label or array-like of shape (n_obs,), optional
         Batch to decode for, by default each cell's own; one label for all, or
-        "average", takes differences between batches out.
+        "average", removes differences between batches.
     size_factor : float, optional
         Total counts of every decoded cell, 1e4 for example. By default each cell's
-        own total, or size factor. For counts alone.
+        own total, or size factor. For counts only.
     key_added : str, optional
         Name of the layer, by default "hebae_denoised" and the like.
     copy : bool, default=False
@@ -157,23 +156,22 @@ def denoise(
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `adata` does not go with the model; it is then as it was.
+        If `adata` does not go with the model; it is then unchanged.
     """
     fields = fitted_fields(model)
     check_adata(adata)
     genes = match_genes(adata, fields["var_names"], "error", 0.0)
     labels = own_batches(adata, model) if isinstance(batch, str) and batch == AS_FITTED else batch
     factors = own_size_factors(adata, model) if size_factor is None else size_factor
-    scaling = model._scaling
-    encoder_labels = own_batches(adata, model) if model._architecture.encode_batch else None
+    encoder_labels = own_batches(adata, model) if model.fitted_.encodes_batch else None
 
     def decode(block: Matrix, rows: slice) -> NDArray[np.float32]:
         own = None if encoder_labels is None else encoder_labels[rows]
         codes = np.asarray(model.transform(block, batch=own))
-        exposure = part(factors, rows)
-        if exposure is None and isinstance(scaling, CountScaling):
-            exposure = np.maximum(row_totals(block), 1.0) / scaling.size_unit
-        return model.inverse_transform(codes, batch=part(labels, rows), size_factor=exposure)
+        exposure = select_rows(factors, rows)
+        if exposure is None:
+            exposure = model.fitted_.size_factors(block)
+        return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
 
     X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
     decoded = np.full(adata.shape, np.nan, dtype=np.float32)
@@ -226,7 +224,7 @@ def sample(
     rows = model.sample(
         n_obs, latent, random_state, noise=noise, batch=batch, size_factor=size_factor
     )
-    is_sparse = noise and isinstance(model._scaling, CountScaling)
+    is_sparse = noise and model.fitted_.likelihood.sparse_draws
     generated = import_anndata().AnnData(sparse.csr_matrix(rows) if is_sparse else rows)
     generated.var_names = fields["var_names"].astype(str)
     if batch is not None:
@@ -267,7 +265,7 @@ def score(
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `adata` does not go with the model; it is then as it was.
+        If `adata` does not go with the model; it is then unchanged.
     """
     fields = fitted_fields(model)
     check_adata(adata)
@@ -275,7 +273,9 @@ def score(
     labels, factors = own_batches(adata, model), own_size_factors(adata, model)
 
     def scored(block: Matrix, rows: slice) -> NDArray[np.float32]:
-        return model.score_samples(block, batch=part(labels, rows), size_factor=part(factors, rows))
+        return model.score_samples(
+            block, batch=select_rows(labels, rows), size_factor=select_rows(factors, rows)
+        )
 
     X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
     values = by_blocks(X, genes.columns, scored)
@@ -285,12 +285,12 @@ def score(
 
 
 def fitted_fields(model: BaseAutoencoder) -> dict[str, Any]:
-    """Names of genes, layer and keys that a model was fitted to.
+    """Return the names of genes, layer and keys that a model was fitted to.
 
     Raises
     ------
     NotFittedError, TypeError, ValueError
-        If `model` is none of ours, or was fitted to a plain matrix.
+        If `model` is not one of ours, or was fitted to a plain matrix.
     """
     if not isinstance(model, BaseAutoencoder):
         raise TypeError(
@@ -298,10 +298,10 @@ def fitted_fields(model: BaseAutoencoder) -> dict[str, Any]:
             f"{type(model).__name__}."
         )
     check_is_fitted(model)
-    fields: dict[str, Any] | None = getattr(model, "anndata_", None)
+    fields = model.anndata_
     if fields is None:
         raise ValueError(
-            "The model was fitted to a plain matrix and knows no genes; fit it by "
+            "The model was fitted to a plain matrix and knows no genes. Fit it by "
             "skhebae.tl.hebae(adata, return_model=True), or use its own methods."
         )
     return fields
@@ -326,9 +326,9 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
     if len(twice):
         raise ValueError(
             f"{len(twice)} genes of the model have several columns in var_names: "
-            f"{first_names(list(twice))}; call adata.var_names_make_unique() first."
+            f"{first_names(list(twice))}. Call adata.var_names_make_unique() first."
         )
-    # Other genes may be there twice: the first column of each name will do.
+    # Other genes may have several columns: take the first of each name.
     first = np.flatnonzero(~present.duplicated())
     index = present[first].get_indexer(names)
     columns = np.where(index < 0, -1, first[index])
@@ -343,8 +343,8 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
             raise ValueError(f"{what}. All are needed here.")
         if len(absent) > max_missing * len(names):
             raise ValueError(
-                f"{what}. At most max_missing={max_missing:.0%} may be; are names of the same kind "
-                "(symbols or Ensembl identifiers)?"
+                f"{what}. At most max_missing={max_missing:.0%} may be missing. Are the names of "
+                "the same kind (symbols or Ensembl identifiers)?"
             )
         warnings.warn(
             f"{what}. They count as {'their mean' if missing == 'mean' else 'zero'} "
@@ -362,37 +362,27 @@ def transform_partial(
     missing: str,
     labels: NDArray[Any] | None,
 ) -> NDArray[np.float32]:
-    """Codes of rows that lack some of the model's genes."""
+    """Return the codes of rows that lack some of the model's genes."""
     rows = np.zeros((block.shape[0], len(genes.found)), dtype=np.float32)
     rows[:, genes.found] = block.toarray() if sparse.issparse(block) else block
-    rows = model._validated(rows, reset=False, min_samples=1)
+    rows = model.validate_rows(rows)
     if missing == "mean":
-        scaling = model._scaling
-        usual = scaling.location
-        if isinstance(scaling, CountScaling):
-            # Counts, perhaps broken, whose log-normalised value in a cell of this depth
-            # is the mean.
-            depth = row_totals(rows) / scaling.proportions[genes.found].sum()
-            usual = depth[:, None] * (np.expm1(usual) / scaling.typical_size)
-        rows[:, ~genes.found] = np.broadcast_to(usual, rows.shape)[:, ~genes.found]
-    covariates = NO_COVARIATES
-    if labels is not None:
-        covariates = model._covariates(len(rows), labels, None, rows)
-    return model._map_rows(rows, lambda x: model._model.encode(x)[0], covariates=covariates)
+        rows = model.fitted_.fill_features(rows, genes.found)
+    return model.fitted_.encode(rows, labels)
 
 
 def own_batches(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
-    """Labels of the cells' own batches, None if the model has none."""
+    """Return the labels of the cells' own batches; None if the model has none."""
     key = fitted_fields(model)["batch_key"]
     return None if key is None else column_of(adata, key, "batch_key")
 
 
 def own_size_factors(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
-    """Size factors of the cells, None if the model was not given any."""
+    """Return the size factors of the cells; None if the model was not given any."""
     key = fitted_fields(model)["size_factor_key"]
     return None if key is None else column_of(adata, key, "size_factor_key")
 
 
-def part(values: Any, rows: slice) -> Any:
-    """Values of `rows`; one value for all, or none, as it is."""
+def select_rows(values: Any, rows: slice) -> Any:
+    """Select the values of `rows`; return a single value, or None, as it is."""
     return values if values is None or np.ndim(values) == 0 else np.asarray(values)[rows]

@@ -1,0 +1,54 @@
+"""Private and untyped scikit-learn names, in the one module that a new release can break.
+
+scikit-learn ships no types. To a type checker its base classes would be `Any`, and so would
+every attribute of an estimator, misspelt or not. What our estimators use of them is declared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from sklearn.base import _fit_context
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+
+__all__ = [
+    "BaseEstimator",
+    "ClassNamePrefixFeaturesOutMixin",
+    "Interval",
+    "StrOptions",
+    "Tags",
+    "TransformerMixin",
+    "fit_context",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+
+    class BaseEstimator:
+        """What we use of `sklearn.base.BaseEstimator`."""
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **params: Any) -> Self: ...
+        def __sklearn_tags__(self) -> Any: ...
+        def __getstate__(self) -> dict[str, Any]: ...
+        def __setstate__(self, state: dict[str, Any]) -> None: ...
+        def _validate_params(self) -> None: ...
+
+    class TransformerMixin:
+        """What we use of `sklearn.base.TransformerMixin`."""
+
+    class ClassNamePrefixFeaturesOutMixin:
+        """What we use of `sklearn.base.ClassNamePrefixFeaturesOutMixin`."""
+
+        def get_feature_names_out(self, input_features: object = None) -> Any: ...
+
+else:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+
+
+def fit_context(method: F) -> F:
+    """Validate the estimator's parameters before `method`, as scikit-learn's own methods do."""
+    return cast(F, _fit_context(prefer_skip_nested_validation=True)(method))

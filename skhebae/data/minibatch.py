@@ -1,0 +1,94 @@
+"""The record of what one step of training, or of inference, knows about its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from skhebae.distributed import WHOLE, Shard
+from skhebae.noise import InputNoise
+
+#: Fields of a `Minibatch` that hold one entry per row.
+ROW_FIELDS = ("x", "batch", "log_size", "mask", "weight")
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """Rows, with everything that is known about them.
+
+    Attributes
+    ----------
+    x : Tensor of shape (B, p)
+        Standardised rows, float32.
+    batch : Tensor of int of shape (B,), optional
+        Index of each row's experimental batch.
+    log_size : Tensor of shape (B,), optional
+        Logarithm of each row's exposure, for counts.
+    mask : Tensor of bool of shape (B, p), optional
+        True where an entry is observed. None means that all are.
+    weight : Tensor of shape (B,), optional
+        Weight of each row. None means 1.
+    shard : Shard
+        Which rows of the whole minibatch these are.
+    generator : torch.Generator, optional
+        Source of the noise of codes.
+    input_noise : InputNoise, optional
+        Noise added to the rows that the encoder sees.
+    """
+
+    x: Tensor
+    batch: Tensor | None = None
+    log_size: Tensor | None = None
+    mask: Tensor | None = None
+    weight: Tensor | None = None
+    shard: Shard = WHOLE
+    generator: torch.Generator | None = None
+    input_noise: InputNoise | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values in some fields."""
+        return replace(self, **changes)
+
+    def row_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that hold one entry per row, by field, without absent ones."""
+        present = ((name, getattr(self, name)) for name in ROW_FIELDS)
+        return {name: tensor for name, tensor in present if tensor is not None}
+
+    def map_rows(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to each tensor that holds one entry per row."""
+        return self.replace(**{k: function(v) for k, v in self.row_tensors().items()})
+
+    def padded(self, n_rows: int) -> Self:
+        """Append zeros until there are `n_rows` rows."""
+        short = n_rows - len(self)
+        if short == 0:
+            return self
+        return self.map_rows(lambda t: functional.pad(t, (0,) * (2 * t.ndim - 1) + (short,)))
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Collect values of rows from all processes, with gradients."""
+        return self.shard.gather(rows)
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Select this process's rows: the inverse of `gather`."""
+        return self.shard.own(rows)
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Draw standard normal numbers for the rows of all processes, as wide as `like`."""
+        return self.shard.draw(like, self.generator)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average one value per row, (); with several processes, see `Shard.mean`."""
+        return self.shard.mean(values)
+
+    def total_rows(self) -> int:
+        """Count the rows of the minibatch in all processes."""
+        return self.shard.total_rows(len(self))

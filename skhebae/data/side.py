@@ -1,0 +1,52 @@
+"""What is known about each row of a table in addition to its features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skhebae.data.minibatch import Minibatch
+
+
+@dataclass(frozen=True, eq=False)
+class SideInformation:
+    """Experimental batches and exposures of n rows; either may be absent.
+
+    Attributes
+    ----------
+    batch : ndarray of int of shape (n,), optional
+        Index of each row's batch.
+    log_size : ndarray of float of shape (n,), optional
+        Logarithm of each row's exposure.
+    """
+
+    batch: NDArray[np.intp] | None = None
+    log_size: NDArray[np.float64] | None = None
+
+    def minibatch(self, x: NDArray[np.float32], rows: Any, *, may_miss: bool = False) -> Minibatch:
+        """Join standardised rows with what is known about them.
+
+        Parameters
+        ----------
+        x : ndarray of shape (m, p)
+        rows : slice or ndarray of int
+            Which rows of the table these are.
+        may_miss : bool
+            Whether NaN marks missing entries. They become 0, and False in the mask.
+        """
+        mask = None
+        if may_miss:
+            mask = torch.from_numpy(~np.isnan(x))
+            x = np.nan_to_num(x, nan=0.0)
+        batch = None if self.batch is None else torch.from_numpy(self.batch[rows])
+        log_size = None
+        if self.log_size is not None:
+            log_size = torch.from_numpy(self.log_size[rows].astype(np.float32))
+        return Minibatch(torch.from_numpy(x), batch=batch, log_size=log_size, mask=mask)
+
+
+NO_SIDE_INFORMATION = SideInformation()

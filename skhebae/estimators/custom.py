@@ -1,0 +1,68 @@
+"""An autoencoder whose objective, likelihood or prior is the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from skhebae.estimators.base import BaseAutoencoder
+from skhebae.fitted import parameter, with_parameters
+from skhebae.fitted.build import PriorFactory
+from skhebae.objectives import HEBAEObjective, Objective
+
+
+@with_parameters
+class AutoencoderTransformer(BaseAutoencoder):
+    """Autoencoder with an objective, a likelihood or a prior of your own.
+
+    Each is a class or a function at the top level of a file, so that the estimator can be cloned
+    and pickled. A saved file holds its name only; pass it to `load` again.
+
+    Parameters
+    ----------
+    objective : callable, default=None
+        ``objective()`` returns a new `skhebae.objectives.Objective`: how codes are
+        regularised. None is that of `HEBAETransformer` with its default parameters.
+    prior : callable, default=None
+        ``prior(n_components)`` returns a new `skhebae.prior.Prior`. None is N(0, I). The
+        objective must support it: those of VAE and WAE support others, that of HEBAE does not.
+
+    See Also
+    --------
+    HEBAETransformer : Regularises the aggregate of the codes in closed form.
+    VAETransformer : Regularises every row's posterior.
+    WAETransformer : Regularises the aggregate by a kernel discrepancy.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skhebae import AutoencoderTransformer
+    >>> from skhebae.objectives import VAEObjective
+    >>> X = load_iris().data
+    >>> model = AutoencoderTransformer(2, objective=VAEObjective, max_iter="auto", random_state=0)
+    >>> model.fit_transform(X).shape
+    (150, 2)
+    """
+
+    objective: Callable[[], Objective] | None = parameter(None, callable, None)
+    prior: PriorFactory | None = parameter(None, callable, None)
+
+    def make_objective(self) -> Objective:
+        """Make the objective.
+
+        Raises
+        ------
+        TypeError
+            If the factory returns something else than an `Objective`.
+        """
+        objective = HEBAEObjective() if self.objective is None else self.objective()
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"objective={self.objective!r} returned {type(objective).__name__}. It must "
+                "return a skhebae.objectives.Objective."
+            )
+        return objective
+
+    @property
+    def prior_factory(self) -> PriorFactory | None:
+        """Factory of the prior p(z); None is N(0, I)."""
+        return self.prior

@@ -1,0 +1,110 @@
+"""The state of an estimator as a pickle and as a file hold it."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Any
+
+from skhebae.fitted.build import FACTORIES as IN_ARCHITECTURE
+from skhebae.fitted.build import factory_name
+from skhebae.likelihoods import LIKELIHOODS
+
+#: Parameters that may be code of the user's, which a file only names.
+FACTORIES = ("encoder", "decoder", "objective", "likelihood", "prior")
+
+#: Private keys of a packed `FittedAutoencoder`; its public ones end in an underscore.
+PACKED = {
+    "_architecture",
+    "_mixture",
+    "_moments",
+    "_noise_covariance",
+    "_scaling",
+    "_seed",
+    "_weights",
+}
+
+#: Attributes that scikit-learn sets on the estimator itself.
+OF_ESTIMATOR = {"n_features_in_", "feature_names_in_"}
+
+
+def split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a pickled state into the estimator's own and that of its fitted value, if any."""
+    if "_weights" not in state:
+        return state, {}
+    packed = {
+        name: value
+        for name, value in state.items()
+        if name in PACKED or (is_fitted_attribute(name) and name not in OF_ESTIMATOR)
+    }
+    return {name: value for name, value in state.items() if name not in packed}, packed
+
+
+def is_fitted_attribute(name: str) -> bool:
+    """Whether scikit-learn's rules make an attribute of this name a public fitted one."""
+    return name.endswith("_") and not name.startswith("_")
+
+
+def file_parameters(
+    params: dict[str, Any], state: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters and the fitted state as a file can hold them."""
+    params = dict(params)
+    sizes = params["hidden_layer_sizes"]
+    # `fit` takes any sequence of integers; JSON has lists, and we tuples.
+    kind = list if isinstance(sizes, list) else tuple
+    params["hidden_layer_sizes"] = kind(int(size) for size in sizes)
+    if not isinstance(params["random_state"], Integral):
+        params["random_state"] = None
+    if callable(params["learning_rate"]):
+        params["learning_rate"] = "linear"
+    architecture = dict(state["_architecture"])
+    architecture["likelihood"] = factory_name(architecture["likelihood"])
+    for name in IN_ARCHITECTURE:
+        architecture.pop(name, None)
+    for name in FACTORIES:
+        if name in params:
+            params[name] = factory_name(params[name])
+    # What `fit` sets, and the user's set_output; not what else hangs on the object.
+    kept = PACKED | {"_sklearn_output_config"}
+    fitted = {k: v for k, v in state.items() if k in kept or is_fitted_attribute(k)}
+    return params, {**fitted, "_architecture": architecture}
+
+
+def restore_factories(
+    path: str | os.PathLike[str],
+    kind: str,
+    params: dict[str, Any],
+    fitted: dict[str, Any],
+    given: dict[str, Any],
+) -> None:
+    """Put the user's code back in place of its names in `params` and `fitted`.
+
+    Raises
+    ------
+    TypeError
+        If a name in `given` is not one of `FACTORIES`.
+    ValueError
+        If code is missing, or superfluous.
+    """
+    unknown = sorted(set(given) - set(FACTORIES))
+    if unknown:
+        raise TypeError(
+            f"load takes the user's own {', '.join(FACTORIES)}, but got {', '.join(unknown)}. "
+            "Other parameters are in the file; change them with set_params after loading."
+        )
+    for name in FACTORIES:
+        saved, factory = params.get(name), given.get(name)
+        is_code = saved is not None and not (name == "likelihood" and saved in LIKELIHOODS)
+        if is_code != (factory is not None):
+            code = f", {name}={saved}" if is_code else ""
+            raise ValueError(
+                f"{str(path)!r} was fitted with {name}={saved}. Load it with "
+                f"{kind}.load(path{code})."
+            )
+        if is_code:
+            params[name] = factory
+        if name == "likelihood":
+            fitted["_architecture"][name] = params[name]
+        elif name in IN_ARCHITECTURE:
+            fitted["_architecture"][name] = factory

@@ -1,0 +1,13 @@
+"""Fitted autoencoders as values, and the function that makes them."""
+
+from skhebae.fitted.autoencoder import FittedAutoencoder
+from skhebae.fitted.fit import fit_autoencoder
+from skhebae.fitted.parameters import Parameters, parameter, with_parameters
+
+__all__ = [
+    "FittedAutoencoder",
+    "Parameters",
+    "fit_autoencoder",
+    "parameter",
+    "with_parameters",
+]

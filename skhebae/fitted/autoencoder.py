@@ -1,0 +1,446 @@
+"""A fitted autoencoder as a value, without scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skhebae.data import (
+    NO_SIDE_INFORMATION,
+    Matrix,
+    Minibatch,
+    Scaling,
+    SideInformation,
+    map_rows,
+    row_totals,
+)
+from skhebae.divergences import cholesky_factor
+from skhebae.fitted.build import Architecture, build_model
+from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
+from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
+from skhebae.fitted.measure import encode_with_spread
+from skhebae.likelihoods import Likelihood, find_likelihood
+from skhebae.model import Autoencoder
+from skhebae.objectives import Objective
+from skhebae.posterior import bound, expected_log_prob, jacobian_numbers, log_likelihood, score
+from skhebae.prior import Prior
+
+Float32Array = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedAutoencoder:
+    """Trained networks, with all that is needed to use them on rows.
+
+    Rows are validated: an ndarray, CSR matrix or `StoredTable` of the right width, with values
+    that the likelihood accepts. Estimators validate them.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    model : Autoencoder
+        In evaluation mode.
+    objective : Objective
+    scaling : Scaling
+    moments : CodeMoments
+        Moments of the codes of the training rows.
+    mixture : CodeMixture or LateMixture
+    noise_covariance : ndarray of shape (d, d)
+        C in the posterior ``N(mu_i, D_i C D_i)`` of a row.
+    seed : int
+    history : dict of list of float
+    batches : ndarray
+        Sorted labels of the experimental batches of `fit`, perhaps none.
+    converged : bool
+        Whether a stopping rule ended the training.
+    optimizer_state : dict or None
+        For the next call of `partial_fit`.
+    annotations : dict or None
+        What the caller keeps with the model about its table, as JSON values and arrays.
+    """
+
+    architecture: Architecture
+    model: Autoencoder
+    objective: Objective
+    scaling: Scaling
+    moments: CodeMoments
+    mixture: CodeMixture | LateMixture
+    noise_covariance: FloatArray
+    seed: int
+    history: dict[str, list[float]]
+    batches: NDArray[Any]
+    converged: bool = False
+    optimizer_state: dict[int, dict[str, Tensor]] | None = None
+    annotations: dict[str, Any] | None = None
+
+    # Facts
+
+    @property
+    def n_components(self) -> int:
+        """Number of latent dimensions."""
+        return int(self.architecture.n_components)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.architecture.n_features)
+
+    @property
+    def encodes_batch(self) -> bool:
+        """Whether codes depend on the experimental batch of a row."""
+        return self.architecture.encode_batch
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """p(x | z)."""
+        return self.model.likelihood
+
+    @property
+    def prior(self) -> Prior:
+        """p(z)."""
+        return self.model.prior
+
+    @property
+    def latent_mean(self) -> FloatArray:
+        """Mean of the training rows' aggregated posterior, (d,)."""
+        return self.moments.mean
+
+    @cached_property
+    def latent_covariance(self) -> FloatArray:
+        """Covariance of the training rows' aggregated posterior, (d, d)."""
+        return self.moments.aggregated_covariance(self.noise_covariance)
+
+    @cached_property
+    def learned(self) -> dict[str, FloatArray]:
+        """Fitted parameters of the likelihood per feature, by attribute name."""
+        return self.likelihood.learned(self.scaling)
+
+    @cached_property
+    def noise_factor(self) -> FloatArray:
+        """Lower factor L of C in ``N(mu_i, D_i C D_i)``, (d, d)."""
+        # A copy: a memory-mapped pickle holds read-only arrays.
+        factor: FloatArray = cholesky_factor(
+            torch.from_numpy(np.array(self.noise_covariance))
+        ).numpy()
+        return factor
+
+    def annotate(self, annotations: dict[str, Any]) -> Self:
+        """Return a copy with other annotations."""
+        return replace(self, annotations=annotations)
+
+    # Rows to codes
+
+    def encode(self, X: Matrix, batch: ArrayLike | None = None) -> Float32Array:
+        """Return the codes of rows, the means of their posteriors, (n, d).
+
+        `batch` (n,) is needed if `encodes_batch`, and ignored otherwise.
+        """
+        return self._map_codes(lambda minibatch: self.model.encode(minibatch)[0], X, batch)
+
+    def encode_with_spread(
+        self, X: Matrix, batch: ArrayLike | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Return posterior means and the diagonals of D_i, each (n, d)."""
+        values = self._map_codes(
+            lambda minibatch: encode_with_spread(self.model, self.objective, minibatch), X, batch
+        )
+        mean, spread = np.split(values, 2, axis=1)
+        return mean.copy(), spread.copy()
+
+    # Codes to rows
+
+    def decode(
+        self,
+        codes: Float32Array,
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Return the means of p(x | z) in the units of the rows of `fit`, (n, p)."""
+        return self._decode(codes, self.likelihood.mean, batch, size_factor, drawn=False)
+
+    def sample(
+        self,
+        n_samples: int,
+        latent: str,
+        rng: np.random.RandomState,
+        *,
+        noise: bool = False,
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Draw codes and decode them; with `noise`, draw from p(x | z), (n_samples, p)."""
+        codes = draw_codes(
+            latent,
+            n_samples,
+            rng,
+            mean=self.latent_mean,
+            covariance=self.latent_covariance,
+            mixture=self.mixture,
+            prior=self.prior,
+        ).astype(np.float32)
+        generator = torch.Generator(self.model.device).manual_seed(int(rng.randint(2**31 - 1)))
+        if not noise:
+            return self.decode(codes, batch, size_factor)
+        if size_factor is None:
+            size_factor = self.scaling.draw_size_factors(n_samples, rng)
+
+        def draw(parameter: Tensor) -> Tensor:
+            return self.likelihood.sample(parameter, generator)
+
+        return self._decode(codes, draw, batch, size_factor, drawn=True)
+
+    def size_factors(self, X: Matrix) -> FloatArray | None:
+        """Return size factors that decode rows at their own totals; None if rows have none."""
+        return self.scaling.size_factors(lambda: row_totals(X))
+
+    def fill_features(self, X: Float32Array, found: NDArray[np.bool_]) -> Float32Array:
+        """Fill the features that all rows lack with their usual values, (n, p).
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, p)
+            With zeros in the features that are lacking.
+        found : ndarray of bool of shape (p,)
+            False for features that are lacking.
+        """
+        usual = self.scaling.usual_values(X, found)
+        filled = X.copy()
+        filled[:, ~found] = np.broadcast_to(usual, X.shape)[:, ~found]
+        return filled
+
+    # Bounds and likelihoods of rows, (n,), nats
+
+    def score(
+        self,
+        X: Matrix,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Return the bound whose posterior follows from the decoder."""
+        width = jacobian_numbers(self.model)
+        return self._map(
+            lambda minibatch: score(self.model, minibatch), X, width, batch, size_factor
+        )
+
+    def elbo(
+        self,
+        X: Matrix,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Return the bound of the posterior that was trained."""
+        posterior = self._posterior()
+        return self._map(
+            lambda minibatch: bound(self.model, minibatch, *posterior(minibatch)),
+            X,
+            self.n_components**2,
+            batch,
+            size_factor,
+        )
+
+    def expected_log_prob(
+        self,
+        X: Matrix,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Return ``E_q log p(x | z)`` under the posterior that was trained."""
+        posterior = self._posterior()
+        return self._map(
+            lambda minibatch: expected_log_prob(self.model, minibatch, *posterior(minibatch)),
+            X,
+            self.n_components**2,
+            batch,
+            size_factor,
+        )
+
+    def log_likelihood(
+        self,
+        X: Matrix,
+        draws: Float32Array,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Float32Array:
+        """Estimate log p(x) by importance weights with standard normal `draws` (K, d)."""
+        noise = torch.from_numpy(draws).to(self.model.device)
+        return self._map(
+            lambda minibatch: log_likelihood(self.model, minibatch, noise),
+            X,
+            jacobian_numbers(self.model),
+            batch,
+            size_factor,
+        )
+
+    # Chunks of rows
+
+    def _posterior(self) -> Callable[[Minibatch], tuple[Tensor, Tensor]]:
+        """Return the map from rows to posterior means (n, d) and covariance factors (n, d, d)."""
+        common = torch.from_numpy(self.noise_factor).to(self.model.device, torch.float32)
+
+        def posterior(minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+            values = encode_with_spread(self.model, self.objective, minibatch)
+            mu, spread = values.chunk(2, dim=1)
+            return mu, spread[:, :, None] * common
+
+        return posterior
+
+    def _map(
+        self,
+        function: Callable[[Minibatch], Tensor],
+        X: Matrix,
+        numbers_per_row: int,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+    ) -> Float32Array:
+        """Apply a row-wise function that decodes to rows."""
+        n_rows = int(X.shape[0])
+        side = self._side(n_rows, batch, size_factor, lambda: row_totals(X))
+        return self._map_rows(function, X, side, numbers_per_row)
+
+    def _map_codes(
+        self, function: Callable[[Minibatch], Tensor], X: Matrix, batch: ArrayLike | None
+    ) -> Float32Array:
+        """Apply a row-wise function of the encoder to rows."""
+        side = NO_SIDE_INFORMATION
+        if self.encodes_batch:
+            side = SideInformation(resolve_batch(batch, self.batches, int(X.shape[0])))
+        return self._map_rows(function, X, side, 1)
+
+    def _map_rows(
+        self,
+        function: Callable[[Minibatch], Tensor],
+        X: Matrix,
+        side: SideInformation,
+        numbers_per_row: int,
+    ) -> Float32Array:
+        """Apply a row-wise function to rows with what is known about them."""
+
+        def read(rows: slice) -> Minibatch:
+            x = self.scaling.standardise(X[rows])
+            minibatch = side.minibatch(x, rows, may_miss=self.scaling.may_miss)
+            return minibatch.map_rows(lambda tensor: tensor.to(self.model.device))
+
+        width = max(numbers_per_row, self.n_features)
+        return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)
+
+    def _side(
+        self,
+        n_rows: int,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+        totals: Callable[[], FloatArray] | None = None,
+    ) -> SideInformation:
+        """Check what the user says about rows; exposures are their `totals` by default."""
+        factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
+        index = resolve_batch(batch, self.batches, n_rows)
+        return SideInformation(index, self.scaling.log_size(n_rows, totals, factors))
+
+    def _decode(
+        self,
+        codes: Float32Array,
+        function: Callable[[Tensor], Tensor],
+        batch: ArrayLike | str | None,
+        size_factor: ArrayLike | None,
+        *,
+        drawn: bool,
+    ) -> Float32Array:
+        """Apply a function of the likelihood's parameter to codes, and restore the units.
+
+        One chunk at a time, so that little more than the result is in memory.
+        """
+        n_rows = len(codes)
+        averages = isinstance(batch, str) and batch == AVERAGE and batch not in self.batches
+        labels = list(self.batches) if averages else [batch]
+        sides = [
+            self._side(
+                n_rows,
+                label if label is None or np.ndim(label) else np.full(n_rows, label),
+                size_factor,
+            )
+            for label in labels
+        ]
+
+        def read(rows: slice) -> Minibatch:
+            # A copy: `codes` may be the caller's read-only memory map.
+            first = sides[0].minibatch(np.array(codes[rows]), rows)
+            return first.map_rows(lambda tensor: tensor.to(self.model.device))
+
+        def decode(minibatch: Minibatch) -> Tensor:
+            z = minibatch.x
+            total = function(self.model.decode_rows(z, minibatch))
+            for index in range(1, len(sides)):
+                assert minibatch.batch is not None
+                other = minibatch.replace(batch=torch.full_like(minibatch.batch, index))
+                total = total + function(self.model.decode_rows(z, other))
+            return total / len(sides)
+
+        return map_rows(
+            decode,
+            read,
+            n_rows,
+            numbers_per_row=self.n_features,
+            finish=lambda rows: self.likelihood.original_rows(rows, self.scaling, drawn=drawn),
+        )
+
+    # As plain arrays
+
+    def pack(self) -> dict[str, Any]:
+        """Return the value as a dict of plain arrays, lists and numbers.
+
+        A pickle or file of it holds no torch object, so it loads without a GPU, and readers
+        need not trust any class of ours. Public attributes are included, for readers of files.
+        """
+        weights = self.model.state_dict()
+        packed = {
+            "_weights": {k: v.detach().cpu().numpy() for k, v in weights.items()},
+            "_architecture": self.architecture.pack(),
+            "_noise_covariance": self.noise_covariance,
+            "_seed": self.seed,
+            "latent_mean_": self.latent_mean,
+            "latent_covariance_": self.latent_covariance,
+            "history_": self.history,
+            "n_iter_": len(self.history["loss"]),
+            **self.learned,
+        }
+        parts = {"_scaling": self.scaling, "_moments": self.moments, "_mixture": self.mixture.now()}
+        for name, part in parts.items():
+            packed[name] = {f.name: getattr(part, f.name) for f in fields(part)}  # type: ignore[arg-type]
+        if len(self.batches):
+            packed["batches_"] = self.batches
+        if self.annotations is not None:
+            packed["anndata_"] = self.annotations
+        return packed
+
+    @classmethod
+    def unpack(
+        cls, packed: dict[str, Any], objective: Objective, device: torch.device
+    ) -> FittedAutoencoder:
+        """Invert `pack`, with the networks rebuilt on `device`."""
+        architecture = Architecture.unpack(packed["_architecture"])
+        family = find_likelihood(architecture.likelihood)
+        scaling = family.scaling_class(**packed["_scaling"])
+        model = build_model(architecture, scaling, torch.Generator())
+        # A copy: arrays from a file or a memory-mapped pickle may be read-only.
+        weights = {k: torch.from_numpy(np.array(v)) for k, v in packed["_weights"].items()}
+        model.load_state_dict(weights)
+        return cls(
+            architecture=architecture,
+            model=model.to(device).eval(),
+            objective=objective,
+            scaling=scaling,
+            moments=CodeMoments(**packed["_moments"]),
+            mixture=CodeMixture(**packed["_mixture"]),
+            noise_covariance=packed["_noise_covariance"],
+            seed=packed["_seed"],
+            history=packed["history_"],
+            batches=packed.get("batches_", np.empty(0, dtype=object)),
+            annotations=packed.get("anndata_"),
+        )

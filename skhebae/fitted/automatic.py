@@ -1,0 +1,68 @@
+"""The rules behind parameters that are "auto"."""
+
+from __future__ import annotations
+
+import torch
+
+from skhebae.model import Autoencoder
+from skhebae.networks import Encoder
+
+#: `max_iter="auto"` takes between the first and the second of these numbers of optimiser
+#: steps, and half-way at a number of rows that the likelihood knows...
+AUTO_STEPS = (400, 6000)
+#: ...and never shows a row to the network less often than this.
+AUTO_MIN_EPOCHS = 5
+
+#: Smallest and largest minibatch of `batch_size="auto"`, and the number of minibatches per
+#: epoch that it aims at between them.
+AUTO_BATCH = (32, 128)
+AUTO_MINIBATCHES = 8
+#: Whatever the table, a minibatch has this many rows per latent dimension.
+AUTO_ROWS_PER_COMPONENT = 4
+
+
+def auto_epochs(n_rows: int, batch_size: int, half_rows: int) -> int:
+    """Return the epochs that `max_iter="auto"` stands for.
+
+    The number of steps rises with the number of rows and saturates: with more, a network
+    over-fits a small table and learns nothing more from a large one.
+
+    Parameters
+    ----------
+    n_rows, batch_size : int
+        Rows of the table, and of a minibatch in all processes.
+    half_rows : int
+        `Likelihood.half_rows`.
+    """
+    low, high = AUTO_STEPS
+    steps = low + (high - low) * n_rows / (n_rows + half_rows)
+    return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_rows // batch_size)))
+
+
+def auto_batch_size(n_rows: int, n_components: int) -> int:
+    """Return the rows that `batch_size="auto"` stands for.
+
+    Small tables gain from noisier steps. And a minibatch with fewer rows than the code has
+    dimensions sees its covariance inflated in the few directions that it spans, so that the codes
+    of the whole table come out too narrow.
+    """
+    low, high = AUTO_BATCH
+    rows = min(high, max(low, n_rows // AUTO_MINIBATCHES))
+    return max(rows, AUTO_ROWS_PER_COMPONENT * n_components)
+
+
+def auto_input_noise(model: Autoencoder, n_rows: int) -> float:
+    """Return the noise that `input_noise="auto"` stands for.
+
+    Constant while the encoder has more weights than there are rows, so that it could learn them
+    by heart, and fading in proportion beyond: with enough rows, the estimator is the plain
+    method. A linear encoder learns a subspace, which needs no such help, and gets none.
+    """
+    linear = (torch.nn.Linear, torch.nn.Identity)
+    # Nobody can tell from its layers what a user's module computes.
+    if isinstance(model.encoder, Encoder) and all(
+        isinstance(layer, linear) for layer in model.encoder.layers
+    ):
+        return 0.0
+    n_weights = sum(p.numel() for p in model.encoder.parameters() if p.ndim > 1)
+    return model.likelihood.input_noise * min(1.0, n_weights / n_rows)

@@ -1,0 +1,187 @@
+"""From a description of the networks to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from skhebae.data import Scaling
+from skhebae.likelihoods import Likelihood, find_likelihood
+from skhebae.model import Autoencoder
+from skhebae.networks import (
+    CustomDecoder,
+    CustomEncoder,
+    DecoderFactory,
+    Encoder,
+    EncoderFactory,
+    check_maps,
+    global_random_state,
+    made_by,
+    mlp,
+)
+from skhebae.prior import Prior, StandardNormalPrior
+
+#: ``prior(n_components)`` returns a new prior.
+PriorFactory = Callable[[int], Prior]
+
+#: Fields of an `Architecture` that are code of the user's, so that a file only names them.
+FACTORIES = ("encoder", "decoder", "prior")
+
+
+class Architecture(NamedTuple):
+    """All that is needed to rebuild the networks around saved weights.
+
+    Attributes
+    ----------
+    n_features, n_components : int
+    hidden_layer_sizes : tuple of int
+        Layers of the encoder; the decoder mirrors them.
+    activation : str
+    likelihood : str or type of Likelihood
+        Name of a family, or the family.
+    n_scales : int
+        Width of the encoder's scale head.
+    n_batches : int
+        Experimental batches whose labels the decoder sees, 0 for none.
+    encode_batch : bool
+        Whether the encoder sees them too.
+    encoder, decoder : callable or None
+        The user's factories, in place of the perceptrons.
+    image_shape : tuple of int or None
+        Shape in which they see a row.
+    prior : callable or None
+        The user's factory; None is N(0, I).
+    """
+
+    n_features: int
+    n_components: int
+    hidden_layer_sizes: tuple[int, ...]
+    activation: str
+    likelihood: str | type[Likelihood]
+    n_scales: int
+    n_batches: int = 0
+    encode_batch: bool = False
+    encoder: EncoderFactory | None = None
+    decoder: DecoderFactory | None = None
+    image_shape: tuple[int, ...] | None = None
+    prior: PriorFactory | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, as factories see it."""
+        return self.image_shape or (self.n_features,)
+
+    def pack(self) -> dict[str, Any]:
+        """Return a dict; a field that is None by default and was added later is left out."""
+        packed = self._asdict()
+        if packed["prior"] is None:
+            del packed["prior"]
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any]) -> Architecture:
+        """Invert `pack`, also after JSON has turned tuples into lists."""
+        fields = dict(packed)
+        for name in ("hidden_layer_sizes", "image_shape"):
+            if fields.get(name) is not None:
+                fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def build_model(
+    architecture: Architecture,
+    scaling: Scaling,
+    generator: torch.Generator,
+    initial_scale: float = 0.0,
+) -> Autoencoder:
+    """Make the untrained networks on the CPU, with all randomness from `generator`."""
+    likelihood = find_likelihood(architecture.likelihood).from_scaling(scaling)
+    encoder = build_encoder(architecture, generator, initial_scale)
+    decoder = build_decoder(architecture, generator, likelihood.initial_bias())
+    prior = build_prior(architecture.prior, architecture.n_components)
+    return Autoencoder(
+        encoder, decoder, likelihood, prior, architecture.n_batches, architecture.encode_batch
+    )
+
+
+def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
+    """Make N(0, I), or what the user's factory returns.
+
+    Raises
+    ------
+    TypeError
+        If the factory returns something else than a `Prior`.
+    """
+    if factory is None:
+        return StandardNormalPrior(n_components)
+    prior = factory(n_components)
+    if not isinstance(prior, Prior):
+        raise TypeError(
+            f"prior={factory!r} returned {type(prior).__name__}. It must return a "
+            "skhebae.prior.Prior."
+        )
+    return prior
+
+
+def build_encoder(
+    architecture: Architecture, generator: torch.Generator, initial_scale: float
+) -> Encoder | CustomEncoder:
+    """Make the perceptron, or what the user's factory returns."""
+    n_labels = architecture.n_batches if architecture.encode_batch else 0
+    if architecture.encoder is None:
+        return Encoder(
+            architecture.n_features + n_labels,
+            architecture.n_components,
+            architecture.hidden_layer_sizes,
+            architecture.activation,
+            n_scales=architecture.n_scales,
+            initial_scale=initial_scale,
+            generator=generator,
+        )
+    n_outputs = architecture.n_components + architecture.n_scales
+    with global_random_state(draw_seed(generator)):
+        module = made_by("encoder", architecture.encoder, architecture.shape, n_outputs)
+        encoder = CustomEncoder(
+            module, architecture.shape, architecture.n_components, initial_scale
+        )
+        check_maps("encoder", encoder, architecture.n_features, n_outputs)
+    return encoder
+
+
+def build_decoder(
+    architecture: Architecture, generator: torch.Generator, initial_bias: Tensor
+) -> torch.nn.Module:
+    """Make the perceptron, or what the user's factory returns."""
+    # The label of the batch follows the code.
+    n_inputs = architecture.n_components + architecture.n_batches
+    if architecture.decoder is not None:
+        with global_random_state(draw_seed(generator)):
+            arguments = (n_inputs, architecture.shape)
+            custom = CustomDecoder(made_by("decoder", architecture.decoder, *arguments))
+            check_maps("decoder", custom, n_inputs, architecture.n_features)
+        return custom
+    hidden = architecture.hidden_layer_sizes[::-1]
+    sizes = (n_inputs, *hidden, architecture.n_features)
+    decoder = mlp(sizes, architecture.activation, generator)
+    output = decoder[-1]
+    assert isinstance(output, torch.nn.Linear)
+    with torch.no_grad():
+        # Start at the feature means: constant features then stay there exactly.
+        output.weight.zero_()
+        output.bias.copy_(initial_bias)
+    return decoder
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """Draw a seed from a generator."""
+    return int(torch.randint(2**31, (), generator=generator))
+
+
+def factory_name(factory: object) -> str | None:
+    """Return how files and messages name a factory, or None for None."""
+    if factory is None or isinstance(factory, str):
+        return factory
+    return getattr(factory, "__qualname__", repr(factory))

@@ -1,0 +1,267 @@
+"""What a fitted model keeps of the training codes: moments, and a mixture to sample."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from skhebae.divergences import cholesky_factor, regularised_covariance
+from skhebae.finite_sample import expected_prior_kl
+from skhebae.prior import Prior, StandardNormalPrior
+
+FloatArray = NDArray[np.float64]
+
+#: Codes the mixture is fitted to, at most.
+MIXTURE_ROWS = 10_000
+
+#: Components of the mixture, at most: in general, in a stream, and multiplied by the latent
+#: dimensions (each component has a covariance matrix).
+MIXTURE_COMPONENTS = 50
+BRIEF_COMPONENTS = 10
+MIXTURE_MEANS = 2000
+
+#: Rows that a component needs: at least, and per latent dimension.
+COMPONENT_ROWS = 30
+COMPONENT_ROWS_PER_DIMENSION = 3
+
+#: Pseudo-rows without correlations that join each component, as a share of those rows.
+SHRUNK_ROWS = 0.1
+
+#: EM that starts from k-means needs few steps: docs/benchmarks.md, sampling.
+EM_STEPS, EM_TOL = 5, 1e-2
+
+#: Pseudo-rows of N(0, I) in the divergence of the codes' moments.
+PSEUDO_ROWS = 1.0
+
+#: Warning filters belong to the process: two threads that fit at once would
+#: restore them in the wrong order.
+WARNING_FILTERS = Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class CodeMoments:
+    """Moments of the codes of all rows seen so far; moments of further rows can be merged.
+
+    Attributes
+    ----------
+    n_rows : int
+    mean : ndarray of shape (d,)
+        Mean of the posterior means.
+    covariance : ndarray of shape (d, d)
+        Covariance of the posterior means, with divisor ``n_rows - 1``.
+    spread : ndarray of shape (d, d)
+        ``mean_i sigma_i sigma_i^T`` of the posterior standard deviations.
+    """
+
+    n_rows: int
+    mean: FloatArray
+    covariance: FloatArray
+    spread: FloatArray
+
+    @classmethod
+    def measure(
+        cls, codes: NDArray[np.floating[Any]], sigma: NDArray[np.floating[Any]]
+    ) -> CodeMoments:
+        """Measure the codes (n, d) and standard deviations (n, d) of n >= 1 rows."""
+        mean = codes.mean(axis=0, dtype=np.float64)
+        centred = codes - mean
+        wide = sigma.astype(np.float64)
+        return cls(
+            n_rows=len(codes),
+            mean=mean,
+            covariance=centred.T @ centred / max(1, len(codes) - 1),
+            spread=wide.T @ wide / len(codes),
+        )
+
+    def aggregated_covariance(self, noise_covariance: FloatArray) -> FloatArray:
+        """Return ``S + mean_i D_i C D_i``, the aggregated posterior's covariance (equation 9)."""
+        return self.covariance + self.spread * noise_covariance
+
+    def kl_to(self, prior: Prior) -> float:
+        """Return ``KL(N(m, S) || p(z))`` in nats; one pseudo-row keeps S positive definite."""
+        covariance = regularised_covariance(
+            torch.from_numpy(np.array(self.covariance)), self.n_rows, PSEUDO_ROWS
+        )
+        mean = torch.from_numpy(np.array(self.mean))
+        return float(prior.gaussian_kl(mean, cholesky_factor(covariance)))
+
+    def excess_kl(self, prior: Prior) -> float:
+        """Return `kl_to` minus its mean over as many draws from N(0, I), if that is the prior."""
+        if not isinstance(prior, StandardNormalPrior):
+            return self.kl_to(prior)
+        return self.kl_to(prior) - expected_prior_kl(self.n_rows, len(self.mean), PSEUDO_ROWS)
+
+    def merge(self, other: CodeMoments) -> CodeMoments:
+        """Combine with the moments of other rows (Chan, Golub and LeVeque, 1979)."""
+        n_rows = self.n_rows + other.n_rows
+        share = other.n_rows / n_rows
+        difference = other.mean - self.mean
+        scatter = (
+            (self.n_rows - 1) * self.covariance
+            + (other.n_rows - 1) * other.covariance
+            + np.outer(difference, difference) * self.n_rows * share
+        )
+        return CodeMoments(
+            n_rows=n_rows,
+            mean=self.mean + share * difference,
+            covariance=scatter / (n_rows - 1),
+            spread=(1.0 - share) * self.spread + share * other.spread,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CodeMixture:
+    """A Gaussian mixture over codes, as plain arrays.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (k,)
+    means : ndarray of shape (k, d)
+    covariances : ndarray of shape (k, d, d)
+    """
+
+    weights: FloatArray
+    means: FloatArray
+    covariances: FloatArray
+
+    @classmethod
+    def fit(cls, codes: NDArray[np.float32], seed: int, *, brief: bool = False) -> CodeMixture:
+        """Fit scikit-learn's full-covariance mixture to codes (n, d), and shrink it.
+
+        `brief` fits fewer components, for the many calls of a stream.
+        """
+        n_rows, n_components = codes.shape
+        most = BRIEF_COMPONENTS if brief else MIXTURE_COMPONENTS
+        needed = component_rows(n_components)
+        wanted = min(most, MIXTURE_MEANS // n_components, n_rows // needed)
+        distinct = len(np.unique(codes, axis=0))
+        mixture = GaussianMixture(
+            n_components=max(1, min(wanted, distinct)),
+            max_iter=EM_STEPS,
+            tol=EM_TOL,
+            random_state=seed,
+        )
+        # scikit-learn's regularisation is absolute, so the mixture must not see units.
+        mean = codes.mean(axis=0, dtype=np.float64)
+        unit = codes.std(axis=0, dtype=np.float64)
+        unit[unit == 0.0] = 1.0
+        # Its k-means start refuses to run while array API dispatch is on.
+        with (
+            config_context(array_api_dispatch=False),
+            WARNING_FILTERS,
+            warnings.catch_warnings(),
+        ):
+            # The mixture only has to be a good density to draw from. Whether EM has
+            # converged is not the user's concern.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit((codes - mean) / unit)
+        covariances = shrunk_covariances(
+            mixture.covariances_, mixture.weights_, n_rows, SHRUNK_ROWS * needed
+        )
+        return cls(
+            mixture.weights_,
+            mean + unit * mixture.means_,
+            np.outer(unit, unit) * covariances,
+        )
+
+    def now(self) -> CodeMixture:
+        """Return the mixture."""
+        return self
+
+    def sample(self, n_samples: int, rng: np.random.RandomState) -> FloatArray:
+        """Draw codes (n_samples, d), in random order of components."""
+        mixture = GaussianMixture(len(self.weights), random_state=rng)
+        mixture.weights_, mixture.means_ = self.weights, self.means
+        mixture.covariances_ = self.covariances
+        codes: FloatArray = mixture.sample(n_samples)[0]
+        return codes[rng.permutation(n_samples)]
+
+
+class LateMixture:
+    """A `CodeMixture` that is fitted when it is first needed; in a stream it rarely is."""
+
+    def __init__(self, codes: NDArray[np.float32], seed: int) -> None:
+        self._codes, self._seed = codes, seed
+
+    def now(self) -> CodeMixture:
+        """Return the mixture, after fitting it."""
+        return self._fitted
+
+    @cached_property
+    def _fitted(self) -> CodeMixture:
+        return CodeMixture.fit(self._codes, self._seed, brief=True)
+
+
+def component_rows(n_components: int) -> int:
+    """Return the rows that a component of the mixture needs in `n_components` dimensions."""
+    return max(COMPONENT_ROWS, COMPONENT_ROWS_PER_DIMENSION * n_components)
+
+
+def shrunk_covariances(
+    covariances: FloatArray, weights: FloatArray, n_rows: int, pseudo_rows: float
+) -> FloatArray:
+    """Shrink each covariance of a mixture towards its own diagonal.
+
+    ``(n_k S_k + a diag S_k) / (n_k + a)`` with ``n_k = n_rows weights_k``. Variances
+    stay; correlations shrink more, the fewer rows they were seen in (a shrinkage
+    target of Schaefer and Strimmer, 2005). Positive definite even where S_k is singular.
+
+    Parameters
+    ----------
+    covariances : ndarray of shape (k, d, d)
+    weights : ndarray of shape (k,)
+    n_rows : int
+    pseudo_rows : float
+        Rows ``a`` without correlations that join each component.
+
+    Returns
+    -------
+    ndarray of shape (k, d, d)
+    """
+    rows = (n_rows * weights)[:, None, None]
+    kept = rows / (rows + pseudo_rows)
+    result: FloatArray = np.where(np.eye(covariances.shape[1]), covariances, kept * covariances)
+    return result
+
+
+def draw_codes(
+    latent: str,
+    n_samples: int,
+    rng: np.random.RandomState,
+    *,
+    mean: FloatArray,
+    covariance: FloatArray,
+    mixture: CodeMixture | LateMixture,
+    prior: Prior,
+) -> FloatArray:
+    """Draw latent codes from one of the three densities.
+
+    Parameters
+    ----------
+    latent : {"mixture", "gaussian", "prior"}
+    n_samples : int
+    rng : numpy.random.RandomState
+    mean, covariance : ndarray of shape (d,) and (d, d)
+        Moments of the aggregated posterior, for "gaussian".
+    mixture : CodeMixture or LateMixture
+    prior : Prior
+
+    Returns
+    -------
+    ndarray of shape (n_samples, d)
+    """
+    if latent == "mixture":
+        return mixture.now().sample(n_samples, rng)
+    if latent == "gaussian":
+        return rng.multivariate_normal(mean, covariance, size=n_samples)
+    return prior.sample(n_samples, rng)

@@ -1,0 +1,228 @@
+"""The parameters of a fit: each is declared and documented here once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import numpy as np
+
+from skhebae._sklearn import Interval, StrOptions
+from skhebae.fitted.build import PriorFactory
+from skhebae.likelihoods import LIKELIHOODS, Likelihood
+from skhebae.networks import ACTIVATIONS, DecoderFactory, EncoderFactory
+from skhebae.objectives import Objective
+
+T = TypeVar("T", bound=type)
+
+
+def parameter(default: Any, *constraints: Any, kw_only: bool = True) -> Any:
+    """Declare a parameter: its default, and scikit-learn's constraints on its values."""
+    return field(default=default, kw_only=kw_only, metadata={"constraints": list(constraints)})
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter, field))
+def with_parameters(cls: T) -> T:
+    """Turn the declared parameters of a class into its constructor, constraints and docs.
+
+    The docstring of the class has its own parameters and attributes only; those of its bases
+    are added in the order of the constructor.
+    """
+    made: Any = dataclass(repr=False, eq=False, kw_only=True)(cls)
+    declared = [f for f in fields(made) if f.init]
+    made._parameter_constraints = {f.name: f.metadata["constraints"] for f in declared}
+    if cls.__doc__ is not None:  # python -OO strips docstrings
+        made.__doc__ = join_docs(cls, [f.name for f in declared])
+    return cls
+
+
+def join_docs(cls: type, order: Sequence[str]) -> str:
+    """Return the docstring of a class with the parameters and attributes of its bases."""
+    own = split_doc(cls.__dict__["__doc__"])
+    for section in ("Parameters", "Attributes"):
+        entries: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            text = split_doc(base.__dict__.get("__doc__") or "").get(section, "")
+            # An entry begins in the first column; its description is indented.
+            for entry in filter(None, re.split(r"\n(?=\S)", text)):
+                names = entry.split(" : ")[0]
+                # Those of this class come after those of its bases, as in the constructor.
+                entries.pop(names, None)
+                entries[names] = entry
+        if section == "Parameters":
+            entries = {name: entries[name] for name in order if name in entries}
+        if entries:
+            own[section] = "\n".join(entries.values())
+    first = own.pop("")
+    numpydoc_order = ("Parameters", "Attributes", "See Also", "Notes", "References", "Examples")
+    parts = [f"{name}\n{'-' * len(name)}\n{own[name]}" for name in numpydoc_order if name in own]
+    return "\n\n".join([first, *parts]) + "\n"
+
+
+def split_doc(doc: str) -> dict[str, str]:
+    """Split a numpydoc docstring into sections by title; the text before them has the title ""."""
+    pieces = re.split(r"(?m)^([A-Z][A-Za-z ]+)\n-+\n", inspect.cleandoc(doc))
+    titles = ["", *pieces[1::2]]
+    return {title: text.strip("\n") for title, text in zip(titles, pieces[::2], strict=True)}
+
+
+@with_parameters
+class Parameters(ABC):
+    r"""Parameters that all autoencoders share.
+
+    Parameters
+    ----------
+    n_components : int, default=10
+        Dimensions of the code.
+    hidden_layer_sizes : tuple of int, default=(128,)
+        Hidden layers of the encoder; the decoder mirrors them. ``()`` makes
+        both linear.
+    activation : {"silu", "relu", "tanh", "gelu", "elu", "softplus", "logistic", "identity"}
+        Default "silu". Between linear layers; the heads and the output are linear.
+    likelihood : {"gaussian", "bernoulli", "poisson", "negative_binomial", \
+"zero_inflated_negative_binomial"} or Likelihood subclass, default="gaussian"
+        p(x | z). "gaussian" learns one noise variance per feature, never under
+        1 % of the feature's own variance, so units do not matter. "bernoulli"
+        takes X within [0, 1]. The others take counts, integers >= 0: the encoder
+        sees them log-normalised, the decoder gives the share of each feature in a
+        row's total, and the two negative binomials learn an inverse dispersion (and
+        a probability of extra zeros) per feature. A subclass of
+        `skhebae.likelihoods.Likelihood` is a family of your own.
+    encode_batch : bool, default=False
+        Whether the encoder, and not only the decoder, sees the `batch` of a row;
+        `transform` then needs it too. Not with an `encoder` of your own.
+    encoder : callable, default=None
+        ``encoder(shape, n_outputs)`` returns a new ``torch.nn.Module`` that maps
+        standardised rows (n, \*shape) to (n, n_outputs): the code, and the scales
+        of its noise where the estimator has them. `shape` is ``(n_features,)``, or
+        `image_shape`. A function or class at the top level of a file, so that the
+        estimator can be cloned and pickled. Initial weights and dropout draw
+        from torch's global random state, which is seeded for the fit and
+        restored afterwards. None is the perceptron of `hidden_layer_sizes`.
+    decoder : callable, default=None
+        ``decoder(n_components, shape)`` returns a module that maps codes (n,
+        n_components) to (n, \*shape): standardised means for the gaussian
+        likelihood, logits for bernoulli.
+    image_shape : tuple of int, default=None
+        Shape in which `encoder` and `decoder` see a row, for example (1, 28, 28)
+        for channels, height and width; rows are such images flattened in C order.
+    input_noise : float or "auto", default="auto"
+        Standard deviation of the Gaussian noise that is added to the encoder's
+        standardised input during training (a denoising autoencoder); 0
+        turns it off. "auto" is 0.3, for counts 1, while the encoder has more weights
+        than there are rows, fades in proportion beyond, and is 0 for linear networks.
+    learning_rate_init : float, default=0.005
+        Initial learning rate of Adam.
+    learning_rate : {"linear", "constant"} or callable, default="linear"
+        How the rate changes in `fit`: down to 0 over `max_iter` epochs, not at all, or by
+        the factor that ``learning_rate(epoch)`` returns, epochs counted from 0.
+        `partial_fit` does not change it.
+    weight_decay : float, default=0.0
+        Decoupled decay of the weight matrices (AdamW).
+    batch_size : int or "auto", default="auto"
+        Smallest number of rows in a minibatch; the remainder is spread evenly. Fewer
+        rows make one minibatch. "auto" is an eighth of the rows, between 32 and
+        128, and at least 4 * n_components.
+    max_iter : int or "auto", default="auto"
+        Epochs. "auto" grows the number of optimiser steps with the table, up
+        to 6000 (at least 5 epochs), and is a budget: it does not warn.
+        A number is a limit: training stops before it when the loss is flat,
+        and warns when it is not flat at the limit.
+    early_stopping : bool, default=False
+        Hold out `validation_fraction` of the rows, stop when their loss no
+        longer improves, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows held out by `early_stopping`.
+    n_iter_no_change : int, default=10
+        Patience in epochs, and at least 100 optimiser steps.
+    tol : float, default=0.001
+        Smallest improvement of the loss that counts, in nats per feature.
+    warm_start : bool, default=False
+        Let `fit` continue from the fitted networks, with the standardisation
+        of the rows they were first fitted to.
+    device : str, default="auto"
+        "auto" takes CUDA if present, else the CPU; or "cpu", "cuda", "cuda:1", "mps".
+        Under torchrun "auto" takes the GPU of LOCAL_RANK.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the networks' matrix products during training. "auto" is bfloat16
+        where the processor multiplies it natively and a layer is large enough
+        (65,536 weights) to gain by it. Everything else is float32 or wider,
+        and so is everything after training.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the initial weights, the order of rows and the noise. An int gives
+        identical fits.
+    window_mb : float, default=400
+        Megabytes of rows held in memory at a time when the table is outside memory
+        (backed AnnData, HDF5, zarr, dask, a larger `numpy.memmap`). An epoch visits
+        blocks of rows in a random order, and rows at random within a window of blocks:
+        the larger the window, the better they are mixed.
+    compile : bool, default=False
+        Train through ``torch.compile``, which needs a C++ compiler, or Triton for a GPU, and
+        tens of seconds before the first step. For long fits of small networks on a GPU.
+    distributed : bool or "auto", default="auto"
+        Whether `fit` and `partial_fit` train in all processes of the default process group
+        of ``torch.distributed``, which you initialise. All must then call it, each with its own
+        rows, perhaps none: ``fit(X[rank::world_size])``; all end with the same model. A
+        minibatch has `batch_size` rows per process. "auto" is yes where there is a group of
+        more than one process; True requires one; False fits this process's rows only.
+    verbose : int, default=0
+        1 shows a progress bar.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]]
+
+    n_components: int = parameter(10, Interval(Integral, 1, None, closed="left"), kw_only=False)
+    hidden_layer_sizes: Sequence[int] = parameter((128,), "array-like")
+    activation: str = parameter("silu", StrOptions(set(ACTIVATIONS)))
+    likelihood: str | type[Likelihood] = parameter("gaussian", StrOptions(set(LIKELIHOODS)), type)
+    encode_batch: bool = parameter(False, "boolean")
+    encoder: EncoderFactory | None = parameter(None, callable, None)
+    decoder: DecoderFactory | None = parameter(None, callable, None)
+    image_shape: Sequence[int] | None = parameter(None, tuple, list, None)
+    input_noise: float | str = parameter(
+        "auto", Interval(Real, 0, None, closed="left"), StrOptions({"auto"})
+    )
+    learning_rate_init: float = parameter(0.005, Interval(Real, 0, None, closed="neither"))
+    learning_rate: str | Callable[[int], float] = parameter(
+        "linear", StrOptions({"linear", "constant"}), callable
+    )
+    weight_decay: float = parameter(0.0, Interval(Real, 0, None, closed="left"))
+    batch_size: int | str = parameter(
+        "auto", Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})
+    )
+    max_iter: int | str = parameter(
+        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+    )
+    early_stopping: bool = parameter(False, "boolean")
+    validation_fraction: float = parameter(0.1, Interval(Real, 0, 1, closed="neither"))
+    n_iter_no_change: int = parameter(10, Interval(Integral, 1, None, closed="left"))
+    tol: float = parameter(1e-3, Interval(Real, 0, None, closed="left"))
+    warm_start: bool = parameter(False, "boolean")
+    device: str = parameter("auto", str)
+    precision: str = parameter("auto", StrOptions({"auto", "float32", "bfloat16"}))
+    random_state: int | np.random.RandomState | None = parameter(None, "random_state")
+    window_mb: float = parameter(400, Interval(Real, 0, None, closed="neither"))
+    compile: bool = parameter(False, "boolean")
+    distributed: bool | str = parameter("auto", "boolean", StrOptions({"auto"}))
+    verbose: int = parameter(0, "verbose")
+
+    @abstractmethod
+    def make_objective(self) -> Objective:
+        """Make the objective from the parameters."""
+
+    @property
+    def prior_factory(self) -> PriorFactory | None:
+        """Factory of the prior p(z); None is N(0, I)."""
+        return None
+
+
+def changes_result(parameters: Parameters) -> dict[str, Any]:
+    """Return the parameters that change what is learned, with their values."""
+    free = ("verbose", "device", "warm_start", "distributed")
+    names = (f.name for f in fields(parameters) if f.init and f.name not in free)
+    return {name: getattr(parameters, name) for name in names}

@@ -1,0 +1,19 @@
+"""Training of a model by an objective on rows; knows no estimator and no table."""
+
+from skhebae.training.checkpoint import Checkpoint
+from skhebae.training.devices import resolve_device, resolve_precision
+from skhebae.training.loop import History, Split, train
+from skhebae.training.run import Generators, Run
+from skhebae.training.schedule import Schedule
+
+__all__ = [
+    "Checkpoint",
+    "Generators",
+    "History",
+    "Run",
+    "Schedule",
+    "Split",
+    "resolve_device",
+    "resolve_precision",
+    "train",
+]

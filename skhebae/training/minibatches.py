@@ -1,0 +1,59 @@
+"""Splitting an epoch into minibatches, over one process or several."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skhebae.distributed import Group, Shard
+
+
+class EpochPlan(NamedTuple):
+    """The minibatches of an epoch, in order.
+
+    Attributes
+    ----------
+    indices : list of ndarray of int
+        This process's rows of each minibatch.
+    shards : list of Shard
+    sizes : list of int
+        Rows of each minibatch in all processes.
+    """
+
+    indices: list[NDArray[np.intp]]
+    shards: list[Shard]
+    sizes: list[int]
+
+
+def plan_epoch(
+    order: NDArray[np.intp], batch_size: int, group: Group, generator: torch.Generator
+) -> EpochPlan:
+    """Split rows into minibatches of at least `batch_size` rows per process.
+
+    The remainder is spread over all, so that no minibatch is small (a single row has no
+    covariance), and every process holds its share of each. Fewer rows make one minibatch.
+
+    Parameters
+    ----------
+    order : ndarray of int
+        Rows of this process.
+    batch_size : int
+    group : Group
+    generator : torch.Generator
+        For the noise of whole minibatches, in the same state in all processes.
+    """
+    counts = group.gather(len(order))
+    n_minibatches = max(1, sum(counts) // (group.size * batch_size))
+    shards = group.shards(counts, n_minibatches, generator)
+    indices = np.array_split(order, n_minibatches)
+    sizes = [shard.total_rows(len(own)) for shard, own in zip(shards, indices, strict=True)]
+    return EpochPlan(indices, shards, sizes)
+
+
+def average_over_processes(group: Group, means: dict[str, float]) -> dict[str, float]:
+    """Average each number over processes."""
+    together = group.gather(list(means.values()))
+    return dict(zip(means, np.mean(together, axis=0).tolist(), strict=True))
