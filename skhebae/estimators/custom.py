@@ -43,8 +43,8 @@ class AutoencoderTransformer(BaseAutoencoder):
     (150, 2)
     """
 
-    objective: Callable[[], Objective] | None = parameter(None, callable, None)
-    prior: PriorFactory | None = parameter(None, callable, None)
+    objective: Callable[[], Objective] | None = parameter(callable, None, default=None)
+    prior: PriorFactory | None = parameter(callable, None, default=None)
 
     def make_objective(self) -> Objective:
         """Make the objective.

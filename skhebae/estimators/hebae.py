@@ -78,12 +78,12 @@ class HEBAETransformer(BaseAutoencoder):
     True
     """
 
-    reg_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
-    covariance: str = parameter("full", StrOptions({"full", "diag"}))
-    posterior_scale: str = parameter("diagonal", StrOptions({"diagonal", "scalar"}))
-    covariance_prior: float = parameter(1.0, Interval(Real, 0, None, closed="neither"))
-    row_share: float = parameter(0.0, Interval(Real, 0, 1, closed="both"))
-    batch_share: float = parameter(1.0, Interval(Real, 0, 1, closed="both"))
+    reg_weight: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
+    covariance: str = parameter(StrOptions({"full", "diag"}), default="full")
+    posterior_scale: str = parameter(StrOptions({"diagonal", "scalar"}), default="diagonal")
+    covariance_prior: float = parameter(Interval(Real, 0, None, closed="neither"), default=1.0)
+    row_share: float = parameter(Interval(Real, 0, 1, closed="both"), default=0.0)
+    batch_share: float = parameter(Interval(Real, 0, 1, closed="both"), default=1.0)
 
     def make_objective(self) -> HEBAEObjective:
         """Make the objective from the parameters."""

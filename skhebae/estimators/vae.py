@@ -46,7 +46,7 @@ class VAETransformer(BaseAutoencoder):
     True
     """
 
-    beta: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
+    beta: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
 
     def make_objective(self) -> VAEObjective:
         """Make the objective from the parameters."""

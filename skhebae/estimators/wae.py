@@ -45,7 +45,7 @@ class WAETransformer(BaseAutoencoder):
     True
     """
 
-    reg_weight: float = parameter(10.0, Interval(Real, 0, None, closed="left"))
+    reg_weight: float = parameter(Interval(Real, 0, None, closed="left"), default=10.0)
 
     def make_objective(self) -> WAEObjective:
         """Make the objective from the parameters."""

@@ -21,8 +21,8 @@ from skhebae.objectives import Objective
 T = TypeVar("T", bound=type)
 
 
-def parameter(default: Any, *constraints: Any, kw_only: bool = True) -> Any:
-    """Declare a parameter: its default, and scikit-learn's constraints on its values."""
+def parameter(*constraints: Any, default: Any, kw_only: bool = True) -> Any:
+    """Declare a parameter: scikit-learn's constraints on its values, and its default."""
     return field(default=default, kw_only=kw_only, metadata={"constraints": list(constraints)})
 
 
@@ -176,40 +176,44 @@ class Parameters(ABC):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
-    n_components: int = parameter(10, Interval(Integral, 1, None, closed="left"), kw_only=False)
-    hidden_layer_sizes: Sequence[int] = parameter((128,), "array-like")
-    activation: str = parameter("silu", StrOptions(set(ACTIVATIONS)))
-    likelihood: str | type[Likelihood] = parameter("gaussian", StrOptions(set(LIKELIHOODS)), type)
-    encode_batch: bool = parameter(False, "boolean")
-    encoder: EncoderFactory | None = parameter(None, callable, None)
-    decoder: DecoderFactory | None = parameter(None, callable, None)
-    image_shape: Sequence[int] | None = parameter(None, tuple, list, None)
+    n_components: int = parameter(
+        Interval(Integral, 1, None, closed="left"), default=10, kw_only=False
+    )
+    hidden_layer_sizes: Sequence[int] = parameter("array-like", default=(128,))
+    activation: str = parameter(StrOptions(set(ACTIVATIONS)), default="silu")
+    likelihood: str | type[Likelihood] = parameter(
+        StrOptions(set(LIKELIHOODS)), type, default="gaussian"
+    )
+    encode_batch: bool = parameter("boolean", default=False)
+    encoder: EncoderFactory | None = parameter(callable, None, default=None)
+    decoder: DecoderFactory | None = parameter(callable, None, default=None)
+    image_shape: Sequence[int] | None = parameter(tuple, list, None, default=None)
     input_noise: float | str = parameter(
-        "auto", Interval(Real, 0, None, closed="left"), StrOptions({"auto"})
+        Interval(Real, 0, None, closed="left"), StrOptions({"auto"}), default="auto"
     )
-    learning_rate_init: float = parameter(0.005, Interval(Real, 0, None, closed="neither"))
+    learning_rate_init: float = parameter(Interval(Real, 0, None, closed="neither"), default=0.005)
     learning_rate: str | Callable[[int], float] = parameter(
-        "linear", StrOptions({"linear", "constant"}), callable
+        StrOptions({"linear", "constant"}), callable, default="linear"
     )
-    weight_decay: float = parameter(0.0, Interval(Real, 0, None, closed="left"))
+    weight_decay: float = parameter(Interval(Real, 0, None, closed="left"), default=0.0)
     batch_size: int | str = parameter(
-        "auto", Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})
+        Interval(Integral, 2, None, closed="left"), StrOptions({"auto"}), default="auto"
     )
     max_iter: int | str = parameter(
-        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+        Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), default="auto"
     )
-    early_stopping: bool = parameter(False, "boolean")
-    validation_fraction: float = parameter(0.1, Interval(Real, 0, 1, closed="neither"))
-    n_iter_no_change: int = parameter(10, Interval(Integral, 1, None, closed="left"))
-    tol: float = parameter(1e-3, Interval(Real, 0, None, closed="left"))
-    warm_start: bool = parameter(False, "boolean")
-    device: str = parameter("auto", str)
-    precision: str = parameter("auto", StrOptions({"auto", "float32", "bfloat16"}))
-    random_state: int | np.random.RandomState | None = parameter(None, "random_state")
-    window_mb: float = parameter(400, Interval(Real, 0, None, closed="neither"))
-    compile: bool = parameter(False, "boolean")
-    distributed: bool | str = parameter("auto", "boolean", StrOptions({"auto"}))
-    verbose: int = parameter(0, "verbose")
+    early_stopping: bool = parameter("boolean", default=False)
+    validation_fraction: float = parameter(Interval(Real, 0, 1, closed="neither"), default=0.1)
+    n_iter_no_change: int = parameter(Interval(Integral, 1, None, closed="left"), default=10)
+    tol: float = parameter(Interval(Real, 0, None, closed="left"), default=1e-3)
+    warm_start: bool = parameter("boolean", default=False)
+    device: str = parameter(str, default="auto")
+    precision: str = parameter(StrOptions({"auto", "float32", "bfloat16"}), default="auto")
+    random_state: int | np.random.RandomState | None = parameter("random_state", default=None)
+    window_mb: float = parameter(Interval(Real, 0, None, closed="neither"), default=400)
+    compile: bool = parameter("boolean", default=False)
+    distributed: bool | str = parameter("boolean", StrOptions({"auto"}), default="auto")
+    verbose: int = parameter("verbose", default=0)
 
     @abstractmethod
     def make_objective(self) -> Objective:
