@@ -1,7 +1,7 @@
-"""Posterior collapse on digits: a VAE at a large weight loses dimensions, HEBAE keeps them.
+"""Posterior collapse on digits: a VAE with a large penalty loses dimensions, HEBAE does not.
 
-Run ``python examples/diagnose_collapse.py --output demo_output``. It prints a
-report of each model and draws five figures. Needs ``pip install 'skhebae[plot]'``.
+Run ``python examples/diagnose_collapse.py --output demo_output``. It prints a report
+on each model and draws five figures. It needs ``pip install 'skhebae[plot]'``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from skhebae.plotting import (
     TrainingDisplay,
 )
 
-#: The weight of the penalty, in both models. 1 is the usual one.
+#: Weight of the penalty in both models; the usual weight is 1.
 LARGE = 4.0
 
 
 def main(output: Path) -> None:
-    """Fit the models, print their reports, draw the figures."""
+    """Fit the models, print their reports and draw the figures."""
     output.mkdir(parents=True, exist_ok=True)
     X, y = load_digits(return_X_y=True)
     train, test, _, labels = train_test_split(X / 16, y, test_size=0.25, random_state=0)
@@ -46,7 +46,7 @@ def main(output: Path) -> None:
         model.fit(train)
         print(f"--- {title} ---")
         with warnings.catch_warnings():
-            # `print` shows each of them, after an exclamation mark.
+            # The printed report repeats each warning after an exclamation mark.
             warnings.simplefilter("ignore", LatentWarning)
             print(latent_report(model, test), end="\n\n")
 

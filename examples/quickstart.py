@@ -1,7 +1,7 @@
 """HEBAE against PCA on handwritten digits and on single cells, in a scikit-learn Pipeline.
 
 Run ``python examples/quickstart.py --output demo_output``. It prints a table and
-draws four figures. Needs the extras: ``pip install 'skhebae[anndata,plot]'``.
+draws four figures. It needs two extras: ``pip install 'skhebae[anndata,plot]'``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 
 class Split(NamedTuple):
-    """A table in two parts, with labels."""
+    """Training and test rows with their labels."""
 
     train: Array
     test: Array
@@ -43,15 +43,15 @@ class Split(NamedTuple):
 
 
 def digits() -> Split:
-    """1,797 images of 8 x 8 pixels in [0, 1]."""
+    """Load 1,797 images of 8 x 8 pixels with values in [0, 1]."""
     X, y = load_digits(return_X_y=True)
     return Split(*train_test_split(X / 16, y.astype(str), test_size=0.25, random_state=0))
 
 
 def cells() -> Split:
-    """700 blood cells x 765 genes, normalised, that ship with scanpy."""
+    """Load the 700 blood cells that ship with scanpy: 765 genes, normalised."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of reading an old file
+        warnings.simplefilter("ignore")  # scanpy reads an old file format
         import scanpy
 
         adata = scanpy.datasets.pbmc68k_reduced()
@@ -61,7 +61,7 @@ def cells() -> Split:
 
 
 def compare(name: str, data: Split, pipelines: dict[str, Pipeline]) -> None:
-    """Print one line for each pipeline."""
+    """Fit each pipeline and print one line with its results."""
     for method, pipeline in pipelines.items():
         start = time.perf_counter()
         codes = pipeline.fit_transform(data.train)
@@ -78,14 +78,14 @@ def compare(name: str, data: Split, pipelines: dict[str, Pipeline]) -> None:
 
 
 def two_sample_accuracy(real: Array, generated: Array) -> float:
-    """Accuracy of telling real rows from generated ones by 5 neighbours; 0.5 is chance."""
+    """Return how often 5 neighbours tell real from generated rows; 0.5 is chance."""
     X = np.concatenate([real, generated])
     y = np.repeat([0, 1], [len(real), len(generated)])
     return float(cross_val_score(KNeighborsClassifier(5), X, y, cv=5).mean())
 
 
 def plot_codes(data: Split, path: Path) -> None:
-    """Held-out digits in two dimensions: PCA and HEBAE."""
+    """Draw held-out digits in the two dimensions of PCA and of HEBAE."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, method in zip(axes, (PCA(2), HEBAETransformer(2, random_state=0)), strict=True):
         LatentDisplay.from_estimator(
@@ -96,7 +96,7 @@ def plot_codes(data: Split, path: Path) -> None:
 
 
 def plot_digits(model: HEBAETransformer, data: Split, path: Path) -> None:
-    """Held-out digits, their reconstructions, and generated ones."""
+    """Draw held-out digits, their reconstructions and generated digits."""
     rows = data.test[:12]
     pca = PCA(model.n_components).fit(data.train)
     pictures = {
@@ -116,7 +116,7 @@ def plot_digits(model: HEBAETransformer, data: Split, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure and forget it."""
+    """Write a figure to a file and close it."""
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

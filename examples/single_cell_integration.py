@@ -1,9 +1,10 @@
-"""Two batches in one embedding: what the decoder knows, the code need not say.
+"""Integration of two batches: the decoder sees the batch, so the code need not carry it.
 
-Run ``python examples/single_cell_integration.py --output demo_output``. Without a file it
-takes the 700 blood cells that ship with scanpy, half of them seen through another, made-up
-chemistry that finds each gene more or less easily. ``--file cells.h5ad`` takes yours: raw
-counts in X, ``obs["batch"]`` and ``obs["cell_type"]``. Needs ``skhebae[anndata]``.
+Run ``python examples/single_cell_integration.py --output demo_output``. By default it uses the
+700 blood cells that ship with scanpy, and simulates a second chemistry for a random half of
+them, which keeps each molecule with a probability that depends on its gene. ``--file
+cells.h5ad`` uses your own cells, with raw counts in X, ``obs["batch"]`` and
+``obs["cell_type"]``. It needs ``skhebae[anndata]``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what scanpy is made of
+    warnings.simplefilter("ignore")  # from scanpy's dependencies
     import anndata
     import scanpy as sc
 
@@ -34,11 +35,11 @@ N_NEIGHBORS = 15
 
 
 def two_chemistries() -> Any:
-    """Blood cells of scanpy, every other one with each gene found less easily, by chance."""
+    """Load scanpy's blood cells and thin the counts of a random half, gene by gene."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of reading an old file
+        warnings.simplefilter("ignore")  # scanpy reads an old file format
         reduced = sc.datasets.pbmc68k_reduced()
-    # The file has log-normalised values; in each cell the smallest stands for one count.
+    # The file has log-normalised values; the smallest in each cell stands for one count.
     values = np.expm1(reduced.raw.X.toarray())
     one = np.where(values > 0, values, np.inf).min(axis=1, keepdims=True)
     counts = np.rint(values / one).astype(int)
@@ -58,7 +59,7 @@ def two_chemistries() -> Any:
 
 
 def mark_variable_genes(adata: Any) -> None:
-    """Mark at most 2,000 genes that vary within batches."""
+    """Mark at most 2,000 genes that vary within batches, and add their PCA for comparison."""
     log = adata.copy()
     sc.pp.normalize_total(log, target_sum=1e4)
     sc.pp.log1p(log)
@@ -69,14 +70,14 @@ def mark_variable_genes(adata: Any) -> None:
 
 
 def mixing(codes: Any, batch: Any) -> float:
-    """Share of neighbours that are of the cell's own batch."""
+    """Return the mean share of a cell's neighbours that belong to its own batch."""
     found = NearestNeighbors(n_neighbors=N_NEIGHBORS).fit(codes).kneighbors(return_distance=False)
     batch = np.asarray(batch)
     return float((batch[found] == batch[:, None]).mean())
 
 
 def accuracy(codes: Any, types: Any) -> float:
-    """Share of types that 15 neighbours get right, in five folds."""
+    """Return the accuracy of predicting types from 15 neighbours, in five folds."""
     knn = KNeighborsClassifier(N_NEIGHBORS)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
@@ -97,7 +98,7 @@ def plot(adata: Any, keys: list[str], path: Path) -> None:
 
 
 def main(file: Path | None, output: Path) -> None:
-    """Embed with and without batches, compare, decode for one batch, project the other."""
+    """Embed with and without batches, compare, decode as each batch, and project a new batch."""
     output.mkdir(parents=True, exist_ok=True)
     adata = two_chemistries() if file is None else anndata.read_h5ad(file)
     mark_variable_genes(adata)
@@ -105,8 +106,9 @@ def main(file: Path | None, output: Path) -> None:
     model = skhebae.tl.hebae(adata, 10, batch_key="batch", return_model=True)
 
     shares = adata.obs["batch"].value_counts(normalize=True)
-    print(f"{adata.n_obs} cells in {len(shares)} batches. Of a cell's {N_NEIGHBORS} neighbours")
-    print(f"of its own batch ({(shares**2).sum():.2f} if batches were mixed), and types right:")
+    mixed = (shares**2).sum()
+    print(f"{adata.n_obs} cells in {len(shares)} batches: share of neighbours from a cell's own")
+    print(f"batch ({mixed:.2f} if mixed), and accuracy of types by {N_NEIGHBORS} neighbours:")
     keys = ["X_pca", "without_batch", "X_hebae"]
     for key in keys:
         own = mixing(adata.obsm[key], adata.obs["batch"])
@@ -114,19 +116,19 @@ def main(file: Path | None, output: Path) -> None:
         print(f"  {key:14} own batch {own:.2f}   types {right:.3f}")
     plot(adata, keys, output / "integration_umap.png")
 
-    # Every cell as if it had been measured in each of the batches.
+    # Decode every cell as if it had been measured in each of the batches.
     decoded = {}
     for batch in [*shares.index, "average"]:
         layer = f"as_{batch}"
         skhebae.tl.denoise(adata, model, batch=batch, size_factor=1e4, key_added=layer)
         decoded[batch] = adata[:, list(model.anndata_["var_names"])].layers[layer].mean(axis=0)
     table = pd.DataFrame(decoded, index=model.anndata_["var_names"])
-    of_batches = table[list(shares.index)]
-    gene = (of_batches.max(axis=1) - of_batches.min(axis=1)).idxmax()
-    print(f"\nMean of {gene} per 10,000 counts, all cells decoded as if of one batch:")
+    per_batch = table[list(shares.index)]
+    gene = (per_batch.max(axis=1) - per_batch.min(axis=1)).idxmax()
+    print(f"\nMean of {gene} per 10,000 counts, all cells decoded as if from one batch:")
     print("  " + ", ".join(f"{name} {value:.1f}" for name, value in table.loc[gene].items()))
 
-    # A batch the model has never seen: no label is needed to place its cells.
+    # Projecting the cells of a batch that the model has never seen needs no labels.
     new = (adata.obs["batch"] == shares.index[-1]).to_numpy()
     known, query = adata[~new].copy(), adata[new].copy()
     batch_key = "batch" if len(shares) > 2 else None
@@ -134,8 +136,8 @@ def main(file: Path | None, output: Path) -> None:
     skhebae.tl.project(query, model)
     knn = KNeighborsClassifier(N_NEIGHBORS).fit(known.obsm["X_hebae"], known.obs["cell_type"])
     right = knn.score(query.obsm["X_hebae"], query.obs["cell_type"])
-    print(f"\nFitted without {shares.index[-1]!r}, its {query.n_obs} cells projected:")
-    print(f"  types by {N_NEIGHBORS} neighbours among the other cells: {right:.3f} right")
+    print(f"\nFitted without batch {shares.index[-1]!r}, whose {query.n_obs} cells are projected:")
+    print(f"  accuracy of types by {N_NEIGHBORS} neighbours among the other cells: {right:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """From raw counts to an embedding, decoded markers, generated cells and a new sample.
 
-Run ``python examples/single_cell_pbmc3k.py --output demo_output``. scanpy downloads its
-tutorial's 2,638 blood cells; ``--file cells.h5ad`` takes yours: raw counts in X, and
-``obs["cell_type"]`` to colour by and to check against. Needs ``skhebae[anndata]``.
+Run ``python examples/single_cell_pbmc3k.py --output demo_output``. By default scanpy downloads
+the 2,638 blood cells of its tutorial. ``--file cells.h5ad`` uses your own cells, with raw counts
+in X and the types to compare with in ``obs["cell_type"]``. It needs ``skhebae[anndata]``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what scanpy is made of
+    warnings.simplefilter("ignore")  # from scanpy's dependencies
     import anndata
     import scanpy as sc
 
@@ -28,7 +28,7 @@ import skhebae
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-#: Genes that tell blood cells apart, and in which cells they are found.
+#: Marker genes of blood cells, and the cells that express them.
 MARKERS = {
     "CD3D": "T cells",
     "MS4A1": "B cells",
@@ -40,7 +40,7 @@ MARKERS = {
 
 
 def download() -> Any:
-    """Fetch the counts that scanpy's tutorial annotates, with its names of types."""
+    """Fetch the counts of the cells in scanpy's tutorial, with its cell types."""
     annotated = sc.datasets.pbmc3k_processed()
     adata = sc.datasets.pbmc3k()[annotated.obs_names].copy()
     adata.obs["cell_type"] = annotated.obs["louvain"]
@@ -48,7 +48,7 @@ def download() -> Any:
 
 
 def mark_variable_genes(adata: Any) -> None:
-    """Mark 2,000 variable genes, as any scanpy analysis does; counts stay as they are."""
+    """Mark 2,000 variable genes, as any scanpy analysis does, and leave the counts unchanged."""
     log = adata.copy()
     sc.pp.normalize_total(log, target_sum=1e4)
     sc.pp.log1p(log)
@@ -57,11 +57,11 @@ def mark_variable_genes(adata: Any) -> None:
 
 
 def decoded_markers(adata: Any, model: Any) -> pd.DataFrame:
-    """Mean counts per 10,000 of each type: as measured / as decoded."""
+    """Tabulate mean counts per 10,000 for each type, as measured / as decoded."""
     genes = [gene for gene in MARKERS if gene in model.anndata_["var_names"]]
     skhebae.tl.denoise(adata, model, size_factor=1e4)
     chosen = adata[:, genes]
-    # Of the genes of the model, the others are not decoded.
+    # Totals over the genes of the model only, because the others are not decoded.
     used = adata[:, list(model.anndata_["var_names"])].X
     totals = np.asarray(used.sum(axis=1))
     measured = np.asarray(chosen.X.todense()) / totals * 1e4
@@ -87,11 +87,11 @@ def plot(adata: Any, path: Path) -> None:
 
 
 def main(file: Path | None, output: Path) -> None:
-    """Embed, look, decode, generate, project."""
+    """Embed, plot, decode, project new cells and generate cells."""
     output.mkdir(parents=True, exist_ok=True)
     adata = download() if file is None else anndata.read_h5ad(file)
     adata.obs["n_counts"] = np.asarray(adata.X.sum(axis=1)).ravel()
-    # A fifth of the cells are kept back: they play the next sample.
+    # A fifth of the cells are held out and stand in for a new sample.
     later = np.random.default_rng(0).permutation(adata.n_obs) < adata.n_obs // 5
     adata, query = adata[~later].copy(), adata[later].copy()
 
@@ -99,7 +99,7 @@ def main(file: Path | None, output: Path) -> None:
     start = time.perf_counter()
     model = skhebae.tl.hebae(adata, 10, return_model=True)
     seconds = time.perf_counter() - start
-    print(f"{adata.n_obs} cells, {model.n_features_in_} variable genes -> 10 numbers a cell")
+    print(f"{adata.n_obs} cells, {model.n_features_in_} variable genes -> 10 numbers per cell")
     print(f"likelihood: {model.likelihood}; {model.n_iter_} epochs in {seconds:.0f} s")
 
     skhebae.tl.score(adata, model)
@@ -109,19 +109,19 @@ def main(file: Path | None, output: Path) -> None:
     print(decoded_markers(adata, model).to_string(index_names=False))
 
     start = time.perf_counter()
-    skhebae.tl.project(query, model)  # genes by name; no training, no other cells
+    skhebae.tl.project(query, model)  # matches genes by name and trains nothing
     milliseconds = 1000 * (time.perf_counter() - start)
     knn = KNeighborsClassifier(15).fit(adata.obsm["X_hebae"], adata.obs["cell_type"])
     accuracy = knn.score(query.obsm["X_hebae"], query.obs["cell_type"])
     print(f"\n{query.n_obs} new cells projected in {milliseconds:.0f} ms;")
-    print(f"their types by 15 neighbours among the old ones: {accuracy:.3f} right")
+    print(f"accuracy of their types by 15 neighbours among the old ones: {accuracy:.3f}")
 
     generated = skhebae.tl.sample(model, 1000)
     zeros = [1 - x.nnz / np.prod(x.shape) for x in (adata[:, generated.var_names].X, generated.X)]
     print(f"\nZeros among counts: {zeros[0]:.3f} of real cells, {zeros[1]:.3f} of generated ones")
     model.save(output / "pbmc3k.hebae")
     size = (output / "pbmc3k.hebae").stat().st_size
-    print(f"The model in a file: {size / 1e6:.1f} MB, without any of the cells")
+    print(f"The saved model takes {size / 1e6:.1f} MB and holds none of the cells")
 
 
 if __name__ == "__main__":

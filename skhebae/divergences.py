@@ -1,6 +1,6 @@
 """Gaussian divergences, minibatch moments and the maximum mean discrepancy.
 
-Pure tensor functions: no networks, no state. Every value is in nats.
+Pure tensor functions without networks or state. Every divergence is in nats.
 
 References
 ----------
@@ -20,16 +20,16 @@ MULTIQUADRATIC_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def in_double(tensor: Tensor) -> Tensor:
-    """Return `tensor` in float64 where its device has it (MPS has not).
+    """Return `tensor` in float64, or unchanged on MPS, which does not support float64.
 
-    A covariance of collinear float32 codes loses positive definiteness to
-    rounding; the (d, d) arithmetic costs nothing in double precision.
+    In float32, rounding can cost the covariance of collinear codes its positive
+    definiteness. The arithmetic on (d, d) matrices is cheap even in float64.
     """
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
 def minibatch_moments(mu: Tensor) -> tuple[Tensor, Tensor]:
-    """Empirical-Bayes estimates of the hierarchical prior's mean and covariance.
+    """Return the empirical Bayes estimates of the hierarchical prior's mean and covariance.
 
     ``m = mean_i mu_i`` and ``S = 1 / (B - 1) sum_i (mu_i - m)(mu_i - m)^T``
     ([1]_, section 3). Gradients flow through both.
@@ -37,7 +37,7 @@ def minibatch_moments(mu: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     mu : Tensor of shape (B, d)
-        Codes of one minibatch. One row has the covariance 0.
+        Codes of one minibatch. The covariance of a single row is 0.
 
     Returns
     -------
@@ -50,17 +50,18 @@ def minibatch_moments(mu: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) -> Tensor:
-    """Covariance under a conjugate inverse-Wishart hyperprior on S, centred on I.
+    """Return the covariance under an inverse-Wishart hyperprior on S, centred on I.
 
-    ``S_nu = (nu I + (B - 1) S) / (nu + B - 1)``: positive definite for every
-    B, the sample covariance as nu -> 0, the prior as B -> 1.
+    ``S_nu = (nu I + (B - 1) S) / (nu + B - 1)``. The hyperprior is conjugate. S_nu is
+    positive definite for every B, tends to the sample covariance as nu -> 0, and
+    equals the prior's covariance I for B = 1.
 
     Parameters
     ----------
     covariance : Tensor of shape (d, d)
-        Sample covariance ``S`` with the divisor ``B - 1``.
+        Sample covariance ``S`` with divisor ``B - 1``.
     n_rows : int
-        Rows ``B`` behind `covariance`.
+        Number of rows ``B`` behind `covariance`.
     pseudo_rows : float
         Weight ``nu > 0`` of the hyperprior, in rows.
 
@@ -73,13 +74,14 @@ def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) 
 
 
 def cholesky_factor(covariance: Tensor) -> Tensor:
-    """Lower factor ``L L^T = S`` without a host synchronisation.
+    """Return the lower factor L of ``S = L L^T`` without synchronising with the host.
 
-    What rounding may have taken from the smallest eigenvalue, a share of the
-    trace, is given back first: collinear codes a million wide have one of
-    1e12 beside others of 1e-2. Where S is not finite, or not positive definite
-    even so, the factor is NaN, which the training loop reports by name,
-    instead of an error from deep inside.
+    Rounding can lower the smallest eigenvalue by up to about ``d eps tr S``, so that
+    much is first added to the diagonal. This matters when eigenvalues differ widely:
+    collinear codes with a standard deviation of a million have an eigenvalue of 1e12
+    next to others of 1e-2. If S is not finite, or is not positive definite even then,
+    the factor is NaN. The training loop then reports which term of the loss became
+    NaN, where an error raised here could not say so.
     """
     n_components = covariance.shape[-1]
     diagonal = covariance.detach().diagonal(dim1=-2, dim2=-1)
@@ -90,15 +92,15 @@ def cholesky_factor(covariance: Tensor) -> Tensor:
 
 
 def gaussian_kl_to_standard(mean: Tensor, factor: Tensor) -> Tensor:
-    """``KL(N(m, L L^T) || N(0, I)) = 1/2 (tr S + m^T m - d - log det S)``.
+    """Return ``KL(N(m, S) || N(0, I)) = 1/2 (tr S + m^T m - d - log det S)``.
 
-    Equation 7 of [1]_; a batch of Gaussians gives a batch of values.
+    Equation 7 of [1]_, with ``S = L L^T``. Leading dimensions are batched.
 
     Parameters
     ----------
     mean : Tensor of shape (..., d)
     factor : Tensor of shape (..., d, d)
-        Lower Cholesky factor of the covariance.
+        Lower Cholesky factor L of the covariance.
 
     Returns
     -------
@@ -111,11 +113,13 @@ def gaussian_kl_to_standard(mean: Tensor, factor: Tensor) -> Tensor:
 
 
 def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tensor:
-    """Mean over rows of ``KL(N(m_g, S_g) || N(0, I))``, g the group of the row.
+    """Return the mean over rows of ``KL(N(m_g, S_g) || N(0, I))``, g the group of a row.
 
-    ``sum_g n_g / B * 1/2 (tr S_g + |m_g|^2 - tr S_g / n_g - d - log det S_g)``: of the
-    squared mean of few rows ``tr S_g / n_g`` is noise, and is taken off, so that small groups
-    do not draw codes to 0. Equation 7 of [1]_ for each group on its own.
+    ``sum_g n_g / B * 1/2 (tr S_g + |m_g|^2 - tr C_g / n_g - d - log det S_g)``, with the
+    sample covariance C_g of group g and its `regularised_covariance` S_g. This is
+    equation 7 of [1]_ for each group separately, except for the term ``tr C_g / n_g``:
+    the part of ``|m_g|^2`` that is due to chance. Subtracting it keeps small groups from
+    pulling codes towards 0. For a group of one row it is 0.
 
     Parameters
     ----------
@@ -148,7 +152,7 @@ def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tens
 
 
 def diagonal_kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
-    """``KL(N(mu, diag sigma^2) || N(0, I))``, one value a row.
+    """Return ``KL(N(mu, diag sigma^2) || N(0, I))``, one value per row.
 
     ``1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2)`` ([2]_, appendix B).
 
@@ -165,15 +169,15 @@ def diagonal_kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def scaled_kl_to_standard(mean: Tensor, spread: Tensor, factor: Tensor) -> Tensor:
-    """``KL(N(mu_i, D_i S D_i) || N(0, I))``, one value a row, for a common S.
+    """Return ``KL(N(mu_i, D_i S D_i) || N(0, I))``, one value per row, for a common S.
 
-    ``1/2 (sum_j D_ij^2 S_jj + mu_i^T mu_i - d - log det S) - sum_j log D_ij``:
-    equation 7 of [1]_ for the posterior of equation 6.
+    ``1/2 (sum_j D_ij^2 S_jj + mu_i^T mu_i - d - log det S) - sum_j log D_ij``, which is
+    equation 7 of [1]_ applied to the posterior of equation 6.
 
     Parameters
     ----------
     mean, spread : Tensor of shape (n, d)
-        ``mu_i`` and the diagonal of ``D_i``.
+        Rows ``mu_i`` and the diagonals of ``D_i``.
     factor : Tensor of shape (d, d)
         Lower Cholesky factor of S.
 
@@ -188,9 +192,9 @@ def scaled_kl_to_standard(mean: Tensor, spread: Tensor, factor: Tensor) -> Tenso
 
 
 def multiquadratic_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Inverse multiquadratics ``k(a, b) = sum_s C_s / (C_s + |a - b|^2)``.
+    """Return the inverse multiquadratics ``k(a, b) = sum_s C_s / (C_s + |a - b|^2)``.
 
-    ``C_s = 2 d s`` with the s of `MULTIQUADRATIC_SCALES` and a prior of unit
+    ``C_s = 2 d s``, where s runs over `MULTIQUADRATIC_SCALES` and the prior has unit
     variance ([3]_).
 
     Parameters
@@ -202,7 +206,7 @@ def multiquadratic_kernel(a: Tensor, b: Tensor) -> Tensor:
     -------
     Tensor of shape (n, m)
     """
-    # |a|^2 + |b|^2 - 2 a.b: no square root, whose gradient at 0 is infinite.
+    # |a|^2 + |b|^2 - 2 a.b avoids a square root, whose gradient at 0 is infinite.
     distances = (a.square().sum(1)[:, None] + b.square().sum(1)) - 2.0 * a @ b.T
     distances = distances.clamp_min(0.0)
     total = torch.zeros_like(distances)
@@ -213,9 +217,9 @@ def multiquadratic_kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy between two samples.
+    """Return the unbiased squared maximum mean discrepancy between two samples.
 
-    With the kernel `multiquadratic_kernel`. Being unbiased, it can be negative.
+    The kernel is `multiquadratic_kernel`. Being unbiased, the estimate can be negative.
 
     Parameters
     ----------
@@ -227,7 +231,7 @@ def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
     Tensor of shape ()
     """
     n_rows = len(codes)
-    # Distances do not change, but their digits are kept when codes lie far out.
+    # Centring leaves distances unchanged, and keeps their digits when codes lie far out.
     centre = codes.detach().mean(dim=0)
     codes, prior_draws = codes - centre, prior_draws - centre
 

@@ -1,45 +1,45 @@
-"""Errors and warnings of our own, each a subclass of the built-in a caller would expect."""
+"""Errors and warnings of skhebae; each subclasses the built-in class a caller would expect."""
 
 
 class NonFiniteLossError(ArithmeticError):
-    """Training met a loss that is NaN or infinite."""
+    """A term of the loss became NaN or infinite in training."""
 
 
 class ModelFileError(ValueError):
-    """A file is not a model of ours, is truncated, or is of a newer format."""
+    """A file is damaged, has a newer format, or does not hold the model asked for."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is of another fit, damaged beyond use, or no checkpoint."""
+    """A file is a checkpoint of another fit, is unusable, or is not a checkpoint."""
 
 
 class CheckpointWarning(UserWarning):
-    """The last checkpoint is damaged; training goes on from the one before it."""
+    """The latest checkpoint is damaged, and training continues from the previous one."""
 
 
 class DistributedError(RuntimeError):
-    """A process of a fit by several was lost, or did not answer in time."""
+    """One of the processes that fit a model together was lost or did not respond in time."""
 
 
 class DistributedWarning(UserWarning):
-    """Several processes were launched, but this one fits alone."""
+    """Several processes were launched, but each fits on its own."""
 
 
 class LatentWarning(UserWarning):
-    """The codes of a fitted estimator are not what they may seem."""
+    """The codes of a fitted estimator may be misleading; base class of the warnings below."""
 
 
 class CollapsedDimensionsWarning(LatentWarning):
-    """Some dimensions of the code say nothing about the row."""
+    """Some dimensions of the code hardly vary between rows."""
 
 
 class VanishedNoiseWarning(LatentWarning):
-    """Posteriors are so narrow that the model is a deterministic autoencoder."""
+    """Posteriors are so narrow that the model is in effect a deterministic autoencoder."""
 
 
 class SaturatedInformationWarning(LatentWarning):
-    """The mutual information of row and code is at its ceiling, the log of the rows."""
+    """The mutual information of row and code is at its ceiling, the log of the row count."""
 
 
 class MissingGenesWarning(UserWarning):
-    """New cells lack some of the genes a model was fitted to."""
+    """New cells lack some of the genes that the model was fitted to."""

@@ -1,7 +1,7 @@
-"""Documents with arrays in one safetensors file, written whole or not at all.
+"""Documents with arrays, each stored in one safetensors file that is written atomically.
 
-The arrays are tensors of the file, everything else a JSON document in its metadata.
-Reading executes nothing.
+Arrays become tensors of the file, and everything else becomes a JSON document in its
+metadata. Reading a file executes no code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-#: Key of the document in the file's metadata.
+#: Key of the JSON document in the file's metadata.
 KEY = "skhebae"
 
 Arrays = dict[str, NDArray[Any]]
@@ -26,16 +26,17 @@ Arrays = dict[str, NDArray[Any]]
 def write_document(
     path: str | os.PathLike[str], document: dict[str, Any], *, keep: str | None = None
 ) -> None:
-    """Write to a file of its own first; then put it in place.
+    """Write a document to a temporary file and then move it into place.
 
     Parameters
     ----------
     path : path-like
-        Overwritten if it exists.
+        File to write; an existing file is overwritten.
     document : dict
-        Of what JSON has, tuples and arrays.
+        Values that JSON can express, tuples and arrays, nested in dicts and lists.
     keep : str, optional
-        Suffix under which the file that was there is kept.
+        Suffix to append to the name of an existing file to keep it. By default, it
+        is not kept.
 
     Raises
     ------
@@ -44,7 +45,9 @@ def write_document(
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"No folder {str(path.parent)!r} to save {path.name!r} in.")
+        raise FileNotFoundError(
+            f"No folder {str(path.parent)!r} to save {path.name!r} in. Create it first."
+        )
     arrays: Arrays = {}
     plain = {name: _to_json(value, name, arrays) for name, value in document.items()}
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -59,12 +62,18 @@ def write_document(
 
 
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read what `write_document` wrote; None for a foreign safetensors file.
+    """Read a document that `write_document` wrote.
+
+    Returns
+    -------
+    dict or None
+        None for a safetensors file that `write_document` did not write.
 
     Raises
     ------
     ValueError
-        If the file is truncated, damaged or no safetensors file.
+        If the file cannot be opened, is truncated or damaged, or is not a
+        safetensors file.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -76,15 +85,15 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(str(error)) from error
     except KeyError as error:
-        raise ValueError(f"no array {error}") from error
+        raise ValueError(f"The array {error} is missing") from error
 
 
 def _to_json(value: Any, name: str, arrays: Arrays) -> Any:
-    """Move arrays out of `value` into `arrays`, and make the rest JSON."""
+    """Move the arrays in `value` to `arrays`, and convert the rest to JSON."""
     if isinstance(value, dict):
         return {k: _to_json(v, f"{name}.{k}", arrays) for k, v in value.items()}
     if isinstance(value, np.ndarray) and value.dtype != object:
-        # Not ascontiguousarray, which gives a number an axis.
+        # np.ascontiguousarray would turn a 0-d array into a 1-d one.
         arrays[name] = np.array(value, order="C")
         return {"$array": name}
     if isinstance(value, np.ndarray):

@@ -1,7 +1,8 @@
-"""What moments of few rows do to a divergence: the constants that undo it.
+"""Constants that correct the divergence of moments for the number of rows behind them.
 
-A minibatch drawn from N(0, I) has not the mean 0 and the covariance I, so the
-divergence of its moments is above 0, by an amount that depends on its size.
+The sample mean and covariance of a minibatch drawn from N(0, I) are not exactly 0
+and I, so their divergence from N(0, I) is above 0, by an amount that depends on the
+number of rows.
 """
 
 from __future__ import annotations
@@ -11,37 +12,38 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import digamma
 
-#: Draws behind `expected_prior_kl`.
+#: Number of random matrices that `expected_prior_kl` averages over.
 WISHART_DRAWS = 20_000
 
 
 def log_det_bias(n_rows: int, n_components: int) -> float:
-    """``c(B, d) = E log det S - log det Sigma`` for B rows of any Gaussian in R^d.
+    """Return ``c(B, d) = E log det S - log det Sigma`` for B rows of a Gaussian in R^d.
 
-    ``c = sum_{k=1..d} digamma((B - k) / 2) + d log(2 / (B - 1))``, from the
-    Bartlett decomposition of the Wishart matrix ``(B - 1) S``.
+    ``c = sum_{k=1..d} digamma((B - k) / 2) + d log(2 / (B - 1))``, which follows
+    from the Bartlett decomposition of the Wishart matrix ``(B - 1) S``. The bias is
+    the same for every mean and covariance of the Gaussian.
 
     Parameters
     ----------
     n_rows : int
-        Rows B > d behind the covariance S, whose divisor is ``B - 1``.
+        Number of rows B > d behind the covariance S, whose divisor is ``B - 1``.
     n_components : int
-        Dimensions d.
+        Number of dimensions d.
 
     Returns
     -------
     float
-        Nats, below 0.
+        Bias in nats, always negative.
 
     Raises
     ------
     ValueError
-        If ``n_rows <= n_components``, where S is singular.
+        If ``n_rows <= n_components``, because S is then singular.
     """
     if n_rows <= n_components:
         raise ValueError(
-            f"n_rows={n_rows} must exceed n_components={n_components}: the covariance of fewer "
-            "rows is singular."
+            f"n_rows={n_rows} must exceed n_components={n_components}, because the covariance of "
+            "so few rows is singular."
         )
     degrees = n_rows - np.arange(1, n_components + 1)
     return float(digamma(0.5 * degrees).sum() + n_components * np.log(2.0 / (n_rows - 1)))
@@ -49,30 +51,30 @@ def log_det_bias(n_rows: int, n_components: int) -> float:
 
 @lru_cache(maxsize=256)
 def expected_prior_kl(n_rows: int, n_components: int, pseudo_rows: float) -> float:
-    """Mean of ``KL(N(m, S_nu) || N(0, I))`` over minibatches drawn from N(0, I).
+    """Return the mean of ``KL(N(m, S_nu) || N(0, I))`` over minibatches from N(0, I).
 
-    ``1/2 (d / B - E log det S_nu)``, with S_nu the covariance regularised by nu
-    pseudo-rows: ``E m^T m = d / B`` and ``E tr S_nu = d``. As nu -> 0 and for
-    B > d, ``E log det S_nu`` is `log_det_bias`. For nu > 0 it has no simple
-    closed form: ``log det(nu I + W)`` of the Wishart matrix W is averaged over
-    draws from a generator of fixed seed, with ``log det W``, whose mean is
-    known, as control variate. The draws are of the bidiagonal form of W
-    (Dumitriu and Edelman, J. Math. Phys. 43, 2002), whose determinant costs d
-    operations.
+    The mean is ``1/2 (d / B - E log det S_nu)``, where S_nu is the covariance
+    regularised by nu pseudo-rows, because ``E m^T m = d / B`` and
+    ``E tr S_nu = d``. As nu -> 0 with B > d, ``E log det S_nu`` tends to
+    `log_det_bias`. For nu > 0 it has no simple closed form. The function therefore
+    averages ``log det(nu I + W)`` over draws of the Wishart matrix W from a
+    generator with a fixed seed, and uses ``log det W``, whose mean is known, as a
+    control variate. It draws the bidiagonal form of W (Dumitriu and Edelman,
+    J. Math. Phys. 43, 2002), whose determinant costs O(d) operations.
 
     Parameters
     ----------
     n_rows : int
-        Rows B >= 1 of a minibatch.
+        Number of rows B >= 1 in a minibatch.
     n_components : int
-        Dimensions d.
+        Number of dimensions d.
     pseudo_rows : float
         Weight nu > 0 of the hyperprior, in rows.
 
     Returns
     -------
     float
-        Nats.
+        Mean divergence in nats.
 
     Examples
     --------
@@ -81,14 +83,14 @@ def expected_prior_kl(n_rows: int, n_components: int, pseudo_rows: float) -> flo
     [2.24, 0.06]
     """
     degrees = n_rows - 1
-    # W has the non-zero eigenvalues of a Wishart matrix with the roles of rows
-    # and dimensions swapped, which is the one of full rank if B <= d.
+    # Swapping the roles of rows and dimensions gives a Wishart matrix with the same
+    # non-zero eigenvalues. If B <= d, that matrix is the one of full rank.
     size, other = sorted((n_components, degrees))
     rng = np.random.default_rng(0)
     plain, regularised = np.zeros((2, WISHART_DRAWS))
     share = np.zeros(WISHART_DRAWS)
     for i in range(size):
-        # Pivots of nu I + L L^T, L lower bidiagonal: a tridiagonal matrix.
+        # Pivots of nu I + L L^T, which is tridiagonal because L is lower bidiagonal.
         diagonal = rng.chisquare(other - i, WISHART_DRAWS)
         pivot = pseudo_rows + diagonal
         if i > 0:

@@ -1,6 +1,6 @@
-"""What a row's code tells about the row: the terms of equation 10, by Monte Carlo.
+"""Monte Carlo estimates of the terms of equation 10 of [1]_, and a two-sample test.
 
-Pure tensor functions, in nats.
+Pure tensor functions; divergences and information are in nats.
 
 References
 ----------
@@ -21,22 +21,22 @@ from torch import Tensor
 
 from skhebae.divergences import multiquadratic_kernel
 
-#: Numbers in one block of pairwise differences.
+#: Target size of one block of pairwise differences, in entries.
 BLOCK_NUMBERS = 2**22
 
 
 class Divergences(NamedTuple):
-    """The two parts of ``mean_i KL(q(z | x_i) || p(z))``, one value a draw.
+    """The two parts of ``mean_i KL(q(z | x_i) || p(z))``, with one value per draw.
 
-    Their means estimate the terms, and their standard deviations over the root
-    of n the standard errors, given the rows.
+    For given rows, the mean of each part estimates the term, and its standard
+    deviation divided by the square root of n estimates the standard error.
 
     Attributes
     ----------
     mutual_information : Tensor of shape (n,)
-        ``log q(z_i | x_i) - log q(z_i)``, of mean I(i; z).
+        ``log q(z_i | x_i) - log q(z_i)``; its mean has expectation I(i; z).
     aggregate : Tensor of shape (n,)
-        ``log q(z_i) - log p(z_i)``, of mean KL(q(z) || p(z)).
+        ``log q(z_i) - log p(z_i)``; its mean has expectation KL(q(z) || p(z)).
     """
 
     mutual_information: Tensor
@@ -44,7 +44,7 @@ class Divergences(NamedTuple):
 
 
 def normal_log_density(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-    """``log N(z; mu_j, F_j F_j^T)`` of every point under every Gaussian.
+    """Return ``log N(z; mu_j, F_j F_j^T)`` for every point under every Gaussian.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def normal_log_density(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
 
 
 def aggregated_log_density(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-    """``log q(z)`` of the aggregated posterior ``q(z) = 1/n sum_i q(z | x_i)``.
+    """Return ``log q(z)`` for the aggregated posterior ``q(z) = 1/n sum_i q(z | x_i)``.
 
     Parameters
     ----------
@@ -91,24 +91,25 @@ def aggregated_log_density(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
 
 
 def decompose_divergence(mean: Tensor, factor: Tensor, noise: Tensor) -> Divergences:
-    """Split the divergence of rows from the prior as equation 10 of [1]_ does.
+    """Split the divergence of the rows' posteriors from the prior, as in equation 10 of [1]_.
 
-    ``mean_i KL(q(z | x_i) || p(z)) = KL(q(z) || p(z)) + I(i; z)`` [2]_, with
-    q(z) the mixture of the n posteriors, p(z) = N(0, I), and the index-code
-    mutual information ``I = log n - E H(q(i | z))`` between 0 and log n.
+    ``mean_i KL(q(z | x_i) || p(z)) = KL(q(z) || p(z)) + I(i; z)`` [2]_, where q(z)
+    is the mixture of the n posteriors, p(z) = N(0, I), and the index-code mutual
+    information ``I = log n - E H(q(i | z))`` lies between 0 and log n.
 
     Parameters
     ----------
     mean : Tensor of shape (n, d)
     factor : Tensor of shape (n, d, d)
-        Of the posteriors ``N(mu_i, F_i F_i^T)``; lower triangular, non-singular.
+        Factors of the posteriors ``N(mu_i, F_i F_i^T)``; lower triangular,
+        non-singular.
     noise : Tensor of shape (n, d)
-        Standard normal: one draw of each posterior.
+        Standard normal noise, which gives one draw per posterior.
 
     Returns
     -------
     Divergences
-        Of the draws ``z_i = mu_i + F_i noise_i``.
+        Values at the draws ``z_i = mu_i + F_i noise_i``.
     """
     z = mean + (factor @ noise[:, :, None])[:, :, 0]
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
@@ -120,10 +121,10 @@ def decompose_divergence(mean: Tensor, factor: Tensor, noise: Tensor) -> Diverge
 
 
 def mmd_test(codes: Tensor, prior_draws: Tensor, order: Tensor) -> tuple[float, float]:
-    """Maximum mean discrepancy of two samples, and its permutation p-value [3]_.
+    """Return the squared maximum mean discrepancy of two samples and its p-value [3]_.
 
-    The statistic is `multiquadratic_mmd`, computed from one kernel matrix of
-    the pooled sample for all permutations.
+    The statistic is that of `multiquadratic_mmd`. One kernel matrix of the
+    pooled sample serves all permutations.
 
     Parameters
     ----------
@@ -135,17 +136,17 @@ def mmd_test(codes: Tensor, prior_draws: Tensor, order: Tensor) -> tuple[float, 
     Returns
     -------
     mmd : float
-        Unbiased, so it can be negative.
+        Unbiased estimate, which can be negative.
     p_value : float
-        Share of permutations, the identity among them, with at least this
-        discrepancy.
+        Share of permutations, including the identity, whose discrepancy is at
+        least as large.
     """
     n_rows = len(codes)
     pooled = torch.cat([codes, prior_draws])
-    # Distances do not change, and a row far out takes no digits from the others.
+    # Centring keeps distances and saves digits; an outlying row does not move the median.
     pooled = pooled - pooled.median(dim=0).values
     gram = multiquadratic_kernel(pooled, pooled).fill_diagonal_(0.0)
-    # One column a permutation, the first the identity: 1 in the first sample.
+    # One column per permutation, the identity first; 1 marks a row of the first sample.
     first = torch.zeros((2 * n_rows, len(order) + 1), dtype=gram.dtype, device=gram.device)
     first[:n_rows, 0] = 1.0
     first[:, 1:].scatter_(0, order[:, :n_rows].T, 1.0)

@@ -1,4 +1,4 @@
-"""Encoders and decoders: perceptrons, or modules of the user. They know no loss."""
+"""Encoders and decoders, as perceptrons or as the user's own modules; none knows the loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-#: Activations by name; scikit-learn's own names where it has them.
+#: Activations by name; scikit-learn's names where it has them.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
     "relu": nn.ReLU,
@@ -22,29 +22,30 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
 }
 
-#: ``encoder(shape, n_outputs)`` and ``decoder(n_components, shape)``: `shape` is
-#: that of one row, ``(n_features,)`` or the `image_shape`.
+#: ``encoder(shape, n_outputs)`` and ``decoder(n_components, shape)``, where `shape`
+#: is the shape of one row: ``(n_features,)`` or `image_shape`.
 EncoderFactory = Callable[[tuple[int, ...], int], nn.Module]
 DecoderFactory = Callable[[int, tuple[int, ...]], nn.Module]
 
-#: The global random state belongs to the process: threads that fit at once take turns.
+#: The global random state belongs to the process, so concurrent fits in threads take turns.
 GLOBAL_RANDOM_STATE = Lock()
 
 
 class Linear(nn.Linear):
-    """A linear layer that draws no weights when it is made.
+    """Linear layer that draws no weights when it is constructed.
 
-    `torch.nn.utils.skip_init` does that too, but by a device that takes long to import.
+    `torch.nn.utils.skip_init` does the same, but needs the meta device, which is slow to
+    import.
     """
 
     def reset_parameters(self) -> None:
-        """Leave the weights as they are; called by the constructor."""
+        """Skip the initialisation for which the constructor calls this method."""
 
 
 def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    """Linear layer, weights N(0, gain^2 / n_in) from `generator`, bias 0.
+    """Create a linear layer with weights N(0, gain^2 / n_in) from `generator` and bias 0.
 
-    ``nn.Linear(...)`` would draw from the global random state.
+    ``nn.Linear(...)`` would draw from the global random state instead.
     """
     layer = Linear(n_in, n_out)
     nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
@@ -53,7 +54,7 @@ def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn
 
 
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
-    """Perceptron through `sizes`, with `activation` between its linear layers.
+    """Create a perceptron of widths `sizes` with `activation` between its linear layers.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
     Returns
     -------
     torch.nn.Sequential
-        He initialisation before an activation, unit gain at the output.
+        Layers with He initialisation before an activation and unit gain at the
+        output.
     """
     layers: list[nn.Module] = []
     last = len(sizes) - 2
@@ -79,7 +81,7 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
 
 
 class Encoder(nn.Module):
-    """Row to posterior mean ``mu`` and scale head (n_scales numbers, or none).
+    """Perceptron that maps rows to the posterior mean ``mu`` and the scale head.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ class Encoder(nn.Module):
     activation : str
         A key of `ACTIVATIONS`.
     n_scales : int
-        Width of the scale head: n_components, 1 or 0.
+        Width of the scale head: n_components, 1, or 0 for no scale head.
     initial_scale : float
         Initial bias of the scale head.
     generator : torch.Generator
@@ -108,12 +110,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.n_components = n_components
         sizes = (n_features, *hidden_layer_sizes, n_components + n_scales)
-        # One matrix for both heads: a product less in every step.
+        # One matrix for both heads saves a matrix product per step.
         self.layers = mlp(sizes, activation, generator)
         heads = self.layers[-1]
         assert isinstance(heads, nn.Linear)
         with torch.no_grad():
-            # Every row starts with the same scale.
+            # All rows start with the same scale.
             heads.weight[n_components:].zero_()
             heads.bias[n_components:].fill_(initial_scale)
 
@@ -124,17 +126,18 @@ class Encoder(nn.Module):
 
 
 class CustomEncoder(nn.Module):
-    """A module of the user as encoder.
+    """Encoder that wraps the user's module.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Maps rows (n, *shape) to both heads side by side, (n, n_components + n_scales).
+        Map from rows (n, *shape) to both heads side by side,
+        (n, n_components + n_scales).
     shape : tuple of int
-        Of one row.
+        Shape of one row.
     n_components : int
     initial_scale : float
-        Added to the scale head, so that it starts where `Encoder`'s does.
+        Constant added to the scale head, so that it starts near that of `Encoder`.
     """
 
     initial_scale: Tensor
@@ -155,7 +158,7 @@ class CustomEncoder(nn.Module):
 
 
 class CustomDecoder(nn.Module):
-    """A module of the user as decoder: codes (n, d) to rows (n, *shape), made flat."""
+    """Decoder that wraps the user's module and flattens its output (n, *shape) to (n, p)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -169,10 +172,10 @@ class CustomDecoder(nn.Module):
 
 @contextmanager
 def global_random_state(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's global random state inside the block, and put it back after it.
+    """Seed torch's global random state within the block, and restore it afterwards.
 
-    For modules of the user alone: layers draw their initial weights, and
-    dropout its masks, from nowhere else.
+    Only the user's modules need it: their layers draw initial weights, and their
+    dropout draws masks, from the global state only.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
     with GLOBAL_RANDOM_STATE, torch.random.fork_rng(devices=devices):
@@ -181,7 +184,7 @@ def global_random_state(seed: int, device: torch.device | None = None) -> Iterat
 
 
 def global_state(device: torch.device) -> dict[str, Tensor]:
-    """Return torch's global random state, of the CPU and of a GPU `device`."""
+    """Return torch's global random state on the CPU and, if `device` is a GPU, on it too."""
     states = {"global": torch.get_rng_state()}
     if device.type == "cuda":
         states["device"] = torch.cuda.get_rng_state(device)
@@ -189,24 +192,24 @@ def global_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_global_state(states: dict[str, Tensor], device: torch.device) -> None:
-    """Put a `global_state` back, inside `global_random_state` alone."""
+    """Restore what `global_state` returned; call this only within `global_random_state`."""
     torch.set_rng_state(states["global"])
     if device.type == "cuda" and "device" in states:
         torch.cuda.set_rng_state(states["device"], device)
 
 
 def made_by(name: str, factory: Callable[..., object], *arguments: object) -> nn.Module:
-    """Call a factory of the user and check that it returns a module.
+    """Call the user's factory and check that it returns a module.
 
     Raises
     ------
     TypeError
-        If `factory` is a module itself, or does not return one.
+        If `factory` is itself a module, or does not return one.
     """
     if isinstance(factory, nn.Module):
         raise TypeError(
-            f"{name}={type(factory).__name__}(...) is a module, but every fit needs a new one; "
-            "pass a function that makes it, at the top level of a Python file."
+            f"{name}={type(factory).__name__}(...) is a module, but every fit needs a new one. "
+            "Pass a function that makes it, defined at the top level of a Python file."
         )
     module = factory(*arguments)
     if not isinstance(module, nn.Module):
@@ -218,12 +221,12 @@ def made_by(name: str, factory: Callable[..., object], *arguments: object) -> nn
 
 
 def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
-    """Try two rows of `n_in` numbers; raise unless each becomes `n_out` numbers.
+    """Check on two rows that a module maps `n_in` numbers per row to `n_out`.
 
     Raises
     ------
     ValueError
-        Naming the parameter `name`.
+        If it does not; the message names the parameter `name`.
     """
     training = module.training
     try:
@@ -231,9 +234,9 @@ def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
             output = module.eval()(torch.zeros(2, n_in))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"{name}= made a module that fails on float32 rows: {error}. An encoder takes "
-            "(n, *shape) and returns (n, n_outputs), a decoder takes (n, n_components) and "
-            "returns (n, *shape); shape is (n_features,) or image_shape."
+            f"{name}= made a module that fails on float32 rows: {error}. An encoder must map "
+            "(n, *shape) to (n, n_outputs), and a decoder (n, n_components) to (n, *shape), where "
+            "shape is (n_features,) or image_shape."
         ) from error
     finally:
         module.train(training)
@@ -241,6 +244,6 @@ def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
     width = sum(part[0].numel() for part in parts)
     if width != n_out or any(len(part) != 2 for part in parts):
         raise ValueError(
-            f"{name}= made a module that returns {width} numbers a row; {n_out} are needed: "
-            "n_outputs of the encoder's arguments, or as many as shape holds from the decoder."
+            f"{name}= made a module that returns {width} numbers per row, but {n_out} are needed. "
+            "An encoder must return n_outputs numbers per row, a decoder as many as shape holds."
         )

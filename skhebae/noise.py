@@ -1,4 +1,4 @@
-"""Gaussian noise on rows of thousands of features, drawn once and used several times."""
+"""Gaussian noise for wide rows, drawn once and used several times."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Numbers of a pool, and how often each is used before the next pool.
+#: Numbers in a pool, and how often each is used on average before the pool is redrawn.
 POOL_SIZE = 2**21
 USES = 8
 
 
 class NoisePool:
-    """Standard normal numbers; a request gets a stretch of them that starts anywhere.
+    """Pool of standard normal numbers from which each request takes a random stretch.
 
-    Two minibatches that share numbers have them in other places, at other features.
+    Two minibatches may share numbers, but almost never at the same entries, because their
+    stretches start at random positions.
 
     Parameters
     ----------
     generator : torch.Generator
-        On the CPU, of the numbers, and of where stretches start.
+        Source, on the CPU, of the numbers and of where the stretches start.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
-        self._before: Tensor | None = None  # state of the generator before the numbers
+        self._before: Tensor | None = None  # generator's state before it drew the pool
         self._numbers: Tensor | None = None
         self._left = 0
 
     def draw(self, shape: torch.Size) -> Tensor:
-        """Return standard normal numbers; not to be changed."""
+        """Return standard normal numbers, which the caller must not modify: they are a view."""
         n_numbers = shape.numel()
         if 2 * n_numbers > POOL_SIZE:
             return torch.randn(shape, generator=self._generator)
@@ -43,11 +44,11 @@ class NoisePool:
         return self._numbers[start : start + n_numbers].view(shape)
 
     def state(self) -> tuple[dict[str, Tensor], int]:
-        """Return how the numbers were drawn, and how many may still be used."""
+        """Return the generator's state before the pool was drawn, and how many uses are left."""
         return ({} if self._before is None else {"before": self._before}), self._left
 
     def restore(self, tensors: dict[str, Tensor], left: int) -> None:
-        """Go back to a `state`; the numbers are drawn again."""
+        """Return to an earlier `state` by drawing the same pool again."""
         if "before" in tensors:
             self._before = tensors["before"]
             again = torch.Generator()

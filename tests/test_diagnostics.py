@@ -221,7 +221,7 @@ def test_pairs_take_at_most_a_thousand_rows(vae, table):
 def test_repr_is_readable(vae, collapsed, table):
     text = repr(quiet_report(vae, table))
     lines = text.splitlines()
-    assert lines[0] == "LatentReport of VAETransformer on 240 rows (nats a row)"
+    assert lines[0] == "LatentReport of VAETransformer on 240 rows (nats per row)"
     assert len({len(line) for line in lines[2:6]}) == 1  # columns line up
     for what in ("active dimensions", "standard ELBO", "mutual information", "MMD"):
         assert what in text

@@ -163,10 +163,10 @@ def array_encoder(shape, n_outputs):
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"encoder": nn.Linear(12, 4)}, TypeError, "encoder=Linear.* pass a function that makes"),
+        ({"encoder": nn.Linear(12, 4)}, TypeError, "encoder=Linear.* Pass a function that makes"),
         ({"decoder": nn.Linear(2, 12)}, TypeError, "decoder=Linear.* is a module, but every fit"),
         ({"encoder": array_encoder}, TypeError, r"encoder=.*returned ndarray; it must return"),
-        ({"encoder": wide_encoder}, ValueError, r"encoder= .* 5 numbers a row; 4 are needed"),
+        ({"encoder": wide_encoder}, ValueError, r"encoder= .* 5 numbers per row, but 4 are needed"),
         ({"encoder": failing_encoder}, ValueError, r"encoder= made a module that fails .*12.* 5"),
         ({"image_shape": (3, 4)}, ValueError, r"image_shape=\(3, 4\) .* neither is given"),
     ],

@@ -108,11 +108,13 @@ def test_refuses_what_is_not_fitted_or_no_autoencoder(display, hebae, table):
     pipeline = make_pipeline(StandardScaler(), hebae)
     if display is CovarianceDisplay:
         with pytest.raises(
-            TypeError, match=r"latent_covariance_.*Pipeline has not.*pipeline\[-1\]"
+            TypeError, match=r"latent_covariance_.*Pipeline does not have.*pipeline\[-1\]"
         ):
             display.from_estimator(pipeline)
     else:
-        with pytest.raises(TypeError, match=r"which Pipeline has not.*pipeline\[:-1\].transform"):
+        with pytest.raises(
+            TypeError, match=r"which Pipeline does not have.*pipeline\[:-1\].transform"
+        ):
             draw(display, pipeline, table)
     assert not plt.get_fignums()
 

@@ -1,8 +1,8 @@
-"""Rows of a zarr-backed matrix by annbatch, where that is installed.
+"""Reading of rows from zarr-backed matrices with annbatch, if it is installed.
 
-Its loader asks for all stretches of rows at once, which takes less time than one after the
-other. We say which, so the order of an epoch is that of any other file, and follows from
-the seed. annbatch needs Python >= 3.12.
+annbatch requests all stretches of rows at once, which is faster than reading one after the
+other. skhebae still chooses the stretches, so the order of an epoch follows from the seed and
+does not depend on the file format. annbatch needs Python >= 3.12.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 
 
 def is_zarr(source: object) -> bool:
-    """Whether annbatch can read `source`: a zarr array, or anndata's CSR matrix in zarr."""
+    """Whether annbatch can read `source`: a zarr array, or a zarr-backed CSR matrix of anndata."""
     library = type(source).__module__.split(".")[0]
     in_zarr = getattr(source, "backend", None) == "zarr"
     return library == "zarr" or (in_zarr and getattr(source, "format", None) == "csr")
 
 
 def loaded_by_annbatch(source: Any, parts: list[slice]) -> Any | None:
-    """Read stretches of rows, one below the other.
+    """Read stretches of rows and stack them.
 
     Parameters
     ----------
     source : matrix of shape (n_samples, n_columns)
     parts : list of slice
-        Ascending, with both ends, none empty.
+        Stretches in ascending order, with start and stop, none of them empty.
 
     Returns
     -------
     ndarray, CSR or None
-        None if annbatch is not installed, or `source` is not `is_zarr`.
+        The rows, or None if annbatch is not installed or cannot read `source`.
     """
     if not is_zarr(source):
         return None
@@ -43,7 +43,7 @@ def loaded_by_annbatch(source: Any, parts: list[slice]) -> Any | None:
         return None
 
     class Together(Sampler):
-        """One request for all parts, in their order."""
+        """Sampler that requests all parts at once, in their order."""
 
         batch_size = None
         shuffle = False
@@ -58,7 +58,7 @@ def loaded_by_annbatch(source: Any, parts: list[slice]) -> Any | None:
             n_rows = sum(part.stop - part.start for part in parts)
             yield {"requests": parts, "splits": [np.arange(n_rows)]}
 
-    # In memory of the CPU: what goes to a device is standardised first.
+    # Keep the rows in CPU memory: they are standardised before they go to a device.
     loader = Loader(batch_sampler=Together(), preload_to_gpu=False, to=None)
     (minibatch,) = loader.add_dataset(source)
     return minibatch["X"]

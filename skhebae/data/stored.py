@@ -1,4 +1,4 @@
-"""Tables outside memory, read in blocks of rows: backed AnnData, HDF5, zarr, dask, memory maps."""
+"""Tables outside memory, such as HDF5, zarr, dask or memory maps, read in blocks of rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from skhebae.data.by_annbatch import loaded_by_annbatch
 from skhebae.data.scaling import CHUNK_ROWS
 from skhebae.data.table import Matrix
 
-#: Libraries whose matrices are files, or promises.
+#: Libraries whose matrices live in files or are computed lazily.
 LIBRARIES = {"anndata", "dask", "h5py", "zarr"}
 
 
 def is_stored(X: object) -> bool:
-    """Whether `X` is a matrix of a library that reads it from elsewhere when asked."""
-    # AnnData's views are arrays and sparse matrices, in memory.
+    """Whether `X` is a matrix that its library reads or computes only on request."""
+    # AnnData's views are classes of its own module, but lie in memory.
     in_memory = isinstance(X, np.ndarray) or sparse.issparse(X)
     known = type(X).__module__.split(".")[0] in LIBRARIES
     return known and not in_memory and hasattr(X, "shape")
@@ -33,28 +33,31 @@ def is_mapped(X: object) -> bool:
 
 
 class StoredTable:
-    """Chosen columns of a matrix outside memory; a slice of its rows is read when asked for.
+    """Selected columns of a matrix outside memory, whose rows are read on request.
 
-    Passes from the first row to the last read every block once, however small their
-    slices: the last block stays in memory. What a pass has found out is not looked up
-    again, so a table must not change while it is in use.
+    The last block of rows that was read stays in memory, so a pass over consecutive small
+    slices does not read the file once per slice. What one pass has found out is not checked
+    again, so the table must not change while it is in use.
 
     Parameters
     ----------
     source : matrix of shape (n_samples, n_columns)
-        Of one of `LIBRARIES`, or mapped; slices of rows are dense or sparse.
+        Matrix of one of `LIBRARIES`, or a memory map; slices of its rows are dense or
+        sparse.
     columns : ndarray of int of shape (n_features,), optional
-        All, by default.
+        Columns to select; all by default.
 
     Attributes
     ----------
     checked : set of str
-        Likelihoods that all rows were found fit for.
+        Names of the likelihoods that all rows were checked against and found valid for.
     """
 
     def __init__(self, source: Any, columns: NDArray[np.intp] | None = None) -> None:
         if len(source.shape) != 2:
-            raise ValueError(f"X has shape {source.shape}; it must have rows and columns.")
+            raise ValueError(
+                f"X has shape {source.shape}; it must have two dimensions, rows and columns."
+            )
         self._source = source
         self._columns = columns
         n_columns = source.shape[1] if columns is None else len(columns)
@@ -65,7 +68,7 @@ class StoredTable:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the entries."""
+        """Data type of the entries."""
         dtype: np.dtype[Any] = np.dtype(self._source.dtype)
         return dtype
 
@@ -73,11 +76,11 @@ class StoredTable:
         return self.shape[0]
 
     def read(self, rows: slice) -> Matrix:
-        """Rows as ndarray or CSR, from where they are stored."""
+        """Read rows from the source, as an ndarray or CSR matrix."""
         return self._in_memory(self._source[rows])
 
     def read_together(self, parts: list[slice]) -> Matrix:
-        """Rows of several stretches, one below the other."""
+        """Read several stretches of rows and stack them."""
         parts = [slice(*part.indices(len(self))[:2]) for part in parts]
         loaded = loaded_by_annbatch(self._source, parts)
         if loaded is not None:
@@ -86,20 +89,21 @@ class StoredTable:
         return sparse.vstack(blocks, "csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
 
     def _in_memory(self, block: Any) -> Matrix:
-        """Chosen columns of rows that were read, or promised."""
+        """Compute a lazy block, convert it to ndarray or CSR, and select the columns."""
         if hasattr(block, "compute"):
             block = block.compute()
         if sparse.issparse(block):
             block = with_indices_of_one_type(sparse.csr_matrix(block))
         else:
-            # A copy: a view of a memory map would be read later, by the thread that trains.
+            # Copy, because a view of a memory map would be read only later, in the thread
+            # that trains.
             block = np.array(block) if is_mapped(block) else np.asarray(block)
         return block if self._columns is None else block[:, self._columns]
 
     def __getitem__(self, rows: slice) -> Matrix:
         start, stop, step = rows.indices(len(self))
         if step != 1:
-            raise ValueError(f"rows {rows} are not contiguous.")
+            raise ValueError(f"The rows {rows} are not contiguous. Ask for a slice with step 1.")
         block, first = self._block, self._start
         if block is None or start < first or stop > first + block.shape[0]:
             block, first = self.read(slice(start, max(stop, start + CHUNK_ROWS))), start
@@ -107,9 +111,9 @@ class StoredTable:
         return block[start - first : stop - first]
 
     def blocks(self, *, summed: bool = False) -> Iterator[Matrix]:
-        """All rows, in order; `summed`, the pass makes one for `sum` unnecessary."""
+        """Yield all rows in order; with `summed`, also compute the results of `sum`."""
         of_columns, of_rows = np.zeros(self.shape[1]), []
-        for start in range(0, max(1, len(self)), CHUNK_ROWS):  # of no rows one empty block
+        for start in range(0, max(1, len(self)), CHUNK_ROWS):  # no rows: one empty block
             block = self.read(slice(start, start + CHUNK_ROWS))
             yield block
             if summed:
@@ -119,8 +123,8 @@ class StoredTable:
             self._sums = of_columns, np.concatenate(of_rows)
 
     def sum(self, axis: int, dtype: Any = None) -> NDArray[Any]:
-        """Sum over rows (axis=0) or columns (axis=1)."""
-        del dtype  # always in double
+        """Sum over rows (axis=0) or columns (axis=1); one pass computes and caches both."""
+        del dtype  # always float64
         if self._sums is None:
             for _ in self.blocks(summed=True):
                 pass
@@ -129,17 +133,17 @@ class StoredTable:
 
 
 def with_indices_of_one_type(X: Matrix) -> Matrix:
-    """Return a CSR matrix whose two arrays of indices have one type.
+    """Return a CSR matrix whose two index arrays have the same integer type.
 
-    Files often have 64 bits for the pointers and 32 for the columns, and scipy would convert
-    all columns for every minibatch.
+    Files often store row pointers in 64 bits and column indices in 32. scipy would then
+    convert all column indices again for every minibatch.
     """
     if X.indptr.dtype == X.indices.dtype:
         return X
     fits = X.nnz <= np.iinfo(X.indices.dtype).max
     kind = X.indices.dtype if fits else np.int64
     result = sparse.csr_matrix(X.shape, dtype=X.dtype)
-    # Not by the constructor, which would choose types of its own.
+    # Assign the arrays, because the constructor would choose index types itself.
     result.data = X.data
     result.indices, result.indptr = X.indices.astype(kind, copy=False), X.indptr.astype(kind)
     return result

@@ -1,4 +1,4 @@
-"""Tables that come one after the other."""
+"""Streams of tables: iterables that yield one table after another."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Any
 
 from skhebae.data.table import Matrix
 
-#: What only a table has, in memory or not.
-OF_TABLES = ("shape", "__array__", "__array_interface__", "__dataframe__")
+#: Attributes by which a table is recognised, in memory or not.
+TABLE_ATTRIBUTES = ("shape", "__array__", "__array_interface__", "__dataframe__")
 
 
 def is_stream(X: object) -> bool:
-    """Whether `X` gives tables one after the other, rather than being one.
+    """Whether `X` yields tables one after another, rather than being a table itself.
 
-    Iterators, generators and loaders do. What has a shape, or is a sequence (a list of
-    lists), a mapping or a set, is one table, good or bad.
+    Iterators, generators and loaders are streams. Anything that has a shape, or is a
+    sequence (such as a list of lists), a mapping or a set, counts as one table, be it valid
+    or not.
     """
-    of_one = isinstance(X, Sequence | Mapping | Set) or any(hasattr(X, name) for name in OF_TABLES)
-    return isinstance(X, Iterable) and not of_one
+    is_table = isinstance(X, Sequence | Mapping | Set) or any(
+        hasattr(X, name) for name in TABLE_ATTRIBUTES
+    )
+    return isinstance(X, Iterable) and not is_table
 
 
 def one_ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
-    """Items in order; while one is in use a thread reads the next."""
+    """Yield items in order, while a thread reads the next item ahead of its use."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, iterator, end)
@@ -33,19 +36,22 @@ def one_ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
 
 def table_of(item: Any) -> Matrix:
-    """Return the table in what a loader gives: in an AnnData, under "X", first of several.
+    """Extract the table from an item of a loader.
+
+    The table is the ``X`` of an AnnData or of a mapping, or the first element of a list or
+    tuple of arrays. Any other item is taken to be the table.
 
     Raises
     ------
     ValueError
-        If a mapping has no "X".
+        If a mapping has no key "X".
     """
     if isinstance(item, Mapping):
         if "X" not in item:
-            raise ValueError(f"the item has the keys {list(item)}; its table must be under 'X'.")
+            raise ValueError(f"The item has the keys {list(item)}; its table must be under 'X'.")
         return item["X"]
     if isinstance(item, list | tuple) and item and len(getattr(item[0], "shape", ())) == 2:
-        return item[0]  # features before targets, as of a torch DataLoader
+        return item[0]  # features before targets, as from a torch DataLoader
     if type(item).__module__.split(".")[0] == "anndata" and hasattr(item, "X"):
         return item.X
     return item

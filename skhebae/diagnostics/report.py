@@ -1,4 +1,4 @@
-"""The report on codes: its numbers, and how it is shown."""
+"""The report on codes: its numbers, its text and its HTML."""
 
 from __future__ import annotations
 
@@ -21,61 +21,70 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-#: Noise has vanished where its variance is under this share of the codes' in
-#: every active dimension: a standard deviation of 1 %.
+#: The noise counts as vanished if its variance is below this share of the codes'
+#: variance in every active dimension, that is, if its standard deviation is below
+#: 1 % of theirs.
 VANISHED_SHARE = 1e-4
 
-#: Mutual information is saturated from this share of its ceiling log n on.
+#: Mutual information counts as saturated from this share of its ceiling log n.
 SATURATED_SHARE = 0.995
 
-#: With fewer rows than this there is no telling, so nothing is remarked.
+#: Fewest rows that allow a judgement; a report on fewer makes no remarks.
 JUDGED_ROWS = 30
 
-#: Dimensions that `repr` lists, at most.
+#: Largest number of dimensions that `repr` lists.
 SHOWN_DIMENSIONS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class LatentReport:
-    """Codes of some rows against the prior N(0, I); all values in nats a row.
+    """Comparison of the codes of rows with the prior N(0, I).
 
-    Made by `latent_report`. ``print(report)`` shows it, a notebook shows a
-    table, and `to_frame` returns the part per dimension as a frame.
+    `latent_report` returns one. Divergences, information and bounds are in nats
+    per row. ``print(report)`` shows the report as text, a notebook shows it as a
+    table, and `to_frame` returns the values per dimension as a data frame.
 
     Attributes
     ----------
     estimator : str
-        Class of the estimator.
+        Class name of the estimator.
     n_rows : int
-        Rows reported on.
+        Number of rows reported on.
     n_pair_rows : int
-        Rows behind `mmd` and `mutual_information`, which compare all pairs.
+        Number of rows behind `mmd` and `mutual_information`, which compare all
+        pairs of rows.
     names : tuple of str
-        Names of the dimensions, as `get_feature_names_out` gives them.
+        Names of the dimensions, from `get_feature_names_out`.
     mean_variance : ndarray of shape (n_components,)
         Variance over rows of the posterior mean (the code).
     posterior_variance : ndarray of shape (n_components,)
-        Mean over rows of the posterior's variance: its noise.
+        Mean over rows of the posterior variance, that is, of the noise.
     kl : ndarray of shape (n_components,)
-        Mean over rows of the divergence of a dimension's posterior from N(0, 1).
+        Mean over rows of the divergence of each dimension's posterior from
+        N(0, 1).
     active : ndarray of bool of shape (n_components,)
-        Whether `mean_variance` exceeds 0.01; the others have collapsed.
+        Whether `mean_variance` exceeds 0.01; the other dimensions have
+        collapsed.
     mean_abs_correlation : float
-        Mean absolute correlation between the codes' active dimensions.
+        Mean absolute correlation between the active dimensions of the codes.
     moments_kl : float
-        ``KL(N(m, A) || N(0, I))`` for the mean m and covariance A of one draw
-        from each row's posterior, so from the aggregated posterior, above what
-        as many draws from N(0, I) have on average: 0 but for chance if the
-        aggregate is the prior.
+        ``KL(N(m, A) || N(0, I))``, where m and A are the mean and covariance of
+        one draw from each row's posterior, less its average over as many draws
+        from N(0, I). Draws from every row's posterior are draws from the
+        aggregated posterior, so the value is 0 up to chance if that is the
+        prior. One pseudo-row of N(0, I) keeps A positive definite.
     mmd, mmd_p_value : float
         Squared maximum mean discrepancy between such draws and draws from
-        N(0, I), and its permutation p-value. It sees more than moments.
+        N(0, I), and its permutation p-value. Unlike `moments_kl`, it is
+        sensitive to the whole distribution.
     mutual_information, mutual_information_error : float
-        Index-code mutual information of equation 10 over `n_pair_rows` rows,
-        and its Monte-Carlo standard error. Between 0 and log `n_pair_rows`.
+        Estimate of the index-code mutual information of equation 10 over
+        `n_pair_rows` rows, and its Monte Carlo standard error. The quantity
+        itself lies between 0 and log `n_pair_rows`.
     mutual_information_bound : float
-        An upper bound of it: the smaller of log `n_pair_rows` and what the
-        covariances of aggregate and rows allow.
+        Upper bound of the mutual information: the smaller of log `n_pair_rows`
+        and the bound that follows from the covariances of the aggregated
+        posterior and of the rows' posteriors.
     reconstruction : float
         ``-E_q log p(x | z)``.
     row_kl : float
@@ -83,8 +92,9 @@ class LatentReport:
     elbo : float
         ``-reconstruction - row_kl``, the standard evidence lower bound.
     training_bound : float
-        ``-reconstruction`` minus the penalty of the estimator's objective on
-        these rows, with the weights its parameters give it.
+        ``-reconstruction`` minus the penalty of the estimator's objective, with
+        its weights. The part of the penalty that falls on the aggregate is
+        evaluated on all rows together, regardless of `batch_share`.
     """
 
     estimator: str
@@ -109,7 +119,7 @@ class LatentReport:
 
     @property
     def noise_is_none(self) -> bool:
-        """Whether a posterior is a point by design, as a WAE's."""
+        """Whether every posterior is a point, as in a WAE."""
         return not self.posterior_variance.any()
 
     @property
@@ -122,7 +132,7 @@ class LatentReport:
 
     @property
     def information_saturated(self) -> bool:
-        """Whether the mutual information is at its ceiling, and says no more than that."""
+        """Whether the mutual information is so close to its ceiling that it is a lower limit."""
         return self.mutual_information >= SATURATED_SHARE * math.log(self.n_pair_rows)
 
     @property
@@ -131,23 +141,25 @@ class LatentReport:
         return tuple(name for name, on in zip(self.names, self.active, strict=True) if not on)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Part of the report per dimension.
+        """Return the values per dimension as a data frame.
 
         Returns
         -------
         pandas.DataFrame
-            One row a dimension, indexed by name, with the columns
+            One row per dimension, indexed by name, with the columns
             "mean_variance", "posterior_variance", "kl" and "active".
 
         Raises
         ------
         ImportError
-            Without pandas.
+            If pandas is not installed.
         """
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("LatentReport.to_frame needs pandas: pip install pandas.") from error
+            raise ImportError(
+                "LatentReport.to_frame needs pandas. Install it with pip install pandas."
+            ) from error
         return pd.DataFrame(
             {
                 "mean_variance": self.mean_variance,
@@ -159,7 +171,7 @@ class LatentReport:
         )
 
     def _summary(self) -> list[tuple[str, str]]:
-        """Lines of the part on the whole code: what, and its value."""
+        """Return the quantities of the code as a whole, as pairs of name and value."""
         pairs = f"over {self.n_pair_rows} rows"
         ceiling = f"of at most {self.mutual_information_bound:.3f}, {pairs}"
         information = (
@@ -178,7 +190,7 @@ class LatentReport:
         ]
 
     def _remarks(self) -> list[tuple[type[Warning], str]]:
-        """Say what to warn of."""
+        """Return the categories and texts of the warnings that the report gives rise to."""
         remarks: list[tuple[type[Warning], str]] = []
         if self.n_rows < JUDGED_ROWS:
             return remarks
@@ -186,28 +198,28 @@ class LatentReport:
             shown = ", ".join(self.collapsed[:5]) + (", ..." if len(self.collapsed) > 5 else "")
             text = (
                 f"{len(self.collapsed)} of {len(self.names)} dimensions have collapsed ({shown}): "
-                "their codes hardly differ between rows. A smaller weight of the penalty (beta, "
-                "row_share) may keep them, a smaller n_components does without them."
+                "their codes hardly differ between rows. Try a smaller weight of the penalty (beta "
+                "or row_share) to keep them, or fit with a smaller n_components."
             )
             remarks.append((CollapsedDimensionsWarning, text))
         if self.noise_vanished:
             text = (
-                "The posterior noise has vanished: this is a deterministic autoencoder, and every "
-                "dimension lowers its standard ELBO by its precision. A row_share > 0 keeps noise; "
-                "for sampling, latent='mixture' does not need it."
+                "The posterior noise has vanished: this is in effect a deterministic autoencoder, "
+                "and the narrower its posteriors, the lower its standard ELBO. Fit HEBAE with "
+                "row_share > 0 to keep noise; sampling with latent='mixture' works without it."
             )
             remarks.append((VanishedNoiseWarning, text))
         if self.information_saturated and not self.noise_is_none:
             text = (
                 f"The mutual information of row and code is at its ceiling log {self.n_pair_rows} "
-                f"= {math.log(self.n_pair_rows):.2f} nats: posteriors of different rows do not "
-                "overlap, and its true value may be any larger one."
+                f"= {math.log(self.n_pair_rows):.2f} nats: the posteriors of these rows do not "
+                "overlap. Over more rows it could be larger."
             )
             remarks.append((SaturatedInformationWarning, text))
         return remarks
 
     def _table(self) -> list[tuple[str, str, str, str, str]]:
-        """Head and lines of the part per dimension."""
+        """Return the header and the lines of the table of dimensions."""
         lines = [("dimension", "variance of mean", "posterior variance", "KL", "state")]
         for i, name in enumerate(self.names):
             state = "active" if self.active[i] else "collapsed"
@@ -221,7 +233,7 @@ class LatentReport:
         if left_out > 0:
             table = table[: SHOWN_DIMENSIONS + 1]
         widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-        lines = [f"LatentReport of {self.estimator} on {self.n_rows} rows (nats a row)", ""]
+        lines = [f"LatentReport of {self.estimator} on {self.n_rows} rows (nats per row)", ""]
         for name, *cells in table:
             rest = "  ".join(f"{c:>{w}}" for c, w in zip(cells, widths[1:], strict=True))
             lines.append(f"{name:<{widths[0]}}  {rest}")
@@ -245,7 +257,7 @@ class LatentReport:
         )
         remarks = "".join(f"<p><b>!</b> {escape(text)}</p>" for _, text in self._remarks())
         return (
-            f"<div><p><b>{self.estimator}</b> on {self.n_rows} rows (nats a row)</p>"
+            f"<div><p><b>{self.estimator}</b> on {self.n_rows} rows (nats per row)</p>"
             f"<table><tbody>{summary}</tbody></table>{remarks}"
             f"<details><summary>{len(lines)} dimensions</summary>"
             f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></details></div>"

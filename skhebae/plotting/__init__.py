@@ -1,4 +1,4 @@
-"""Displays of fitted estimators. They need matplotlib: ``pip install 'skhebae[plot]'``."""
+"""Displays of fitted estimators; they require matplotlib (``pip install 'skhebae[plot]'``)."""
 
 from skhebae.plotting.covariance import CovarianceDisplay
 from skhebae.plotting.latent import LatentDisplay

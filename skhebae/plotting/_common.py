@@ -1,4 +1,4 @@
-"""What the displays share: checks, axes and colours. Imports matplotlib only when called."""
+"""Checks, axes and colours that all displays share; matplotlib is imported only on use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     AxesLike = Axes | Sequence[Any] | NDArray[np.object_]
 
-# Ten colours told apart with any colour vision (M. Petroff, arXiv:2107.02270).
+# Ten colours that remain distinguishable with colour vision deficiencies
+# (M. Petroff, arXiv:2107.02270).
 PALETTE = (
     "#3f90da",
     "#ffa90e",
@@ -30,52 +31,52 @@ PALETTE = (
     "#717581",
     "#92dadd",
 )
-# Of what has no value: a missing number, an undefined correlation.
+# Grey for whatever has no value: a missing number or an undefined correlation.
 MISSING = "0.8"
 
 
 def check_matplotlib(caller: str) -> None:
-    """Say which extra to install if matplotlib is missing."""
+    """Raise an error that names the extra to install if matplotlib is missing."""
     try:
         import_module("matplotlib")
     except ImportError as error:
         raise ImportError(
-            f"{caller} needs matplotlib; install it with pip install 'skhebae[plot]'."
+            f"{caller} needs matplotlib. Install it with pip install 'skhebae[plot]'."
         ) from error
 
 
 def check_estimator(estimator: BaseEstimator, needed: Sequence[str], caller: str) -> None:
-    """Check that an estimator is fitted and has what the caller will use."""
+    """Check that an estimator is fitted and has the attributes the caller needs."""
     check_is_fitted(estimator)
     missing = [name for name in needed if not hasattr(estimator, name)]
     if missing:
         raise TypeError(
-            f"{caller} needs {', '.join(missing)}, which {type(estimator).__name__} has not; pass "
-            "a skhebae estimator: of a pipeline its last step, pipeline[-1], with rows "
-            "pipeline[:-1].transform(X), of a search search.best_estimator_."
+            f"{caller} needs {', '.join(missing)}, which {type(estimator).__name__} does not have. "
+            "Pass a skhebae estimator. For a pipeline, pass its last step pipeline[-1] and the "
+            "rows pipeline[:-1].transform(X); for a search, pass search.best_estimator_."
         )
 
 
 def check_named(argument: str, values: object, kind: str) -> None:
-    """Check that there is a dict of one value or more, by the models' names."""
+    """Check that `values` is a non-empty dict keyed by model name."""
     if not isinstance(values, Mapping) or not values:
         raise ValueError(
-            f"{argument}={values!r} must be a dict of one or more {kind} by name, for example "
-            "{'HEBAE': ..., 'VAE': ...}."
+            f"{argument}={values!r} must be a dict of one or more {kind} keyed by name, for "
+            "example {'HEBAE': ..., 'VAE': ...}."
         )
 
 
 def check_estimators(
     estimators: Mapping[str, BaseEstimator], needed: Sequence[str], caller: str
 ) -> None:
-    """`check_estimator` for each of several named ones."""
+    """Apply `check_estimator` to each of several named estimators."""
     check_named("estimators", estimators, "fitted estimators")
     for estimator in estimators.values():
         check_estimator(estimator, needed, caller)
 
 
 def check_axes(ax: AxesLike, n_axes: int, caller: str, contents: str) -> list[Axes]:
-    """List the caller's axes if there are as many as needed."""
+    """Return the user's axes as a list, after checking their number and figure."""
     from matplotlib.axes import Axes
 
     axes = list(np.ravel(np.asarray(ax, dtype=object)))
@@ -86,7 +87,7 @@ def check_axes(ax: AxesLike, n_axes: int, caller: str, contents: str) -> list[Ax
             f"ax holds {len(axes)} axes, but this {caller} needs {n_axes}: {contents}."
         )
     if any(axis.figure is not axes[0].figure for axis in axes):
-        raise ValueError("ax holds axes of different figures; pass axes of one.")
+        raise ValueError("ax holds axes of different figures. Pass axes of a single figure.")
     return axes
 
 
@@ -97,7 +98,7 @@ def make_axes(
     contents: str,
     **new: Any,
 ) -> NDArray[np.object_]:
-    """Arrange the caller's axes in a grid, or make a new figure with `new`."""
+    """Arrange the user's axes in a grid, or create a new figure with the options `new`."""
     check_matplotlib(caller)
     if ax is None:
         import matplotlib.pyplot as plt
@@ -110,7 +111,7 @@ def make_axes(
 
 
 def add_legend(axis: Axes, *, new_figure: bool) -> None:
-    """Name the lines of an axes: above all axes of a new figure, else inside."""
+    """Add a legend for the lines of an axes: above a new figure, else inside the axes."""
     lines = axis.get_lines()
     if new_figure:
         n_columns = min(len(lines), 4)
@@ -122,11 +123,11 @@ def add_legend(axis: Axes, *, new_figure: bool) -> None:
 
 
 def wrapped(name: str, width: int = 26) -> str:
-    """Break a long name into lines."""
+    """Wrap a long name over several lines."""
     return textwrap.fill(str(name), width)
 
 
 def series_name(values: object) -> str | None:
-    """Name of a pandas or polars Series; arrays have none."""
+    """Return the name of a pandas or polars Series, and None for an array."""
     name = getattr(values, "name", None) if hasattr(values, "to_numpy") else None
     return None if name is None else str(name)

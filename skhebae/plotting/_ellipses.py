@@ -1,4 +1,4 @@
-"""Ellipses of a bivariate normal distribution."""
+"""Contour ellipses of a bivariate normal distribution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where text has room among points."""
+"""Finding room for text among points."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Corner = Literal["lower left", "lower right", "upper left", "upper right"]
 
 
 def are_apart(points: NDArray[Any], distance: float) -> bool:
-    """Say whether all points are further apart than a distance."""
+    """Whether every pair of points is further apart than `distance`."""
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     return bool(np.all(distances[~np.eye(len(points), dtype=bool)] > distance))
 
 
 def emptiest_corner(points: NDArray[Any]) -> Corner:
-    """Name the corner of the points' bounding box that holds the fewest."""
+    """Return the corner of the points' bounding box that holds the fewest points."""
     low, high = points.min(axis=0), points.max(axis=0)
     x, y = ((points - low) / np.where(high > low, high - low, 1)).T
     counts: dict[Corner, int] = {

@@ -1,4 +1,4 @@
-"""Rows drawn as images or as profiles."""
+"""Drawing of rows, as images or as profiles."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ PROFILE_COLUMNS = 5
 
 
 class Rows(NamedTuple):
-    """What `ReconstructionDisplay` draws."""
+    """The four kinds of rows that `ReconstructionDisplay` draws."""
 
     originals: Array
     reconstructions: Array
     interpolations: Array
     samples: Array
 
-    def interpolated(self) -> list[str]:
-        """Between which rows each interpolation lies."""
+    def interpolation_names(self) -> list[str]:
+        """Name each interpolation by the rows it connects."""
         return [f"row {2 * k} to {2 * k + 1}" for k in range(len(self.interpolations))]
 
 
 def draw_images(
     rows: Rows, image_shape: tuple[int, ...], ax: AxesLike | None, caller: str
 ) -> NDArray[np.object_]:
-    """Draw each kind of rows as a sheet of images on axes of its own."""
+    """Draw one sheet of images per kind of row, each on its own axes."""
     lines = rows.interpolations
+    names = ", ".join(rows.interpolation_names())
     kinds = {
         "originals": rows.originals,
         "reconstructions": rows.reconstructions,
-        f"interpolations: {', '.join(rows.interpolated())}": lines.reshape(-1, lines.shape[-1]),
+        f"interpolations: {names}": lines.reshape(-1, lines.shape[-1]),
         "samples": rows.samples,
     }
     kinds = {title: images for title, images in kinds.items() if len(images)}
-    # An interpolation fills a line of its sheet.
+    # Each interpolation fills one line of its sheet.
     n_columns = lines.shape[1] if len(lines) else max(len(rows.originals), 5)
     sheets = [tile(images, image_shape, n_columns) for images in kinds.values()]
     heights = [len(sheet) / sheet.shape[1] for sheet in sheets]
@@ -65,7 +66,7 @@ def draw_images(
 
 
 def tile(images: Array, image_shape: tuple[int, ...], n_columns: int) -> Array:
-    """Lay images out in lines, with gaps of NaN."""
+    """Arrange images in a grid, separated by gaps of NaN."""
     height, width, *channels = image_shape
     gap = max(1, round(max(height, width) / 16))
     n_lines = -(-len(images) // n_columns)
@@ -78,7 +79,7 @@ def tile(images: Array, image_shape: tuple[int, ...], n_columns: int) -> Array:
 
 
 def draw_sheet(axis: Axes, sheet: Array, low: float, high: float) -> None:
-    """Draw a grey sheet, or a coloured one, with white gaps."""
+    """Draw a sheet of grey or colour images with white gaps."""
     import matplotlib as mpl
 
     if sheet.ndim == 3:
@@ -90,9 +91,9 @@ def draw_sheet(axis: Axes, sheet: Array, low: float, high: float) -> None:
 
 
 def draw_profiles(rows: Rows, ax: AxesLike | None, caller: str) -> NDArray[np.object_]:
-    """Draw rows over the index of their features, all in one range."""
+    """Draw rows as curves over the feature index, all on one vertical range."""
     n_rows = len(rows.originals)
-    below = rows.interpolated() + (["samples"] if len(rows.samples) else [])
+    below = rows.interpolation_names() + (["samples"] if len(rows.samples) else [])
     axes = profile_axes(ax, n_rows, below, caller)
     for i, axis in enumerate(axes[:n_rows]):
         axis.plot(rows.originals[i], color=PALETTE[0], label="original")
@@ -118,7 +119,7 @@ def draw_interpolation(axis: Axes, line: Array) -> None:
     """Draw the steps of an interpolation from dark to light."""
     import matplotlib as mpl
 
-    # The yellow end of the map cannot be seen on white.
+    # The yellow end of the colour map is invisible on white.
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(line)))
     for step, colour in zip(line, colours, strict=True):
         axis.plot(step, color=colour, linewidth=1)
@@ -127,7 +128,7 @@ def draw_interpolation(axis: Axes, line: Array) -> None:
 def profile_axes(
     ax: AxesLike | None, n_rows: int, below: list[str], caller: str
 ) -> NDArray[np.object_]:
-    """Axes of the rows, and then of what is drawn in the last line below them."""
+    """Return the axes of the rows, followed by those of the bottom line of panels."""
     if ax is not None:
         given = check_axes(
             ax, n_rows + len(below), caller, f"one for each of {n_rows} rows; {'; '.join(below)}"
@@ -135,7 +136,8 @@ def profile_axes(
         return np.array(given, dtype=object)
     import matplotlib.pyplot as plt
 
-    # Panels below are as many as fill the width: all widths are multiples of one.
+    # The panels of the bottom line share the full width, so each column of rows is
+    # split into as many cells as there are such panels.
     n_columns = min(n_rows, PROFILE_COLUMNS)
     n_lines = -(-n_rows // n_columns)
     slots = np.full(n_lines * n_columns, -1)

@@ -1,4 +1,4 @@
-"""Covariances and correlations of the codes."""
+"""Heat maps of the covariance and correlation of codes."""
 
 from __future__ import annotations
 
@@ -25,37 +25,38 @@ if TYPE_CHECKING:
 
     from skhebae.plotting._common import AxesLike
 
-# Components beyond which numbers in the cells cannot be read.
+# With more components than this, numbers in the cells would be illegible.
 MOST_WITH_NUMBERS = 12
-# Points; the smallest number that can be read.
+# Smallest legible font, in points.
 SMALLEST_FONT = 6.0
 
 
 class CovarianceDisplay:
     """Heat maps of the codes' covariance (above) and correlation (below).
 
-    One column for each model. The models of a row share one colour scale. A
-    component whose standard deviation is under 1e-4 of the largest one has no
-    correlations: they are NaN, drawn grey. It is recommended to use
-    `CovarianceDisplay.from_estimator` or `CovarianceDisplay.from_estimators`.
+    Each model has one column, and all models share the colour scale of each row.
+    A component whose standard deviation does not exceed 1e-4 of the largest one
+    has no correlations; they are NaN and drawn grey. Use
+    `CovarianceDisplay.from_estimator` or `CovarianceDisplay.from_estimators` to
+    create a display.
 
     Parameters
     ----------
     covariances : dict of str to array-like of shape (n_components, n_components)
-        Covariance of each model's codes, by the model's name.
+        Covariance of each model's codes, keyed by the model's name.
 
     Attributes
     ----------
     correlations : dict of str to ndarray of shape (n_components, n_components)
-        Correlations that follow from the covariances.
+        Correlations computed from the covariances.
     ax_ : ndarray of Axes of shape (2, n_models)
-        What was drawn on.
+        Axes of the heat maps.
     figure_ : Figure
-        Its figure.
+        Figure that contains the axes.
 
     See Also
     --------
-    LatentDisplay : Two components and the rows.
+    LatentDisplay : Two components, with the rows.
 
     Examples
     --------
@@ -77,7 +78,7 @@ class CovarianceDisplay:
         for name, covariance in self.covariances.items():
             if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
                 raise ValueError(
-                    f"covariances[{name!r}] has shape {covariance.shape}; pass a square matrix."
+                    f"covariances[{name!r}] has shape {covariance.shape}. Pass a square matrix."
                 )
         self.correlations = {name: correlation(c) for name, c in self.covariances.items()}
 
@@ -90,36 +91,37 @@ class CovarianceDisplay:
         name: str | None = None,
         ax: AxesLike | None = None,
     ) -> Self:
-        """Draw one model.
+        """Draw the covariance and correlation of one model's codes.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted. With `X`, any transformer will do, for example PCA or a
-            pipeline.
+            Fitted estimator. With `X`, any transformer is accepted, for example
+            PCA or a pipeline.
         X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
-            Rows whose codes' sample covariance to draw. None draws
-            `latent_covariance_`, that of the aggregated posterior, which has
-            the posterior's noise in it: a collapsed component has variance 1
-            there and 0 among codes.
+            Rows whose codes' sample covariance is drawn. None draws
+            `latent_covariance_`, the covariance of the aggregated posterior,
+            which includes the posterior's noise. In a VAE, a collapsed component
+            has a variance near 1 there and near 0 among codes.
         name : str, default=None
-            Title; None is the class's name.
+            Title of the column; None uses the name of the class.
         ax : sequence of 2 Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         CovarianceDisplay
-            With its data as attributes.
+            Display that holds what it drew as attributes.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If the estimator has no aggregated posterior, as a pipeline.
+            If `X` is None and the estimator has no aggregated posterior, as is the
+            case for a pipeline.
         ValueError
-            If `X` has a single row, or `ax` not two axes.
+            If `X` has a single row, or `ax` does not hold two axes.
         """
         title = type(estimator).__name__ if name is None else name
         return cls.from_estimators({title: estimator}, X, ax=ax)
@@ -132,26 +134,27 @@ class CovarianceDisplay:
         *,
         ax: AxesLike | None = None,
     ) -> Self:
-        """Draw several models side by side.
+        """Draw the covariance and correlation of several models side by side.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted ones, by the titles to give them.
+            Fitted estimators, keyed by the titles of their columns.
         X : {array-like, sparse matrix} of shape (n_samples, n_features), default=None
-            As in `from_estimator`, for all of them.
+            Rows for all estimators, as in `from_estimator`.
         ax : array of 2 * n_models Axes, default=None
-            What to draw on, first the covariances; None makes a new figure.
+            Axes to draw on, those of the covariances first; None creates a new
+            figure.
 
         Returns
         -------
         CovarianceDisplay
-            With its data as attributes.
+            Display that holds what it drew as attributes.
 
         Raises
         ------
         NotFittedError, TypeError, ValueError
-            As `from_estimator`.
+            Under the conditions of `from_estimator`.
         """
         check_matplotlib(cls.__name__)
         needed = "latent_covariance_" if X is None else "transform"
@@ -163,34 +166,35 @@ class CovarianceDisplay:
         return cls(covariances).plot(ax=ax)
 
     def plot(self, ax: AxesLike | None = None) -> Self:
-        """Draw.
+        """Draw the heat maps.
 
         Parameters
         ----------
         ax : array of 2 * n_models Axes, default=None
-            What to draw on, first the covariances; None makes a new figure.
+            Axes to draw on, those of the covariances first; None creates a new
+            figure.
 
         Returns
         -------
         CovarianceDisplay
-            Itself.
+            This display.
 
         Raises
         ------
         ValueError
-            If `ax` holds another number of axes.
+            If `ax` holds the wrong number of axes.
         """
         n_models = len(self.covariances)
         largest = max(len(covariance) for covariance in self.covariances.values())
-        # Room for numbers in the cells.
+        # Leave room for numbers in the cells.
         side = np.clip(0.42 * min(largest, MOST_WITH_NUMBERS), 3.0, 4.6)
         self.ax_ = make_axes(
             ax,
             (2, n_models),
             type(self).__name__,
-            f"a covariance and a correlation of each of {n_models} models",
+            f"a covariance and a correlation for each of {n_models} models",
             figsize=(side * n_models + 1.4, 2 * side + 0.8),
-            layout="compressed",  # Made for panels of fixed aspect.
+            layout="compressed",  # Meant for panels of fixed aspect ratio.
         )
         self.figure_ = self.ax_[0, 0].figure
         limit = max(np.abs(covariance).max() for covariance in self.covariances.values())
@@ -225,16 +229,18 @@ class CovarianceDisplay:
 
 
 def sample_covariance(estimator: BaseEstimator, X: Any) -> NDArray[np.float64]:
-    """Covariance of the codes of rows."""
+    """Return the sample covariance of the codes of `X`."""
     codes = np.asarray(estimator.transform(X), dtype=np.float64)
     if len(codes) < 2:
-        raise ValueError(f"X has {len(codes)} row, and a covariance needs 2 or more.")
+        raise ValueError(
+            f"X has {len(codes)} row, but a covariance needs at least 2. Pass more rows."
+        )
     covariance: NDArray[np.float64] = np.cov(codes, rowvar=False)
     return np.atleast_2d(covariance)
 
 
 def correlation(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlations; NaN for components that do not vary beyond rounding."""
+    """Return correlations, with NaN for components that vary by no more than rounding."""
     deviations = np.sqrt(covariance.diagonal().clip(0))
     varies = deviations > 1e-4 * deviations.max()
     scale = np.where(varies, deviations, np.nan)
@@ -243,12 +249,12 @@ def correlation(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def write_numbers(axis: Axes, image: AxesImage) -> None:
-    """Write values into the cells of a heat map if they can be read there."""
+    """Write values into the cells of a heat map if they would be legible."""
     values: NDArray[np.float64] = np.ma.asarray(image.get_array()).filled(np.nan)
     if len(values) > MOST_WITH_NUMBERS:
         return
     extent = axis.get_window_extent()
-    # Points a cell is wide; five characters are to fit.
+    # Width of a cell in points, which must hold five characters.
     cell = min(extent.width, extent.height) / axis.figure.dpi * 72 / len(values)
     size = min(cell / 2.8, 10.0)
     if size < SMALLEST_FONT:

@@ -1,4 +1,4 @@
-"""Codes in two components."""
+"""Scatter plots of codes in two components."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ class LatentDisplay:
     """Scatter plot of codes in two components.
 
     Ellipses at 1 and 2 standard deviations compare the aggregated posterior
-    (solid) with the prior N(0, I) (dotted). It is recommended to use
-    `LatentDisplay.from_estimator`.
+    (solid) with the prior N(0, I) (dotted). Use `LatentDisplay.from_estimator`
+    to create a display.
 
     Parameters
     ----------
     codes : array-like of shape (n_samples, 2)
         The two components of each row's code.
     labels : array-like of shape (n_samples,), default=None
-        Category of each row, at most 100 different ones. A pandas Categorical
-        keeps its order; a Series gives the legend its name as title.
+        Category of each row; at most 100 categories. A pandas Categorical keeps
+        its order, and the name of a Series becomes the title of the legend.
     color : array-like of shape (n_samples,), default=None
-        Number of each row, for a colour scale instead of labels. Rows where it
-        is not finite are grey.
+        Numeric value of each row, drawn on a colour scale instead of labels.
+        Rows whose value is not finite are grey.
     mean : array-like of shape (2,), default=None
-        Centre of the posterior's ellipses; None draws no ellipses.
+        Mean of the aggregated posterior; None draws no ellipses.
     covariance : array-like of shape (2, 2), default=None
-        Covariance of the posterior's ellipses.
+        Covariance of the aggregated posterior.
     components : tuple of two ints, default=(0, 1)
-        Which components these are; for the axes' names.
+        Indices of the two components, which label the axes.
 
     Attributes
     ----------
     ax_ : Axes
-        What was drawn on.
+        Axes of the scatter plot.
     figure_ : Figure
-        Its figure.
+        Figure that contains the axes.
 
     See Also
     --------
@@ -87,13 +87,13 @@ class LatentDisplay:
         components: Sequence[int] = (0, 1),
     ) -> None:
         if (mean is None) != (covariance is None):
-            raise ValueError("mean and covariance belong together; pass both, or neither.")
+            raise ValueError("mean and covariance belong together. Pass both or neither.")
         if labels is not None and color is not None:
-            raise ValueError("labels and color are both given; pass one of them.")
+            raise ValueError("labels and color are both given. Pass only one of them.")
         self.codes = np.asarray(codes)
         if self.codes.ndim != 2 or self.codes.shape[1] != 2 or not len(self.codes):
             raise ValueError(
-                f"codes has shape {self.codes.shape}; pass one row or more of two components."
+                f"codes has shape {self.codes.shape}. Pass at least one row of two components."
             )
         self.labels = labels
         self.color = color
@@ -103,8 +103,8 @@ class LatentDisplay:
         for name, values in (("labels", labels), ("color", color)):
             if values is not None and np.shape(values) != (len(self.codes),):
                 raise ValueError(
-                    f"{name} has shape {np.shape(values)}, but there are {len(self.codes)} rows; "
-                    "pass one value a row, in one dimension."
+                    f"{name} has shape {np.shape(values)}, but there are {len(self.codes)} rows. "
+                    "Pass a one-dimensional array with one value per row."
                 )
 
     @classmethod
@@ -119,39 +119,41 @@ class LatentDisplay:
         ellipses: bool = True,
         ax: Axes | None = None,
     ) -> Self:
-        """Map rows to codes and draw them.
+        """Encode rows and draw their codes.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted. Without ellipses, any transformer will do, for example PCA
-            or a pipeline.
+            Fitted estimator. Without ellipses, any transformer is accepted, for
+            example PCA or a pipeline.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to draw.
         labels : array-like of shape (n_samples,), default=None
             Category of each row.
         color : array-like of shape (n_samples,), default=None
-            Number of each row, instead of labels.
+            Numeric value of each row, instead of labels.
         components : tuple of two ints, default=(0, 1)
-            Components to draw, the horizontal one first.
+            Components on the horizontal and the vertical axis.
         ellipses : bool, default=True
-            Draw the aggregated posterior and the prior.
+            Whether to draw the ellipses of the aggregated posterior and the prior.
         ax : Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         LatentDisplay
-            With its data as attributes.
+            Display that holds what it drew as attributes.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If the estimator has no aggregated posterior, as a pipeline.
+            If ellipses are asked for and the estimator has no aggregated
+            posterior, as is the case for a pipeline.
         ValueError
-            If `components`, `labels` or `color` do not match the codes.
+            If `components`, `labels` or `color` do not match the codes, or `ax` is
+            not one Axes.
         """
         check_matplotlib(cls.__name__)
         moments = ["latent_mean_", "latent_covariance_"] if ellipses else []
@@ -169,25 +171,26 @@ class LatentDisplay:
         return display.plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw.
+        """Draw the scatter plot.
 
         Parameters
         ----------
         ax : Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         LatentDisplay
-            Itself.
+            This display.
 
         Raises
         ------
         ValueError
-            If `labels` has too many categories or `color` is not numeric.
+            If `labels` has too many categories, `color` is not numeric, or `ax` is
+            not one Axes.
         """
         check_matplotlib(type(self).__name__)
-        categories = None if self.labels is None else Categories.of(self.labels)
+        categories = None if self.labels is None else Categories.from_labels(self.labels)
         size = (5.8 if categories is None else 5.6 + categories.legend_width(), 5.0)
         contents = "the scatter plot"
         self.ax_ = make_axes(ax, (1, 1), type(self).__name__, contents, figsize=size)[0, 0]
@@ -202,7 +205,7 @@ class LatentDisplay:
             self._scatter(np.arange(len(self.codes)), color=PALETTE[0])
         self.ax_.set(xlabel=f"code {self.components[0]}", ylabel=f"code {self.components[1]}")
         shares = self.ax_.get_shared_x_axes(), self.ax_.get_shared_y_axes()
-        # matplotlib cannot widen the limits of axes that share both.
+        # matplotlib cannot widen the data limits of axes that share both x and y.
         fixed = all(len(group.get_siblings(self.ax_)) > 1 for group in shares)
         self.ax_.set_aspect("equal", adjustable="box" if fixed else "datalim")
         return self
@@ -220,7 +223,7 @@ class LatentDisplay:
         )
 
     def _draw_categories(self, categories: Categories) -> None:
-        # In random order, so that no category covers the others.
+        # A random drawing order keeps one category from covering the others.
         order = np.random.default_rng(0).permutation(len(self.codes))
         colours = np.array(PALETTE)[categories.positions % len(PALETTE)]
         markers = categories.positions // len(PALETTE)
@@ -243,10 +246,10 @@ class LatentDisplay:
             self._name_categories(categories)
 
     def _name_categories(self, categories: Categories) -> None:
-        """Write short names at the medians, which reads faster than a legend."""
+        """Write short names at the medians, where they are easier to read than a legend."""
         groups = [self.codes[categories.positions == k] for k in range(len(categories.names))]
         medians = np.array([np.median(group, axis=0) for group in groups])
-        # A character is about a fortieth of the plot's height.
+        # A character is about one fortieth of the plot's height.
         if are_apart(medians, categories.name_length() * np.ptp(self.codes) / 40):
             for name, (x, y) in zip(categories.names, medians, strict=True):
                 self.ax_.text(x, y, name, ha="center", va="center", weight="bold", bbox=LABEL_BOX)
@@ -262,7 +265,7 @@ class LatentDisplay:
             cmap=mpl.colormaps["viridis"].with_extremes(bad=MISSING),
             plotnonfinite=True,
         )
-        # Of its own, because one of the points would be as transparent as they are.
+        # A separate mappable: a colour bar made from the points would inherit their transparency.
         scale = ScalarMappable(points.norm, points.cmap)
         self.figure_.colorbar(scale, ax=self.ax_, label=series_name(self.color))
 
@@ -280,14 +283,14 @@ class LatentDisplay:
             title_fontsize="small",
             framealpha=0.8,
         )
-        self.ax_.add_artist(legend)  # So that the categories' does not replace it.
+        self.ax_.add_artist(legend)  # Keeps the categories' legend from replacing it.
 
 
 def check_components(components: Sequence[int], n_components: int) -> list[int]:
-    """Check that two different components are chosen among those there are."""
+    """Check that `components` names two different components, and return them as a list."""
     if n_components < 2:
         raise ValueError(
-            "The codes have 1 component, and LatentDisplay draws two; fit with n_components >= 2, "
+            "The codes have 1 component, but LatentDisplay draws two. Fit with n_components >= 2, "
             "or draw a histogram of transform(X)."
         )
     asked = list(components) if isinstance(components, Sequence | np.ndarray) else []
@@ -301,13 +304,15 @@ def check_components(components: Sequence[int], n_components: int) -> list[int]:
 
 
 def as_numbers(color: ArrayLike) -> NDArray[np.float64]:
-    """Read the values of a colour scale."""
+    """Convert the values of the colour scale to floats."""
     try:
         values = np.asarray(color, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"color holds values that are not numbers ({error}); pass categories as labels."
+            f"color holds values that are not numbers ({error}). Pass categories as labels."
         ) from error
     if not np.isfinite(values).any():
-        raise ValueError("color holds no finite value; fill in the missing ones or leave it out.")
+        raise ValueError(
+            "color holds no finite value. Fill in the missing values, or leave color out."
+        )
     return values

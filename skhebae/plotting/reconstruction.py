@@ -1,4 +1,4 @@
-"""Rows and what a model makes of them."""
+"""Plots of rows with their reconstructions, interpolations and samples."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 class ReconstructionDisplay:
     """Originals, reconstructions, interpolations and samples of a model.
 
-    As images if `image_shape` is given: one panel of each kind, all in one
-    range, that of the originals. Otherwise as profiles, features along the
-    horizontal axis: one panel for each row with its reconstruction, one for
-    each interpolation and one for all samples. It is recommended to use
-    `ReconstructionDisplay.from_estimator`.
+    With `image_shape`, rows are drawn as images: one panel per kind of row, all
+    on the grey or colour range of the originals. Without it, rows are drawn as
+    profiles with the features along the horizontal axis: one panel per row with
+    its reconstruction, one per interpolation and one for all samples. Use
+    `ReconstructionDisplay.from_estimator` to create a display.
 
     Parameters
     ----------
     originals : array-like of shape (n_rows, n_features)
-        Rows.
+        Rows to compare with their reconstructions.
     reconstructions : array-like of shape (n_rows, n_features)
-        The same, encoded and decoded.
+        The same rows, encoded and decoded.
     interpolations : array-like of shape (n_interpolations, n_steps, n_features), default=None
-        Decoded codes on the line from row 0's to row 1's, from row 2's to row
-        3's, and so on.
+        Decoded points on the line between the codes of rows 0 and 1, of rows 2
+        and 3, and so on.
     samples : array-like of shape (n_samples, n_features), default=None
         Generated rows.
     image_shape : tuple (height, width) or (height, width, 3), default=None
-        Shape of the image in a row; None draws profiles.
+        Shape of the image that a row holds; None draws profiles.
 
     Attributes
     ----------
     ax_ : ndarray of Axes
-        What was drawn on.
+        Axes of the panels.
     figure_ : Figure
-        Its figure.
+        Figure that contains the axes.
 
     See Also
     --------
@@ -80,7 +80,7 @@ class ReconstructionDisplay:
         if self.originals.ndim != 2 or self.originals.shape != self.reconstructions.shape:
             raise ValueError(
                 f"originals has shape {self.originals.shape} and reconstructions "
-                f"{self.reconstructions.shape}; pass (n_rows, n_features) twice."
+                f"{self.reconstructions.shape}. Both must have shape (n_rows, n_features)."
             )
         n_features = self.originals.shape[1]
         none = np.empty((0, 1, n_features))
@@ -89,8 +89,8 @@ class ReconstructionDisplay:
         for name in ("interpolations", "samples"):
             if getattr(self, name).shape[-1] != n_features:
                 raise ValueError(
-                    f"{name} has rows of {getattr(self, name).shape[-1]} features, originals of "
-                    f"{n_features}; pass rows of as many."
+                    f"{name} has rows of {getattr(self, name).shape[-1]} features, but originals "
+                    f"has rows of {n_features}. Pass rows with the same features."
                 )
         self.image_shape = check_image_shape(image_shape, n_features)
 
@@ -107,49 +107,52 @@ class ReconstructionDisplay:
         random_state: int | np.random.RandomState | None = None,
         ax: AxesLike | None = None,
     ) -> Self:
-        """Encode, decode, interpolate and sample, and draw.
+        """Encode, decode, interpolate and sample rows, and draw them.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted. With ``n_samples=0``, any transformer with an inverse will
-            do, for example PCA or a pipeline.
+            Fitted estimator. With ``n_samples=0``, any transformer with an inverse
+            is accepted, for example PCA or a pipeline.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows, of which the first `n_rows` are drawn.
+            Table whose first `n_rows` rows are drawn.
         image_shape : tuple (height, width) or (height, width, 3), default=None
-            Shape of the image in a row; None draws profiles.
+            Shape of the image that a row holds; None draws profiles.
         n_rows : int, default=10
-            Rows to draw.
+            Number of rows to draw.
         n_interpolations : int, default=2
-            Lines in code space to decode points of: from row 0 to row 1, from
-            row 2 to row 3, and so on, in `n_rows` steps, but at least 5.
+            Number of lines in code space along which to decode points: from row 0
+            to row 1, from row 2 to row 3, and so on. Each line has `n_rows`
+            points, and at least 5.
         n_samples : int, default=10
-            Rows to generate.
+            Number of rows to generate.
         random_state : int, RandomState instance or None, default=None
-            Of the samples.
+            Seed of the samples.
         ax : array of Axes, default=None
-            What to draw on; None makes a new figure. For images as many as
-            there are kinds, 2 to 4; for profiles `n_rows + n_interpolations`
-            and 1 for samples.
+            Axes to draw on; None creates a new figure. Images need one Axes per
+            kind of row, 2 to 4 in all; profiles need ``n_rows + n_interpolations``,
+            and one more for samples.
 
         Returns
         -------
         ReconstructionDisplay
-            With its data as attributes.
+            Display that holds what it drew as attributes.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If the estimator cannot sample, as a pipeline.
+            If the estimator lacks a method that is needed; a pipeline, for example,
+            cannot sample.
         ValueError
-            If there are too few rows, or `image_shape` does not match them.
+            If a number is invalid, there are too few rows, `image_shape` does not
+            match them, or `ax` holds the wrong number of axes.
         """
         check_matplotlib(cls.__name__)
         needed = ["transform", "inverse_transform", *(["sample"] if n_samples else [])]
         check_estimator(estimator, needed, cls.__name__)
-        check_numbers(n_rows, n_interpolations, n_samples)
+        check_counts(n_rows, n_interpolations, n_samples)
         rows = first_rows(X, n_rows)
         codes = np.asarray(estimator.transform(rows))
         return cls(
@@ -161,22 +164,22 @@ class ReconstructionDisplay:
         ).plot(ax=ax)
 
     def plot(self, ax: AxesLike | None = None) -> Self:
-        """Draw.
+        """Draw the panels.
 
         Parameters
         ----------
         ax : array of Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         ReconstructionDisplay
-            Itself.
+            This display.
 
         Raises
         ------
         ValueError
-            If `ax` holds another number of axes than there are panels.
+            If `ax` does not hold one Axes per panel.
         """
         check_matplotlib(type(self).__name__)
         rows = Rows(self.originals, self.reconstructions, self.interpolations, self.samples)
@@ -189,7 +192,7 @@ class ReconstructionDisplay:
 
 
 def check_image_shape(image_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...] | None:
-    """Check that rows can be reshaped to grey or colour images."""
+    """Check that rows can be reshaped to grey or colour images, and return the shape."""
     if image_shape is None:
         return None
     asked = list(image_shape) if isinstance(image_shape, Sequence | np.ndarray) else []
@@ -201,13 +204,13 @@ def check_image_shape(image_shape: Sequence[int] | None, n_features: int) -> tup
     if np.prod(shape) != n_features:
         raise ValueError(
             f"image_shape={image_shape!r} has {np.prod(shape)} values, but rows have {n_features} "
-            "features; pass a shape of as many, or None to draw profiles."
+            "features. Pass a shape with as many values, or None to draw profiles."
         )
     return shape
 
 
-def check_numbers(n_rows: int, n_interpolations: int, n_samples: int) -> None:
-    """Check how many of each kind to draw."""
+def check_counts(n_rows: int, n_interpolations: int, n_samples: int) -> None:
+    """Check the numbers of rows, interpolations and samples to draw."""
     wanted = {"n_rows": n_rows, "n_interpolations": n_interpolations, "n_samples": n_samples}
     for name, value in wanted.items():
         least = 1 if name == "n_rows" else 0
@@ -215,18 +218,18 @@ def check_numbers(n_rows: int, n_interpolations: int, n_samples: int) -> None:
             raise ValueError(f"{name}={value!r} must be an integer >= {least}.")
     if 2 * n_interpolations > n_rows:
         raise ValueError(
-            f"n_interpolations={n_interpolations} needs 2 rows each, but n_rows={n_rows}; pass "
-            f"n_interpolations={n_rows // 2} or fewer, or more n_rows."
+            f"n_interpolations={n_interpolations} needs 2 rows each, but n_rows={n_rows}. Pass "
+            f"n_interpolations={n_rows // 2} or fewer, or a larger n_rows."
         )
 
 
 def first_rows(X: Any, n_rows: int) -> Any:
-    """Take the first rows, in their container: the estimator checks its feature names."""
+    """Return the first rows in their own container, so that feature names can be checked."""
     table = X if hasattr(X, "shape") else np.asarray(X)
     if table.shape[0] < n_rows:
         raise ValueError(
-            f"X has {table.shape[0]} rows, but n_rows={n_rows} are to be drawn; pass more rows or "
-            "fewer n_rows (and 2 for each of n_interpolations)."
+            f"X has {table.shape[0]} rows, but n_rows={n_rows} are to be drawn. Pass more rows or "
+            "a smaller n_rows, which must be at least twice n_interpolations."
         )
     if hasattr(table, "tocsr"):  # Not every sparse format can be sliced.
         table = table.tocsr()
@@ -234,7 +237,7 @@ def first_rows(X: Any, n_rows: int) -> Any:
 
 
 def as_dense(rows: Any) -> NDArray[np.float64]:
-    """Rows as an array, whatever they came in."""
+    """Convert rows in any container to a dense array."""
     dense = rows.toarray() if hasattr(rows, "toarray") else as_numpy(rows)
     return np.asarray(dense, dtype=np.float64)
 

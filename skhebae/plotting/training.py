@@ -1,4 +1,4 @@
-"""Losses in training."""
+"""Curves of the losses during training."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
     from skhebae.plotting._common import AxesLike
 
 LINESTYLES = ("-", "--", "-.", ":")
-# With few epochs a line is short, and with one there is none: points show them.
+# A line over few epochs is short, and over one epoch it is invisible: mark the points.
 FEW_EPOCHS = 10
 
 
 class TrainingDisplay:
     """Reconstruction, penalty and validation loss in each epoch.
 
-    The third panel is there if a model was fitted with early stopping. It is
-    recommended to use `TrainingDisplay.from_estimator` or
-    `TrainingDisplay.from_estimators`.
+    The third panel is drawn only if a model was fitted with early stopping. Use
+    `TrainingDisplay.from_estimator` or `TrainingDisplay.from_estimators` to
+    create a display.
 
     Parameters
     ----------
     histories : dict of str to dict
-        Each model's `history_`, by the model's name. Read are the lists
-        "reconstruction", "penalty" and "validation_loss", in nats a row.
+        Each model's `history_`, keyed by the model's name. The display reads the
+        lists "reconstruction", "penalty" and "validation_loss", in nats per row.
 
     Attributes
     ----------
     ax_ : ndarray of 2 or 3 Axes
-        What was drawn on.
+        Axes of the panels.
     figure_ : Figure
-        Its figure.
+        Figure that contains the axes.
 
     See Also
     --------
-    ReconstructionDisplay : What a model reconstructs in the end.
+    ReconstructionDisplay : Reconstructions of the fitted model.
 
     Examples
     --------
@@ -74,30 +74,30 @@ class TrainingDisplay:
     def from_estimator(
         cls, estimator: BaseEstimator, *, name: str | None = None, ax: AxesLike | None = None
     ) -> Self:
-        """Draw the training of one model.
+        """Draw the training curves of one model.
 
         Parameters
         ----------
         estimator : estimator
             Fitted skhebae estimator.
         name : str, default=None
-            Name in `histories`; None is the class's name.
+            Key in `histories`; None uses the name of the class.
         ax : sequence of 2 or 3 Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         TrainingDisplay
-            With its data as attributes.
+            Display that holds what it drew as attributes.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If the estimator has no `history_`, as a pipeline.
+            If the estimator has no `history_`, as is the case for a pipeline.
         ValueError
-            If `ax` holds another number of axes.
+            If `ax` holds the wrong number of axes.
         """
         title = type(estimator).__name__ if name is None else name
         return cls.from_estimators({title: estimator}, ax=ax)
@@ -106,46 +106,46 @@ class TrainingDisplay:
     def from_estimators(
         cls, estimators: Mapping[str, BaseEstimator], *, ax: AxesLike | None = None
     ) -> Self:
-        """Draw the training of several models together.
+        """Draw the training curves of several models together.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            Fitted ones, by their names in the legend.
+            Fitted estimators, keyed by their names in the legend.
         ax : sequence of 2 or 3 Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         TrainingDisplay
-            With its data as attributes.
+            Display that holds what it drew as attributes.
 
         Raises
         ------
         NotFittedError, TypeError, ValueError
-            As `from_estimator`.
+            Under the conditions of `from_estimator`.
         """
         check_matplotlib(cls.__name__)
         check_estimators(estimators, ["history_"], cls.__name__)
         return cls({name: model.history_ for name, model in estimators.items()}).plot(ax=ax)
 
     def plot(self, ax: AxesLike | None = None) -> Self:
-        """Draw.
+        """Draw the curves.
 
         Parameters
         ----------
         ax : sequence of 2 or 3 Axes, default=None
-            What to draw on; None makes a new figure.
+            Axes to draw on; None creates a new figure.
 
         Returns
         -------
         TrainingDisplay
-            Itself.
+            This display.
 
         Raises
         ------
         ValueError
-            If `ax` holds another number of axes.
+            If `ax` holds the wrong number of axes.
         """
         panels = {"reconstruction": "reconstruction", "penalty": "penalty"}
         if any(np.isfinite(h.get("validation_loss", [])).any() for h in self.histories.values()):
