@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from skhebae.divergences import multiquadratic_kernel
+from skhebae.prior import Prior
 
 #: Target size of one block of pairwise differences, in entries.
 BLOCK_NUMBERS = 2**22
@@ -90,11 +91,13 @@ def aggregated_log_density(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
     return total - math.log(len(mean))
 
 
-def decompose_divergence(mean: Tensor, factor: Tensor, noise: Tensor) -> Divergences:
+def decompose_divergence(
+    mean: Tensor, factor: Tensor, noise: Tensor, prior: Prior
+) -> Divergences:
     """Split the divergence of the rows' posteriors from the prior, as in equation 10 of [1]_.
 
     ``mean_i KL(q(z | x_i) || p(z)) = KL(q(z) || p(z)) + I(i; z)`` [2]_, where q(z)
-    is the mixture of the n posteriors, p(z) = N(0, I), and the index-code mutual
+    is the mixture of the n posteriors, p(z) the prior, and the index-code mutual
     information ``I = log n - E H(q(i | z))`` lies between 0 and log n.
 
     Parameters
@@ -105,6 +108,7 @@ def decompose_divergence(mean: Tensor, factor: Tensor, noise: Tensor) -> Diverge
         non-singular.
     noise : Tensor of shape (n, d)
         Standard normal noise, which gives one draw per posterior.
+    prior : Prior
 
     Returns
     -------
@@ -115,7 +119,7 @@ def decompose_divergence(mean: Tensor, factor: Tensor, noise: Tensor) -> Diverge
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
     constant = 0.5 * mean.shape[1] * math.log(2.0 * math.pi)
     of_row = -0.5 * noise.square().sum(dim=1) - log_det - constant
-    of_prior = -0.5 * z.square().sum(dim=1) - constant
+    of_prior = prior.log_prob(z)
     of_all = aggregated_log_density(z, mean, factor)
     return Divergences(of_row - of_all, of_all - of_prior)
 

@@ -19,6 +19,7 @@ from skhebae.estimators import BaseAutoencoder
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.codes import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
+from skhebae.prior import Prior
 
 FloatArray = NDArray[np.float64]
 
@@ -125,7 +126,7 @@ def _report(
     prior_draws = torch.from_numpy(fitted.prior.sample(len(rows), rng))
     order = np.argsort(rng.random_sample((PERMUTATIONS, 2 * len(rows))), axis=1)
     mmd, p_value = mmd_test(draws[rows], prior_draws, torch.from_numpy(order))
-    information = _information(mu[rows], spread[rows], factor, noise[rows])
+    information = _information(mu[rows], spread[rows], factor, noise[rows], fitted.prior)
 
     reconstruction = -float(expected.mean(dtype=np.float64))
     objective = fitted.objective
@@ -172,10 +173,13 @@ def _mean_abs_correlation(covariance: FloatArray) -> float:
     return float((correlation.sum() - n_components) / (n_components * (n_components - 1)))
 
 
-def _information(mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor) -> Tensor:
+def _information(
+    mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor, prior: Prior
+) -> Tensor:
     """Return the mutual information of row and code, one value per draw."""
     if spread.any():
-        return decompose_divergence(mu, spread[:, :, None] * factor, noise).mutual_information
+        factors = spread[:, :, None] * factor
+        return decompose_divergence(mu, factors, noise, prior).mutual_information
     # Points: a code identifies its row, except among rows with the same code.
     _, same, counts = torch.unique(mu, dim=0, return_inverse=True, return_counts=True)
     information: Tensor = math.log(len(mu)) - counts[same].double().log()
