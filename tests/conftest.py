@@ -54,10 +54,16 @@ def quick():
 
 @pytest.fixture
 def brief(quick):
-    """Parameters of a fit of a few epochs, which learns little; that it warns of that is silenced."""
+    """Parameters of a fit of a few epochs, which learns little and may say so without failing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield {**quick, "max_iter": 5}
+
+
+@pytest.fixture(scope="session")
+def hebae_of_digits(digits):
+    """HEBAE with all defaults, fitted on the train rows of `digits`. Do not refit."""
+    return HEBAETransformer(random_state=0).fit(digits[0])
 
 
 @pytest.fixture(scope="session", params=ESTIMATORS, ids=lambda cls: cls.__name__)
