@@ -4,7 +4,10 @@ BIN := .venv/bin
 # The thread count every command here is run with; two cores is what CI has.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-all lint bench speed docs clean
+# Two workers of one thread each. A worker done with its tests takes over some of the other's.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+.PHONY: demo test test-slow test-all test-busy lint bench speed docs clean
 .DEFAULT_GOAL := demo
 
 # Pinned by constraints.txt. torch goes first: an unpinned one drags in gigabytes.
@@ -19,11 +22,19 @@ export OMP_NUM_THREADS ?= 2
 demo: .venv/installed  ## the main job on data that ships with the dependencies
 	$(BIN)/python examples/quickstart.py --output demo_output
 
-test: .venv/installed  ## the test suite, as CI runs it
-	$(BIN)/python -m pytest -q
+test: .venv/installed  ## the tests for every change
+	$(TEST)
 
-test-all: .venv/installed  ## the slow tests too
-	$(BIN)/python -m pytest -q -m ""
+test-slow: .venv/installed  ## the tests that take too long for that
+	$(TEST) -m slow
+
+test-all: .venv/installed  ## all tests, and hypothesis draws new examples
+	HYPOTHESIS_PROFILE=random $(TEST) -m ""
+
+test-busy: .venv/installed  ## `make test` beside two processes that never rest
+	spinning=; trap 'kill $$spinning' EXIT; trap 'exit 130' INT TERM; \
+	for i in 1 2; do while :; do :; done & spinning="$$spinning $$!"; done; \
+	$(TEST)
 
 lint: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,15 +5,22 @@ import os
 # scikit-learn's array API checks want this set before scipy is imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+
+# A busy machine is no reason to fail, and the same commit has the same examples.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 ESTIMATORS = [HEBAETransformer, VAETransformer, WAETransformer]
 
@@ -43,6 +50,20 @@ def table():
 def quick():
     """Parameters of a fit that takes a moment."""
     return {"n_components": 3, "hidden_layer_sizes": (16,), "random_state": 0}
+
+
+@pytest.fixture
+def brief(quick):
+    """Parameters of a fit of a few epochs, which learns little and may say so without failing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield {**quick, "max_iter": 5}
+
+
+@pytest.fixture(scope="session")
+def hebae_of_digits(digits):
+    """HEBAE with all defaults, fitted on the train rows of `digits`. Do not refit."""
+    return HEBAETransformer(random_state=0).fit(digits[0])
 
 
 @pytest.fixture(scope="session", params=ESTIMATORS, ids=lambda cls: cls.__name__)

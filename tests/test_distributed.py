@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,9 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-SECONDS = 60.0
+#: How long processes wait for each other, however busy the machine, and how long a test for them.
+SECONDS = 900.0
+PATIENCE = 300.0
 
 
 class Failure(Exception):  # noqa: N818
@@ -62,7 +63,6 @@ class Workers:
 
     def __init__(self, folder, size=2, seconds=SECONDS):
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        self._seconds = seconds
         self.pipes, self.processes = [], []
         for rank in range(size):
             here, there = context.Pipe()
@@ -72,6 +72,10 @@ class Workers:
             there.close()
             self.pipes.append(here)
             self.processes.append(process)
+        for pipe in self.pipes:
+            pipe.recv()
+        for pipe in self.pipes:
+            pipe.send("join")
 
     def start(self, function, *of_ranks):
         for pipe, arguments in zip(self.pipes, of_ranks, strict=True):
@@ -79,7 +83,7 @@ class Workers:
 
     def answer(self, rank):
         """Return what a process returned, or the `Failure`; EOFError if it is dead."""
-        if not self.pipes[rank].poll(self._seconds + 30.0):
+        if not self.pipes[rank].poll(PATIENCE):
             raise TimeoutError(f"rank {rank} hangs")
         result, error = self.pipes[rank].recv()
         return result if error is None else Failure(*error)
@@ -116,10 +120,10 @@ def pair(tmp_path_factory):
 
 @pytest.fixture
 def pair_of_its_own(tmp_path):
-    """Two processes to kill, which wait for each other no longer than 10 seconds."""
+    """Two processes to kill."""
     folder = tmp_path / "group"
     folder.mkdir()
-    workers = Workers(folder, seconds=10.0)
+    workers = Workers(folder)
     yield workers
     workers.end()
 
@@ -607,10 +611,9 @@ def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tm
     expected = pair.run(fit_with, *((params, shard, {}) for shard in shards))
     path = str(tmp_path / "fit")
     workers = pair_of_its_own
-    start = time.monotonic()
     workers.start(killed_in_epoch, *((params, shard, path, 1, 3) for shard in shards))
+    # By its closed connection: the group's own time-out is longer than we wait here.
     survivor = workers.answer(0)
-    assert time.monotonic() - start < 20.0
     assert isinstance(survivor, Failure)
     kind, message = survivor.args
     assert kind == "DistributedError"
@@ -712,16 +715,17 @@ def test_torchrun_restarts_from_the_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_silent_process_is_named_within_the_time_out(pair_of_its_own):
-    X = table(40_000)
-    workers = pair_of_its_own
-    params = {**QUICK, "max_iter": 500}
-    workers.start(fit_with, (params, X[::2], {}), (params, X[1::2], {}))
-    time.sleep(8.0)  # imports, and some epochs
-    os.kill(workers.processes[1].pid, signal.SIGSTOP)
-    start = time.monotonic()
-    survivor = workers.answer(0)
-    assert time.monotonic() - start < 30.0
+def test_a_silent_process_is_named_within_the_time_out(tmp_path):
+    X = table()
+    workers = Workers(tmp_path, seconds=20.0)
+    try:
+        # Without a silent one nobody waits so long; imports of a first fit are done.
+        workers.run(fit_with, (QUICK, X[::2], {}), (QUICK, X[1::2], {}))
+        arguments = (None, 1, 2, signal.SIGSTOP)
+        workers.start(killed_in_epoch, (QUICK, X[::2], *arguments), (QUICK, X[1::2], *arguments))
+        survivor = workers.answer(0)
+    finally:
+        workers.end()
     assert survivor.args[0] == "DistributedError"
     assert "time-out of the process group" in survivor.args[1]
     assert "with checkpoint=path" in survivor.args[1]

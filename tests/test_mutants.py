@@ -33,12 +33,13 @@ from hypothesis import Phase, settings
 
 settings.register_profile(
     "mutants",
+    deadline=None,
     max_examples=15,
     phases=[Phase.explicit, Phase.generate],
     derandomize=True,
     database=None,
 )
-settings.load_profile("mutants")
+os.environ["HYPOTHESIS_PROFILE"] = "mutants"  # which the copy's conftest.py loads
 assert "skhebae" not in sys.modules
 gc.freeze()
 for line in sys.stdin:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -36,35 +38,35 @@ def test_codes_are_float32_and_informative(fitted, table):
     assert ((rebuilt - table) ** 2).mean() < 0.2 * table.var(axis=0).mean()
 
 
-def test_fit_transform_is_fit_then_transform(cls, table, quick):
+def test_fit_transform_is_fit_then_transform(cls, table, brief):
     np.testing.assert_array_equal(
-        cls(**quick).fit_transform(table), cls(**quick).fit(table).transform(table)
+        cls(**brief).fit_transform(table), cls(**brief).fit(table).transform(table)
     )
 
 
-def test_same_seed_same_bits(cls, table, quick):
-    first, second = cls(**quick).fit(table), cls(**quick).fit(table)
+def test_same_seed_same_bits(cls, table, brief):
+    first, second = cls(**brief).fit(table), cls(**brief).fit(table)
     np.testing.assert_array_equal(first.transform(table), second.transform(table))
     assert first.history_["loss"] == second.history_["loss"]
 
 
-def test_random_state_instance_differs_between_fits(table, quick):
+def test_random_state_instance_differs_between_fits(table, brief):
     rng = np.random.RandomState(0)
-    estimator = HEBAETransformer(**{**quick, "random_state": rng, "max_iter": "auto"})
+    estimator = HEBAETransformer(**{**brief, "random_state": rng})
     first = estimator.fit(table).transform(table)
     assert not np.array_equal(first, estimator.fit(table).transform(table))
 
 
-def test_global_random_states_untouched(cls, table, quick):
+def test_global_random_states_untouched(cls, table, brief):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    estimator = cls(**quick).fit(table)
+    estimator = cls(**brief).fit(table)
     estimator.sample(5, random_state=0)
     estimator.score(table)
     assert torch.equal(torch_state, torch.get_rng_state())
     np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])
     torch.manual_seed(1)
     np.testing.assert_array_equal(
-        cls(**quick).fit(table).transform(table), estimator.transform(table)
+        cls(**brief).fit(table).transform(table), estimator.transform(table)
     )
 
 
@@ -97,25 +99,35 @@ def containers(X):
     }
 
 
+@pytest.fixture(scope="module")
+def fitted_to_rounded(table, quick):
+    """Each class fitted on `table` with two digits, when first asked for."""
+
+    @cache
+    def fit(cls):
+        with pytest.warns(ConvergenceWarning):
+            return cls(**quick, max_iter=10, tol=0.0).fit(np.round(table, 2))
+
+    return fit
+
+
 @pytest.mark.parametrize("kind", list(containers(np.eye(2))))
-def test_containers_agree(cls, table, quick, kind):
+def test_containers_agree(cls, table, quick, kind, fitted_to_rounded):
     X = np.round(table, 2)
-    expected = cls(**quick, max_iter=30, tol=0.0)
-    other = cls(**quick, max_iter=30, tol=0.0)
-    with pytest.warns(ConvergenceWarning):
-        expected.fit(X)
+    expected = fitted_to_rounded(cls)
+    other = cls(**quick, max_iter=10, tol=0.0)
     with pytest.warns(ConvergenceWarning):
         other.fit(containers(X)[kind])
     given_rows = containers(X[:50])[kind]
     np.testing.assert_allclose(
-        other.transform(given_rows), expected.transform(X[:50]), rtol=1e-2, atol=2e-3
+        other.transform(given_rows), expected.transform(X[:50]), rtol=1e-3, atol=2e-4
     )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, bool])
-def test_other_dtypes(cls, quick, dtype):
+def test_other_dtypes(cls, brief, dtype):
     X = (np.random.default_rng(0).random((60, 5)) > 0.5).astype(dtype)
-    codes = cls(**quick).fit_transform(X)
+    codes = cls(**brief).fit_transform(X)
     assert codes.dtype == np.float32
     assert np.isfinite(codes).all()
 
@@ -125,12 +137,12 @@ def test_bfloat16_tensor(fitted, table):
     np.testing.assert_array_equal(fitted.transform(rows), fitted.transform(rows.float()))
 
 
-def test_read_only_memory_map(cls, table, quick, tmp_path):
+def test_read_only_memory_map(cls, table, brief, tmp_path):
     np.save(tmp_path / "X.npy", table.astype(np.float32))
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
-    codes = cls(**quick).fit(X).transform(X)
-    expected = cls(**quick).fit(np.array(X)).transform(np.array(X))
-    np.testing.assert_allclose(codes, expected, rtol=1e-2, atol=2e-3)
+    codes = cls(**brief).fit(X).transform(X)
+    expected = cls(**brief).fit(np.array(X)).transform(np.array(X))
+    np.testing.assert_allclose(codes, expected, rtol=1e-3, atol=2e-4)
     np.testing.assert_array_equal(np.load(tmp_path / "X.npy"), table.astype(np.float32))
 
 
@@ -183,14 +195,14 @@ def test_feature_names_and_tags(fitted, cls):
     assert cls(likelihood="bernoulli").__sklearn_tags__().input_tags.positive_only
 
 
-def test_units_do_not_matter(cls, table, quick):
+def test_units_do_not_matter(cls, table, brief):
     units = 10.0 ** np.linspace(-6, 6, table.shape[1])
-    one = cls(**quick).fit(table)
-    other = cls(**quick).fit(table * units + 100.0 * units)
+    one = cls(**brief).fit(table)
+    other = cls(**brief).fit(table * units + 100.0 * units)
     np.testing.assert_allclose(
-        one.transform(table), other.transform(table * units + 100.0 * units), atol=1e-3
+        one.transform(table), other.transform(table * units + 100.0 * units), atol=1e-4
     )
-    np.testing.assert_allclose(other.noise_variance_, one.noise_variance_ * units**2, rtol=1e-3)
+    np.testing.assert_allclose(other.noise_variance_, one.noise_variance_ * units**2, rtol=1e-4)
     # A density changes by the Jacobian of the units.
     shift = one.score(table) - other.score(table * units + 100.0 * units)
     assert shift == pytest.approx(np.log(units).sum(), abs=1e-2)
@@ -228,7 +240,7 @@ def test_score_samples(fitted, table):
 def test_score_of_linear_models_is_below_the_exact_likelihood(cls):
     # z ~ N(0, I), x = W z + b + noise: the marginal is Gaussian and known.
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(2000, 2)) @ rng.normal(size=(2, 6)) + 0.5 * rng.normal(size=(2000, 6))
+    X = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 6)) + 0.5 * rng.normal(size=(600, 6))
     estimator = cls(2, hidden_layer_sizes=(), random_state=0).fit(X)
     mean = estimator.inverse_transform(np.zeros((1, 2)))[0]
     loadings = estimator.inverse_transform(np.eye(2)) - mean
@@ -281,9 +293,21 @@ def test_history(fitted):
     assert frame["loss"].iloc[-1] < frame["loss"].iloc[0]
 
 
-def test_bernoulli(cls, digits):
+@pytest.fixture(scope="module")
+def fitted_bernoulli(digits):
+    """Each class fitted on digits as probabilities, when first asked for."""
+
+    @cache
+    def fit(cls):
+        with pytest.warns(ConvergenceWarning):
+            return cls(5, likelihood="bernoulli", max_iter=20, random_state=0).fit(digits[0])
+
+    return fit
+
+
+def test_bernoulli(cls, digits, fitted_bernoulli):
     train, test, *_ = digits
-    estimator = cls(5, likelihood="bernoulli", random_state=0).fit(train)
+    estimator = fitted_bernoulli(cls)
     rebuilt = estimator.inverse_transform(estimator.transform(test))
     assert rebuilt.min() >= -1e-6
     assert rebuilt.max() <= 1 + 1e-6
@@ -293,23 +317,26 @@ def test_bernoulli(cls, digits):
     assert np.isfinite(estimator.score_samples(test)).all()
 
 
-def test_pipeline_composition(cls, digits, quick):
+def test_pipeline_composition(cls, digits, brief):
     train, test, y_train, y_test = digits
     head = LogisticRegression(max_iter=2000)
-    pipeline = make_pipeline(StandardScaler(), cls(8, random_state=0), head).fit(train, y_train)
+    pipeline = make_pipeline(StandardScaler(), cls(8, random_state=0, max_iter=20), head).fit(
+        train, y_train
+    )
     assert pipeline.score(test, y_test) > 0.85
-    union = FeatureUnion([("pca", PCA(2)), ("code", cls(**quick, max_iter="auto"))])
+    union = FeatureUnion([("pca", PCA(2)), ("code", cls(**brief))])
     assert union.fit_transform(train[:200]).shape == (200, 5)
-    columns = ColumnTransformer([("code", cls(**quick), slice(0, 32))], remainder="passthrough")
+    columns = ColumnTransformer([("code", cls(**brief), slice(0, 32))], remainder="passthrough")
     assert columns.fit_transform(train[:200]).shape == (200, 3 + 32)
-    inverse = make_pipeline(StandardScaler(), cls(**quick)).fit(train[:200])
+    inverse = make_pipeline(StandardScaler(), cls(**brief)).fit(train[:200])
     assert inverse.inverse_transform(inverse.transform(test)).shape == test.shape
 
 
-def test_grid_search_is_the_same_with_two_jobs(cls, table, quick):
+def test_grid_search_is_the_same_with_two_jobs(cls, table, brief):
     grid = {"n_components": [1, 2]}
+    estimator = cls(**{**brief, "max_iter": 30}, learning_rate_init=0.03)
     searches = [
-        GridSearchCV(cls(**quick), grid, cv=2, n_jobs=n_jobs, refit=False).fit(table)
+        GridSearchCV(estimator, grid, cv=2, n_jobs=n_jobs, refit=False).fit(table)
         for n_jobs in (1, 2)
     ]
     results = [search.cv_results_["mean_test_score"] for search in searches]
@@ -318,8 +345,8 @@ def test_grid_search_is_the_same_with_two_jobs(cls, table, quick):
     assert results[0][1] > results[0][0]
 
 
-def test_cross_val_score_of_itself(cls, table, quick):
-    scores = cross_val_score(cls(**quick), table, cv=2)
+def test_cross_val_score_of_itself(cls, table, brief):
+    scores = cross_val_score(cls(**brief), table, cv=2)
     assert np.isfinite(scores).all()
 
 
@@ -332,11 +359,13 @@ def test_unfitted(cls, table, method):
         getattr(cls(), method)(argument)
 
 
-def test_hebae_variants(table, quick):
+def test_hebae_variants(table, brief):
     rows = {}
     for covariance in ("full", "diag"):
         for scale in ("diagonal", "scalar"):
-            estimator = HEBAETransformer(**quick, covariance=covariance, posterior_scale=scale)
+            estimator = HEBAETransformer(
+                **{**brief, "max_iter": 30}, covariance=covariance, posterior_scale=scale
+            )
             mean, factor = estimator.fit(table).posterior(table[:5])
             rows[covariance, scale] = factor
             assert ((estimator.inverse_transform(mean) - table[:5]) ** 2).mean() < 0.3
@@ -350,19 +379,19 @@ def test_hebae_variants(table, quick):
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_sparse_entries_stored_twice_count_as_their_sum(cls, quick, likelihood):
+def test_sparse_entries_stored_twice_count_as_their_sum(cls, brief, likelihood):
     data, columns, starts = [0.1, 0.2, 0.4, 0.5, 0.3], [0, 0, 1, 2, 3], [0, 2, 3, 4, 5]
     X = sparse.csr_matrix((data, columns, starts), shape=(4, 5))
     for array in (X.data, X.indices, X.indptr):
         array.flags.writeable = False
-    estimator = cls(**quick, likelihood=likelihood).fit(X)
+    estimator = cls(**brief, likelihood=likelihood).fit(X)
     assert X.nnz == 5  # the caller's matrix is as it was
-    dense = cls(**quick, likelihood=likelihood).fit(X.toarray())
-    np.testing.assert_allclose(estimator.transform(X), dense.transform(X.toarray()), atol=1e-3)
+    dense = cls(**brief, likelihood=likelihood).fit(X.toarray())
+    np.testing.assert_allclose(estimator.transform(X), dense.transform(X.toarray()), atol=1e-4)
 
 
-def test_parameters_set_after_fit_change_nothing_fitted(table, quick):
-    estimator = HEBAETransformer(**quick).fit(table)
+def test_parameters_set_after_fit_change_nothing_fitted(table, brief):
+    estimator = HEBAETransformer(**brief).fit(table)
     before = estimator.transform(table), estimator.posterior(table)[1], estimator.score(table)
     estimator.set_params(
         likelihood="bernoulli", covariance="diag", covariance_prior=1e6, n_components="ten"
@@ -372,9 +401,8 @@ def test_parameters_set_after_fit_change_nothing_fitted(table, quick):
         np.testing.assert_array_equal(one, other)
 
 
-def test_bernoulli_accepts_its_own_samples(cls, digits):
-    train, *_ = digits
-    estimator = cls(3, likelihood="bernoulli", hidden_layer_sizes=(16,), random_state=0).fit(train)
+def test_bernoulli_accepts_its_own_samples(cls, fitted_bernoulli):
+    estimator = fitted_bernoulli(cls)
     rows = estimator.sample(300, random_state=0, noise=True)
     assert set(np.unique(rows)) == {0.0, 1.0}
     estimator.transform(rows)
@@ -389,15 +417,21 @@ def test_tensor_views(fitted, table):
         fitted.transform(rows.to_sparse())
 
 
-def test_fitting_in_threads(table, quick):
+def test_fitting_in_threads(table, brief):
     from concurrent.futures import ThreadPoolExecutor
 
-    serial = [HEBAETransformer(**{**quick, "random_state": i}).fit(table) for i in range(4)]
+    serial = [
+        HEBAETransformer(**{**brief, "max_iter": 20, "random_state": i}).fit(table)
+        for i in range(4)
+    ]
     filters = list(__import__("warnings").filters)
     with ThreadPoolExecutor(4) as pool:
         threaded = list(
             pool.map(
-                lambda i: HEBAETransformer(**{**quick, "random_state": i}).fit(table), range(4)
+                lambda i: HEBAETransformer(**{**brief, "max_iter": 20, "random_state": i}).fit(
+                    table
+                ),
+                range(4),
             )
         )
     for one, other in zip(serial, threaded, strict=True):
