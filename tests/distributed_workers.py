@@ -16,10 +16,13 @@ from sklearn.utils import check_random_state
 from torch import distributed, nn
 
 import skhebae
-from skhebae.engine import checkpoint as checkpoint_module
-from skhebae.engine import loop, unfinished
-from skhebae.estimators.collective import seed_of_rank
-from skhebae.processes import GatherRows, Group
+from skhebae.data import Minibatch, Table
+from skhebae.distributed import GatherRows, TorchGroup
+from skhebae.fitted.agreement import seed_of_rank
+from skhebae.likelihoods import find_likelihood
+from skhebae.training import checkpoint as checkpoint_module
+from skhebae.training import loop, unfinished
+from skhebae.training import step as step_module
 
 
 def serve(rank, size, store, seconds, pipe):
@@ -123,8 +126,8 @@ def cut_backward(ctx, *gradients):
 #: By name, since processes of their own have these modules of their own.
 CHANGES = {
     "cut": (GatherRows, "backward", staticmethod(cut_backward)),
-    "all code variance rows": (loop, "CODE_VARIANCE_ROWS", 256),
-    "often code variance": (loop, "CODE_VARIANCE_STEPS", 10),
+    "all code variance rows": (step_module, "CODE_VARIANCE_ROWS", 256),
+    "often code variance": (step_module, "CODE_VARIANCE_STEPS", 10),
     "write always": (checkpoint_module, "COST", 0.0),
     "within epochs": (checkpoint_module, "WITHIN_EPOCH", 0.0),
     "every third minibatch": (unfinished, "ASK_STEPS", 3),
@@ -134,18 +137,18 @@ CHANGES = {
 def recorded_losses(params, X, changes=()):
     """Loss of every step, and the fitted estimator."""
     losses = []
-    loss_terms = loop.Trainer.loss_terms
+    loss_terms = step_module.loss_terms
 
-    def recording(self, *arguments, **options):
-        terms = loss_terms(self, *arguments, **options)
+    def recording(*arguments, **options):
+        terms = loss_terms(*arguments, **options)
         losses.append(float(terms.loss.detach()))
         return terms
 
-    loop.Trainer.loss_terms = recording
+    step_module.loss_terms = recording
     try:
         model = fit(params, X, changes)
     finally:
-        loop.Trainer.loss_terms = loss_terms
+        step_module.loss_terms = loss_terms
     return np.array(losses), model
 
 
@@ -164,48 +167,49 @@ def shards_with_the_same_minibatches(X, size, n_steps, random_state):
 
 
 def permutation(n_rows, seed):
-    """The first one of a trainer's order."""
+    """The first order of the rows in a fit."""
     return torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
 def gathered_gradient(codes, sizes, weights):
     """This process's gradient of a loss of all rows, and the gathered rows."""
     rank = distributed.get_rank()
-    group = Group(torch.device("cpu"))
+    group = TorchGroup(torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    (part,) = group.parts(sizes, 1, generator)
+    (shard,) = group.shards(sizes, 1, generator)
     start = sum(sizes[:rank])
     own = torch.from_numpy(codes[start : start + sizes[rank]]).requires_grad_()
-    everything = part.gather(own)
+    minibatch = Minibatch(own, shard=shard, generator=generator)
+    everything = minibatch.gather(own)
     # Each process has a loss of its own, as reconstructions are.
     loss = (everything.square().sum(dim=1).exp() * torch.from_numpy(weights[rank])).sum()
-    loss = loss + part.mean(own.sum(dim=1))
+    loss = loss + minibatch.mean(own.sum(dim=1))
     (gradient,) = torch.autograd.grad(loss, own)
-    return gradient.numpy(), everything.detach().numpy(), part.draw(own, generator).numpy()
+    return gradient.numpy(), everything.detach().numpy(), minibatch.draw(own).numpy()
 
 
 def measured(X, likelihood, size_factor=None):
     """Scaling of the tables of all processes."""
-    from skhebae.estimators.assembly import measure_scaling
-
-    return measure_scaling(likelihood, X, size_factor, Group(torch.device("cpu")))
+    group = TorchGroup(torch.device("cpu"))
+    table = Table(X, size_factor=size_factor, group=group)
+    return find_likelihood(likelihood).scaling_class.measure(table)
 
 
 def killed_in_epoch(params, X, path, rank, epoch, by=signal.SIGKILL):
     """Fit, with a checkpoint, and send itself a signal at the end of an epoch if of this rank."""
-    train_epoch = loop.Trainer.train_epoch
+    train_epoch = loop.train_epoch
 
-    def dying(self, rows, indices, schedule, number, *unfinished):
-        means = train_epoch(self, rows, indices, schedule, number, *unfinished)
+    def dying(run, step, rows, indices, schedule, number, *unfinished):
+        means = train_epoch(run, step, rows, indices, schedule, number, *unfinished)
         if number == epoch and distributed.get_rank() == rank:
             os.kill(os.getpid(), by)
         return means
 
-    loop.Trainer.train_epoch = dying
+    loop.train_epoch = dying
     try:
         return fit_with(params, X, {"checkpoint": path}, ["write always"])
     finally:
-        loop.Trainer.train_epoch = train_epoch
+        loop.train_epoch = train_epoch
 
 
 def earlier_and_failing(params, X, bad):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-
 from skhebae.aggregate import aggregate
+
 from skhebae.divergences import (
     cholesky_factor,
     gaussian_kl_to_standard,

@@ -14,11 +14,12 @@ from sklearn.mixture import GaussianMixture
 pytest.importorskip("torchmetrics", reason="pip install torchmetrics")
 pytest.importorskip("prdc", reason="pip install prdc")
 
+from skhebae.estimators.latent import CodeMixture
+
 from benchmarks import frechet, sampling
 from benchmarks.datasets import load_table
 from benchmarks.sampling import Affine, Density, Flow, Model, Prior, Shrunk
 from skhebae import HEBAETransformer
-from skhebae.estimators.latent import CodeMixture
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from torch import nn
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import ResidentRows, StoredTable
-from skhebae.engine import checkpoint as module
 from skhebae.exceptions import CheckpointError, CheckpointWarning
+from skhebae.training import checkpoint as module
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -103,7 +103,7 @@ def test_a_fit_that_is_done_is_not_trained_again(X, tmp_path, monkeypatch):
     path = tmp_path / "fit"
     first = estimator().fit(X, checkpoint=path)
     assert {p.name for p in tmp_path.iterdir()} == {"fit", "fit.before"}
-    monkeypatch.setattr("skhebae.engine.loop.Trainer.train_epoch", None)
+    monkeypatch.setattr("skhebae.training.loop.train_epoch", None)
     again = estimator().fit(X, checkpoint=path)
     assert_array_equal(again.transform(X), first.transform(X))
 
@@ -192,7 +192,7 @@ def every_step(monkeypatch):
 
 def small_pools(monkeypatch):
     """Noise from pools, of which an epoch needs several."""
-    monkeypatch.setattr("skhebae.engine.loop.POOL_SIZE", 500)
+    monkeypatch.setattr("skhebae.training.loop.POOL_SIZE", 500)
     monkeypatch.setattr("skhebae.noise.POOL_SIZE", 1000)
     monkeypatch.setattr("skhebae.noise.USES", 1)
     return {"input_noise": 0.3}
@@ -281,7 +281,7 @@ SCRIPT = """
 import sys, warnings
 import numpy as np
 from skhebae import HEBAETransformer
-from skhebae.engine import checkpoint
+from skhebae.training import checkpoint
 checkpoint.COST = 0.0
 checkpoint.WITHIN_EPOCH = 0.01
 warnings.simplefilter("ignore")

@@ -250,7 +250,7 @@ def test_decoders_of_the_user_see_the_batch_behind_the_code(data):
         2, likelihood="poisson", encoder=linear_encoder, decoder=linear_decoder, max_iter=3
     )
     model.fit(counts, batch=batch)
-    assert model._model.decoder.module.in_features == 4
+    assert model.fitted_.model.decoder.module.in_features == 4
     codes = np.zeros((1, 2))
     rows = [model.inverse_transform(codes, batch=label) for label in ("ctrl", "stim")]
     assert np.abs(rows[0] - rows[1]).max() > 0.1

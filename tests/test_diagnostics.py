@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.data import Minibatch
 from skhebae.diagnostics import LatentReport, latent_report
 from skhebae.exceptions import (
     CollapsedDimensionsWarning,
@@ -23,6 +24,27 @@ from skhebae.exceptions import (
     SaturatedInformationWarning,
     VanishedNoiseWarning,
 )
+
+
+class Pretender:
+    """A fitted value whose rows have given codes, and noise of 0.001."""
+
+    def __init__(self, fitted, codes):
+        self._fitted, self._codes = fitted, codes
+
+    def __getattr__(self, name):
+        return getattr(self._fitted, name)
+
+    def encode_with_spread(self, X, batch):
+        return self._codes, np.full_like(self._codes, 1e-3)
+
+    def expected_log_prob(self, X, batch, size_factor):
+        return np.zeros(len(self._codes), dtype=np.float32)
+
+
+def pretend_codes(monkeypatch, estimator, codes):
+    monkeypatch.setattr(estimator, "fitted_", Pretender(estimator.fitted_, codes))
+    monkeypatch.setattr(estimator, "validate_rows", lambda X: X, raising=False)
 
 
 def quiet_report(estimator, X, **params):
@@ -74,19 +96,21 @@ def test_training_bound_is_minus_the_loss(table, row_share):
     ).fit(table)
     report = quiet_report(estimator, table)
     # The objective itself, all rows in one minibatch, over many draws.
-    objective, model = estimator._objective(), estimator._model
-    x = torch.from_numpy(estimator._scaling.standardise(table))
-    generator = torch.Generator().manual_seed(0)
+    objective, model = estimator.make_objective(), estimator.fitted_.model
+    x = torch.from_numpy(estimator.fitted_.scaling.standardise(table))
+    minibatch = Minibatch(x, generator=torch.Generator().manual_seed(0))
     losses = []
     with torch.no_grad():
         for _ in range(200):
-            terms = objective(model, x, generator)
+            terms = objective(model, minibatch)
             losses.append(float(terms.reconstruction.mean() + 2.0 * terms.penalty()))
     error = np.std(losses, ddof=1) / 200**0.5
     # Beside chance, the cubature of the report on a curved table.
     assert abs(report.training_bound + np.mean(losses)) < 4.0 * error + 0.1
     if row_share == 0.0:
-        bound = estimator.hebae_bound(table).mean() - estimator._moments.kl_to_standard()
+        bound = estimator.hebae_bound(table).mean() - estimator.fitted_.moments.kl_to(
+            estimator.fitted_.prior
+        )
         assert_allclose(report.training_bound, bound, rtol=1e-4)
 
 
@@ -100,14 +124,7 @@ def test_report_of_perfect_codes(monkeypatch, vanished):
     # Codes drawn from N(0, I): whatever compares them with it says so.
     rng = np.random.default_rng(3)
     codes = rng.standard_normal((2000, 3)).astype(np.float32)
-    sigma = np.full_like(codes, 1e-3)
-    monkeypatch.setattr(vanished, "_codes_and_sigma", lambda *_: (codes, sigma), raising=False)
-    monkeypatch.setattr(
-        vanished,
-        "_expected_log_prob",
-        lambda X, *_: np.zeros(2000, dtype=np.float32),
-        raising=False,
-    )
+    pretend_codes(monkeypatch, vanished, codes)
     report = quiet_report(vanished, codes)
     # The divergence of the moments of n rows has a variance of about d (d + 3) / 4 / n^2.
     assert abs(report.moments_kl) < 4.0 * np.sqrt(3 * 6 / 4) / 2000
@@ -120,18 +137,7 @@ def test_mmd_sees_what_moments_do_not(monkeypatch, vanished):
     codes = rng.standard_normal((1000, 3)) * rng.choice([0.2, 1.4], size=(1000, 1))
     codes = (codes - codes.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(codes.T))).T
     codes = codes.astype(np.float32)
-    monkeypatch.setattr(
-        vanished,
-        "_codes_and_sigma",
-        lambda *_: (codes, np.full_like(codes, 1e-3)),
-        raising=False,
-    )
-    monkeypatch.setattr(
-        vanished,
-        "_expected_log_prob",
-        lambda *_: np.zeros(1000, dtype=np.float32),
-        raising=False,
-    )
+    pretend_codes(monkeypatch, vanished, codes)
     report = quiet_report(vanished, codes)
     assert abs(report.moments_kl) < 0.02
     assert report.mmd_p_value < 0.01

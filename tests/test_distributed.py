@@ -33,15 +33,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
-from skhebae.data import CountScaling, FeatureScaling
-from skhebae.data.scaling import FeatureMoments
-from skhebae.data.values import Values
-from skhebae.engine.checkpoint import Checkpoint
-from skhebae.estimators.collective import processes_of
-from skhebae.estimators.fitting import MIXTURE_ROWS, kept_rows
+from skhebae.data import FeatureMoments, FeatureScaling, Table
+from skhebae.distributed import SINGLE, GroupShard
 from skhebae.exceptions import DistributedWarning
 from skhebae.files import read_document
-from skhebae.processes import ALONE, Share
+from skhebae.fitted.agreement import find_group
+from skhebae.fitted.measure import MIXTURE_ROWS, kept_rows
+from skhebae.likelihoods import CountScaling
+from skhebae.likelihoods.distinct_values import DistinctValues
+from skhebae.training import Checkpoint
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
@@ -141,15 +141,16 @@ def assert_same_fit(models):
     """All ranks have the same model, to the last bit."""
     first, *others = models
     for other in others:
-        for name, weights in first._model.state_dict().items():
-            assert_array_equal(weights.numpy(), other._model.state_dict()[name].numpy())
-        for name in ("latent_mean_", "latent_covariance_", "_noise_covariance"):
-            assert_array_equal(getattr(first, name), getattr(other, name))
+        for name, weights in first.fitted_.model.state_dict().items():
+            assert_array_equal(weights.numpy(), other.fitted_.model.state_dict()[name].numpy())
+        for name in ("latent_mean", "latent_covariance", "noise_covariance"):
+            assert_array_equal(getattr(first.fitted_, name), getattr(other.fitted_, name))
         for key, values in first.history_.items():
             assert_array_equal(values, other.history_[key])
-        assert_array_equal(first._scaling.location, other._scaling.location)
-        assert_array_equal(first._mixture.now().means, other._mixture.now().means)
-        assert first._moments.n_rows == other._moments.n_rows
+        assert_array_equal(first.fitted_.scaling.location, other.fitted_.scaling.location)
+        mixtures = (model.fitted_.mixture.now() for model in (first, other))
+        assert_array_equal(*(mixture.means for mixture in mixtures))
+        assert first.fitted_.moments.n_rows == other.fitted_.moments.n_rows
         assert first.n_iter_ == other.n_iter_
 
 
@@ -183,7 +184,7 @@ def one_and_two(pair, case, changes=()):
 
 def weights_of(model):
     # The last step of `fit` sets the noise variances, by draws of noise.
-    state = model._model.state_dict()
+    state = model.fitted_.model.state_dict()
     return np.concatenate(
         [of.numpy().ravel() for name, of in state.items() if name != "likelihood.log_noise"]
     )
@@ -243,7 +244,7 @@ def test_parts_are_what_array_split_makes(counts, n_minibatches):
         if sum(sizes) == 0:
             continue
         everything = torch.arange(sum(sizes))
-        parts = [Share(sizes, rank, generator) for rank in range(len(counts))]
+        parts = [GroupShard(sizes, rank, generator) for rank in range(len(counts))]
         own = [part.own(everything) for part in parts]
         assert [len(rows) for rows in own] == sizes
         assert torch.equal(torch.cat(own), everything)
@@ -254,7 +255,7 @@ def test_parts_are_what_array_split_makes(counts, n_minibatches):
             for rows in [rows.double()]
         ]
         assert_allclose(np.mean(means), float(values.mean()), rtol=1e-12, atol=1e-12)
-        assert {part.n_rows(len(rows)) for part, rows in zip(parts, own, strict=True)} == {
+        assert {part.total_rows(len(rows)) for part, rows in zip(parts, own, strict=True)} == {
             sum(sizes)
         }
 
@@ -307,8 +308,8 @@ def test_values_of_shards_have_the_median_of_all(cuts, seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(1, 30, size=60).astype(float)
     parts = [np.unique(part, return_counts=True) for part in np.split(values, cuts)]
-    gathered = Values.gathered(values, Shards([parts]))
-    assert len(gathered) == 60
+    gathered = DistinctValues.gather(values, Shards([parts]))
+    assert gathered.total() == 60
     assert gathered.median() == np.median(values)
     assert_allclose(gathered.log_deviation(), np.log(values).std(), rtol=1e-12)
 
@@ -317,7 +318,7 @@ def test_values_of_shards_have_the_median_of_all(cuts, seed):
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
 def test_scaling_is_of_all_tables(pair, cut, form):
     X = table(100) * [1, 1, 1, 1, 1, 1, 1e4, 1, 1, 0] + 0.1
-    expected = FeatureScaling.measure(form(X))
+    expected = FeatureScaling.measure(Table(form(X)))
     parts = [(form(part), "gaussian") for part in (X[:cut], X[cut:])]
     for scaling in pair.run(measured, *parts):
         assert_allclose(scaling.location, expected.location, rtol=1e-12)
@@ -332,7 +333,7 @@ def test_scaling_of_counts_is_of_all_tables(pair, cut):
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(rng.gamma(1.0, 1.0, (100, 1)) * np.ones(8)))
     factors = rng.gamma(2.0, 1.0, 100)
-    expected = CountScaling.measure(counts, factors)
+    expected = CountScaling.measure(Table(counts, size_factor=factors))
     parts = ((slice(cut)), (slice(cut, None)))
     arguments = [(counts[rows], "poisson", factors[rows]) for rows in parts]
     for scaling in pair.run(measured, *arguments):
@@ -372,7 +373,7 @@ def test_shards_of_any_size(pair, kind):
     models = pair.run(fit_with, (params, X[:cut], {}), (params, X[cut:], {}))
     assert_same_fit(models)
     model = models[0]
-    assert model._moments.n_rows == 600
+    assert model.fitted_.moments.n_rows == 600
     # As good as the fit of one process with as many rows in a minibatch.
     if params["batch_size"] != "auto":
         params["batch_size"] *= 2
@@ -417,7 +418,7 @@ def test_partial_fit_is_collective(pair):
     models = pair.run(fit_with, *arguments)
     assert_same_fit(models)
     assert models[0].n_iter_ == 2
-    assert models[0]._moments.n_rows == 600
+    assert models[0].fitted_.moments.n_rows == 600
 
 
 @pytest.mark.parametrize("name", ["dropout", "in part idle"])
@@ -457,7 +458,7 @@ def test_three_processes(tmp_path):
             shards = (rows[:401], rows[:0], rows[401:])
             models = workers.run(fit_with, *((params, shard, {}) for shard in shards))
             assert_same_fit(models)
-            assert models[1]._moments.n_rows == 600
+            assert models[1].fitted_.moments.n_rows == 600
     finally:
         workers.end()
 
@@ -491,7 +492,7 @@ def test_rows_of_a_file(pair, tmp_path, cut):
     params = {**QUICK, "max_iter": 2}
     models = pair.run(fit_stored, (params, path, (0, cut)), (params, path, (cut, 5000)))
     assert_same_fit(models)
-    assert_allclose(models[0]._scaling.location, X.mean(axis=0, dtype=float), rtol=1e-6)
+    assert_allclose(models[0].fitted_.scaling.location, X.mean(axis=0, dtype=float), rtol=1e-6)
 
 
 def test_a_saved_model_needs_no_group(pair, tmp_path):
@@ -524,12 +525,12 @@ def test_bad_rows_of_one_rank_are_an_error_of_all(pair):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({}, {"X": table()[:, :9]}, "differ in n_features"),
-        ({}, {"params": {"activation": "relu"}}, "differ in activation"),
+        ({}, {"X": table()[:, :9]}, "disagree on n_features"),
+        ({}, {"params": {"activation": "relu"}}, "disagree on activation"),
         ({}, {"batch": ["a"] * 600}, "batch= was given in some processes"),
         ({"batch": [1] * 600}, {"batch": ["a"] * 600}, "text in some processes"),
         ({}, {"size_factor": np.ones(600)}, "size_factor= was given in some processes"),
-        ({"checkpoint": "fit"}, {}, "differ in whether checkpoint= is given"),
+        ({"checkpoint": "fit"}, {}, "disagree on whether checkpoint= is given"),
         ({}, {"batch": ["a"] * 5}, "Rank 1 of 2: batch has shape"),
         ({"X": table()[:1]}, {"X": table()[:0]}, r"1 sample"),
         ({}, {"checkpoint": 1}, None),
@@ -568,7 +569,7 @@ def test_false_fits_alone_in_a_group(pair):
     models = pair.run(fit_with, (params, X[:300], {}), (params, X[300:], {}))
     # Not to the last bit: those processes have another number of threads than this one.
     assert_allclose(models[0].transform(X), alone.transform(X), rtol=1e-3, atol=1e-4)
-    assert models[1]._moments.n_rows == 300
+    assert models[1].fitted_.moments.n_rows == 300
     assert not np.array_equal(models[1].transform(X), alone.transform(X))
 
 
@@ -589,18 +590,18 @@ def test_launched_without_a_group_warns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.warns(DistributedWarning, match="4 processes were launched.*init_process_group"):
         HEBAETransformer(**QUICK).fit(table())
-    assert processes_of(False, CPU) is ALONE
+    assert find_group(False, CPU, 1) is SINGLE
     for not_several in ("1", "", "four"):
         monkeypatch.setenv("WORLD_SIZE", not_several)
-        assert processes_of("auto", CPU) is ALONE
+        assert find_group("auto", CPU, 1) is SINGLE
 
 
 # Interruptions
 
 
 def assert_same_result(model, expected):
-    for name, weights in expected._model.state_dict().items():
-        assert_array_equal(model._model.state_dict()[name].numpy(), weights.numpy())
+    for name, weights in expected.fitted_.model.state_dict().items():
+        assert_array_equal(model.fitted_.model.state_dict()[name].numpy(), weights.numpy())
     assert model.history_["loss"] == expected.history_["loss"]
 
 
@@ -617,7 +618,7 @@ def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tm
     assert isinstance(survivor, Failure)
     kind, message = survivor.args
     assert kind == "DistributedError"
-    assert f"the checkpoint at {path!r} is whole" in message
+    assert f"The checkpoint at {path!r} is intact" in message
     assert "torchrun --max-restarts" in message
     assert read_document(path)["identity"]["processes"] == 2
     arguments = [(params, shard, {"checkpoint": path}) for shard in shards]
@@ -625,11 +626,11 @@ def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tm
     assert_same_fit(models)
     assert_same_result(models[1], expected[0])
     # Another number of processes, and other rows, are another fit.
-    with pytest.raises(ValueError, match=r"processes \(it: 2, now: 1\)"):
+    with pytest.raises(ValueError, match=r"processes \(2 there, 1 here\)"):
         HEBAETransformer(**params).fit(X, checkpoint=path)
     failures = pair.failures(fit_with, arguments[0], (params, X[340:], {"checkpoint": path}))
     assert {kind for kind, _ in failures} == {"CheckpointError"}
-    assert "differs in n_samples" in failures[1][1]
+    assert "which differs in n_samples" in failures[1][1]
 
 
 @pytest.mark.parametrize("n_files", [1, 2, 4])
@@ -663,21 +664,21 @@ import torch
 from torch import distributed
 from distributed_workers import changed
 from skhebae import HEBAETransformer
-from skhebae.engine import loop
+from skhebae.training import loop
 
 warnings.simplefilter("ignore")
 folder, killed = sys.argv[1], sys.argv[2] == "killed"
 distributed.init_process_group("gloo")
 rank, size = distributed.get_rank(), distributed.get_world_size()
-train_epoch = loop.Trainer.train_epoch
+train_epoch = loop.train_epoch
 
-def dying(self, rows, indices, schedule, epoch, *unfinished):
-    means = train_epoch(self, rows, indices, schedule, epoch, *unfinished)
+def dying(run, step, rows, indices, schedule, epoch, *unfinished):
+    means = train_epoch(run, step, rows, indices, schedule, epoch, *unfinished)
     if killed and epoch == 3 and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return means
 
-loop.Trainer.train_epoch = dying
+loop.train_epoch = dying
 X = np.random.default_rng(0).normal(size=(600, 10))
 model = HEBAETransformer(2, hidden_layer_sizes=(16,), random_state=0, max_iter=8)
 with changed("write always"):
@@ -727,5 +728,5 @@ def test_a_silent_process_is_named_within_the_time_out(tmp_path):
     finally:
         workers.end()
     assert survivor.args[0] == "DistributedError"
-    assert "time-out of the process group" in survivor.args[1]
-    assert "with checkpoint=path" in survivor.args[1]
+    assert "before the process group timed out" in survivor.args[1]
+    assert "With checkpoint=path" in survivor.args[1]

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-
-from skhebae.data import FeatureScaling, ResidentRows
 from skhebae.engine import Schedule, Trainer, devices, resolve_device, resolve_precision
 from skhebae.engine.chunks import CHUNK_NUMBERS, CHUNK_ROWS, map_rows
 from skhebae.engine.loop import EarlyStopping, LossTerms, check_finite, is_flat, run_epoch
 from skhebae.estimators.assembly import build_model
+from skhebae.processes import WHOLE
+
+from skhebae.data import FeatureScaling, ResidentRows
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.model import Architecture
 from skhebae.objectives import HEBAEObjective, Terms
-from skhebae.processes import WHOLE
 
 CPU = torch.device("cpu")
 

@@ -15,9 +15,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skhebae import HEBAETransformer
-from skhebae.engine import Schedule
 from skhebae.exceptions import ModelFileError, NonFiniteLossError
 from skhebae.networks import CustomEncoder, global_random_state
+from skhebae.training import Schedule
 
 # A few epochs are all that these tests need.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -8,8 +8,8 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 from scipy.special import polygamma
-
 from skhebae.engine.loop import Trainer
+
 from skhebae.finite_sample import WISHART_DRAWS, expected_prior_kl, log_det_bias
 from skhebae.objectives import HEBAEObjective, VAEObjective, WAEObjective
 

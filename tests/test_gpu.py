@@ -14,8 +14,8 @@ from torch import nn
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import rows as rows_module
-from skhebae.engine import loop
-from skhebae.likelihoods import counts as counts_module
+from skhebae.likelihoods import count_densities
+from skhebae.training import graphs, loop, step
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -66,13 +66,16 @@ def test_graphs_do_what_steps_do(X, counts, case, monkeypatch):
     cls, params = CASES[case]
     rows = counts if "likelihood" in params else X
     captured = []
-    capture = loop.GraphedStep._captured
-    monkeypatch.setattr(
-        loop.GraphedStep, "_captured", lambda self, x: captured.append(x.shape) or capture(self, x)
-    )
+    capture = graphs.GraphedStep._capture
+
+    def watched(self, minibatch):
+        captured.append(minibatch.x.shape)
+        return capture(self, minibatch)
+
+    monkeypatch.setattr(graphs.GraphedStep, "_capture", watched)
     by_graphs = estimator(cls, **params).fit(rows)
     assert len(captured) == len(set(captured)) == 2
-    monkeypatch.setattr(loop, "can_be_captured", lambda model: False)
+    monkeypatch.setattr(step, "can_be_captured", lambda *_: False)
     by_steps = estimator(cls, **params).fit(rows)
     assert_allclose(by_graphs.history_["loss"], by_steps.history_["loss"], rtol=1e-3)
     assert_allclose(by_graphs.transform(rows), by_steps.transform(rows), rtol=0.02, atol=0.02)
@@ -88,11 +91,11 @@ def test_a_seed_gives_identical_fits(X):
 def test_the_host_waits_for_nothing_in_a_step(X, counts, monkeypatch):
     run_epoch = loop.run_epoch
 
-    def strict(step, rows, *arguments):
-        def quick(x, i):
+    def strict(take_step, rows, *arguments):
+        def quick(minibatch, i):
             torch.cuda.set_sync_debug_mode("error")
             try:
-                return step(x, i)
+                return take_step(minibatch, i)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 
@@ -102,7 +105,7 @@ def test_the_host_waits_for_nothing_in_a_step(X, counts, monkeypatch):
     # Not Gaussian: every 50 steps that one measures Jacobians.
     estimator(likelihood="negative_binomial").fit(counts)
     estimator(WAETransformer, likelihood="poisson").fit(counts)
-    monkeypatch.setattr(loop, "can_be_captured", lambda model: False)
+    monkeypatch.setattr(step, "can_be_captured", lambda *_: False)
     estimator(likelihood="negative_binomial").fit(counts)
 
 
@@ -140,7 +143,7 @@ def test_from_the_gpu_to_the_cpu(X, tmp_path):
     for other in copies:
         assert_array_equal(other.transform(X), codes)
     on_cpu = pickle.loads(pickle.dumps(model.set_params(device="cpu")))
-    assert on_cpu._model.device.type == "cpu"
+    assert on_cpu.fitted_.model.device.type == "cpu"
     assert_allclose(on_cpu.transform(X), codes, rtol=1e-3, atol=1e-4)
     assert_allclose(on_cpu.score_samples(X), scores, rtol=1e-3, atol=1e-3)
 
@@ -163,7 +166,7 @@ def test_partial_fit_and_warm_start(X):
 
 
 def test_checkpoint_goes_on_to_the_same_result(X, tmp_path, monkeypatch):
-    from skhebae.engine import checkpoint
+    from skhebae.training import checkpoint
 
     monkeypatch.setattr(checkpoint, "COST", 0.0)
     expected = estimator().fit(X)
@@ -195,7 +198,7 @@ def test_counts_have_the_likelihood_of_the_cpu(counts, function, n_own):
     results = []
     for device in ("cpu", "cuda"):
         parts = [x.to(device), log_mean.to(device), *(part.to(device) for part in own)]
-        value = getattr(counts_module, function)(*parts)
+        value = getattr(count_densities, function)(*parts)
         gradients = torch.autograd.grad(value.sum(), [log_mean, *own])
         results.append([value.detach().cpu(), *gradients])
     for expected, actual in zip(*results, strict=True):
@@ -215,7 +218,7 @@ def test_gather_by_nccl(tmp_path):
     """Of one process, as more need more GPUs."""
     from torch import distributed
 
-    from skhebae.processes.parts import GatherRows
+    from skhebae.distributed import GatherRows
 
     if not distributed.is_nccl_available():
         pytest.skip("torch has no NCCL")

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
+from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
 from sklearn.decomposition import PCA
 
 from skhebae.estimators import latent
-from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
 
 CENTRES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
 COUNTS = (500, 300, 200)

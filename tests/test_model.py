@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
+from skhebae.estimators.assembly import build_model
 
 from skhebae.data import FeatureScaling
-from skhebae.estimators.assembly import build_model
 from skhebae.model import Architecture
 
 P, D = 5, 3

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from skhebae.estimators.assembly import build_model
 from torch import nn
 
 from skhebae.data import FeatureScaling
-from skhebae.estimators.assembly import build_model
 from skhebae.model import Architecture
 from skhebae.networks import ACTIVATIONS, Encoder, mlp
 

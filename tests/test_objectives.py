@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy import stats
+from skhebae.estimators.assembly import build_model
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from skhebae.data import FeatureScaling
@@ -18,7 +19,6 @@ from skhebae.divergences import (
     multiquadratic_mmd,
     regularised_covariance,
 )
-from skhebae.estimators.assembly import build_model
 from skhebae.finite_sample import expected_prior_kl
 from skhebae.likelihoods import GaussianLikelihood
 from skhebae.model import Architecture

@@ -261,7 +261,7 @@ def test_model_of_an_absent_device_loads_on_the_cpu(fitted, table, tmp_path):
     # As if fitted on the ninth GPU of another machine.
     moved = copy.deepcopy(fitted).set_params(device="cuda:8")
     for loaded in (pickle.loads(pickle.dumps(moved)), via_save(moved, tmp_path)):
-        assert loaded._model.device == torch.device("cpu")
+        assert loaded.fitted_.model.device == torch.device("cpu")
         assert loaded.device == "cuda:8"
         np.testing.assert_array_equal(loaded.transform(table), fitted.transform(table))
 
@@ -281,7 +281,7 @@ def test_file_loads_in_a_fresh_process(fitted, table, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_fit_loads_on_cpu(cls, table, quick):
     estimator = cls(**quick, device="cuda").fit(table)
-    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)._model.device)"
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).fitted_.model.device)"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     output = subprocess.run(
         [sys.executable, "-c", code],

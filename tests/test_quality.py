@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from skhebae.estimators.latent import MIXTURE_ROWS, CodeMixture
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -15,7 +16,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from skhebae import HEBAETransformer
-from skhebae.estimators.latent import MIXTURE_ROWS, CodeMixture
 
 
 def held_out_error(model, rows):

@@ -17,11 +17,15 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skhebae import HEBAETransformer
+from skhebae.data import Table
+from skhebae.data.prefetch import MinibatchReader
 from skhebae.data.scaling import LARGEST, FeatureScaling, may_exceed
-from skhebae.data.turns import InTurn
-from skhebae.engine import graphs, threads
-from skhebae.engine.adam import Adam
-from skhebae.engine.threads import fitting_threads
+from skhebae.likelihoods import GaussianLikelihood
+from skhebae.objectives import VAEObjective
+from skhebae.prior import StandardNormalPrior
+from skhebae.training import graphs, threads
+from skhebae.training.adam import Adam
+from skhebae.training.threads import fitting_threads
 
 FIRST_FIT = """
 import sys, warnings
@@ -105,12 +109,12 @@ def test_small_networks_take_one_thread_of_the_calling_thread_alone():
     with pytest.warns(ConvergenceWarning):
         model.fit(np.random.default_rng(0).normal(size=(50, 4)))
     before = torch.get_num_threads()
-    with fitting_threads(model._model, 32):
+    with fitting_threads(model.fitted_.model, 32):
         inside = [library["num_threads"] for library in threads._controller().info()]
     after = [library["num_threads"] for library in threads._controller().info()]
     assert set(inside) <= {1}
     assert torch.get_num_threads() == before
-    with fitting_threads(model._model, threads.WORTH_IT):
+    with fitting_threads(model.fitted_.model, threads.WORTH_IT):
         assert [library["num_threads"] for library in threads._controller().info()] == after
 
 
@@ -129,7 +133,7 @@ def test_no_number_beyond_the_bound_is_missed(numbers, bound):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
 def test_values_beyond_float32_are_named(dtype):
     X = np.random.default_rng(0).normal(size=(40, 3)).astype(dtype)
-    scaling = FeatureScaling.measure(X.astype(np.float64))
+    scaling = FeatureScaling.measure(Table(X.astype(np.float64)))
     assert_allclose(scaling.standardise(X).std(axis=0), 1.0, rtol=0.2)
     for bad in (10 * LARGEST, 1e30):
         X[7, 1] = -bad
@@ -137,7 +141,7 @@ def test_values_beyond_float32_are_named(dtype):
             scaling.standardise(X)
 
 
-class Reader(InTurn):
+class Reader(MinibatchReader):
     """Rows that remember what was taken; as if on a device of this kind."""
 
     def __init__(self, kind):
@@ -146,15 +150,16 @@ class Reader(InTurn):
 
     def take(self, indices):
         self.taken.append(indices)
-        return SimpleNamespace(device=SimpleNamespace(type=self.kind), rows=indices)
+        x = SimpleNamespace(device=SimpleNamespace(type=self.kind))
+        return SimpleNamespace(x=x, rows=indices)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_minibatches_in_turn(kind):
     reader = Reader(kind)
     minibatches = [np.arange(3 * i, 3 * i + 3) for i in range(5)]
-    for i, x in enumerate(reader.in_turn(minibatches)):
-        assert_array_equal(x.rows, minibatches[i])
+    for i, minibatch in enumerate(reader.in_turn(minibatches)):
+        assert_array_equal(minibatch.rows, minibatches[i])
         # A thread reads one ahead for a GPU, and nothing more.
         ahead = len(reader.taken) - (i + 1)
         assert ahead <= (2 if kind == "cuda" else 0)
@@ -182,18 +187,27 @@ class Deciding(nn.Module):
 def test_only_modules_of_torch_on_a_gpu_are_captured():
     def model(kind, *modules):
         encoder = nn.Sequential(*modules)
-        device = SimpleNamespace(type=kind)
-        return SimpleNamespace(device=device, encoder=encoder, decoder=nn.Sequential())
+        one = torch.ones(2)
+        return SimpleNamespace(
+            device=SimpleNamespace(type=kind),
+            encoder=encoder,
+            decoder=nn.Sequential(),
+            likelihood=GaussianLikelihood(one, one, one),
+            prior=StandardNormalPrior(2),
+        )
 
-    assert not graphs.can_be_captured(model("cpu", nn.Linear(2, 2)))
-    assert graphs.can_be_captured(model("cuda", nn.Linear(2, 2), nn.ReLU()))
-    assert not graphs.can_be_captured(model("cuda", nn.Linear(2, 2), Deciding()))
+    objective = VAEObjective()
+    assert not graphs.can_be_captured(model("cpu", nn.Linear(2, 2)), objective)
+    assert graphs.can_be_captured(model("cuda", nn.Linear(2, 2), nn.ReLU()), objective)
+    assert not graphs.can_be_captured(model("cuda", nn.Linear(2, 2), Deciding()), objective)
+    # Nor objectives, likelihoods and priors of the user's.
+    assert not graphs.can_be_captured(model("cuda", nn.Linear(2, 2)), Deciding())
 
 
 def test_gradients_do_not_stay_in_the_fitted_model():
     X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     model = HEBAETransformer(2, random_state=0).fit(X)
-    assert all(p.grad is None for p in model._model.parameters())
+    assert all(p.grad is None for p in model.fitted_.model.parameters())
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from skhebae import HEBAETransformer
 from skhebae.data import is_stream, one_ahead, table_of
-from skhebae.estimators.latent import CodeMixture
-from skhebae.estimators.streams import fit_each
+from skhebae.estimators.streaming import fit_each
 from skhebae.exceptions import NonFiniteLossError
+from skhebae.fitted.codes import CodeMixture
 
 
 @pytest.fixture(name="chunks")
@@ -98,8 +98,8 @@ def test_a_torch_loader(quick, chunks):
     loader.generator.manual_seed(0)
     assert_same(model, by_loop(HEBAETransformer, params, [x.numpy() for (x,) in loader]), X)
     assert model.n_iter_ == 12
-    assert next(iter(model._optimizer_state.values()))["step"] == 12
-    assert model._moments.n_rows == len(X)
+    assert next(iter(model.fitted_.optimizer_state.values()))["step"] == 12
+    assert model.fitted_.moments.n_rows == len(X)
 
 
 class Rows(Dataset):
@@ -178,7 +178,7 @@ def test_bad_streams(quick, chunks, stream, error, message):
 
 def test_a_loss_that_is_not_finite_names_the_item(quick, chunks, monkeypatch):
     model = HEBAETransformer(**quick).partial_fit(chunks[0])
-    monkeypatch.setattr("skhebae.engine.loop.Trainer.train_epoch", lambda *_: {"loss": np.nan})
+    monkeypatch.setattr("skhebae.training.loop.train_epoch", lambda *_: {"loss": np.nan})
     with pytest.raises(NonFiniteLossError, match="In item 0"):
         model.partial_fit(iter(chunks))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
-from skhebae.engine import loop
-from skhebae.estimators import fitting
-from skhebae.estimators.assembly import auto_batch_size, auto_epochs, auto_input_noise, build_model
+from skhebae.data import FeatureScaling, Table
 from skhebae.exceptions import NonFiniteLossError
-from skhebae.model import Architecture
+from skhebae.fitted import measure
+from skhebae.fitted.automatic import auto_batch_size, auto_epochs, auto_input_noise
+from skhebae.fitted.build import Architecture, build_model
+from skhebae.likelihoods import CountScaling, GaussianLikelihood, PoissonLikelihood
+from skhebae.training import loop
 
 
 def public_state(estimator):
@@ -41,17 +44,18 @@ def test_max_iter_stops_when_flat_without_warning(cls, table, quick):
 def test_auto_budgets():
     # Monotone in the table, saturating in steps, never below the minimum of epochs.
     steps = []
+    plain, counts = GaussianLikelihood.half_rows, PoissonLikelihood.half_rows
     for n_rows in (2, 50, 200, 1000, 5000, 60_000):
         batch = auto_batch_size(n_rows, 10)
-        steps.append(auto_epochs(n_rows, batch) * max(1, n_rows // batch))
+        steps.append(auto_epochs(n_rows, batch, plain) * max(1, n_rows // batch))
     assert steps == sorted(steps)
     assert 380 <= steps[0] <= 420
     assert steps[-1] <= 6200
-    assert auto_epochs(3_000_000, 128) == 5
+    assert auto_epochs(3_000_000, 128, plain) == 5
     # Counts are sooner over-fitted: fewer epochs, never more.
-    assert auto_epochs(1200, 128, "poisson") * 9 == pytest.approx(667, abs=9)
-    assert auto_epochs(12_000, 128, "negative_binomial") < auto_epochs(12_000, 128) / 1.5
-    assert auto_epochs(3_000_000, 128, "negative_binomial") == 5
+    assert auto_epochs(1200, 128, counts) * 9 == pytest.approx(667, abs=9)
+    assert auto_epochs(12_000, 128, counts) < auto_epochs(12_000, 128, plain) / 1.5
+    assert auto_epochs(3_000_000, 128, counts) == 5
     assert auto_batch_size(200, 10) == 40
     assert auto_batch_size(800, 10) == 100
     assert auto_batch_size(10**6, 10) == 128
@@ -59,9 +63,7 @@ def test_auto_budgets():
 
 
 def test_auto_input_noise_fades(table):
-    from skhebae.data import CountScaling, FeatureScaling
-
-    scaling = FeatureScaling.measure(table)
+    scaling = FeatureScaling.measure(Table(table))
 
     def noise(hidden, n_rows):
         architecture = Architecture(12, 3, hidden, "silu", "gaussian", 3)
@@ -71,7 +73,7 @@ def test_auto_input_noise_fades(table):
     assert noise((16,), 288) == pytest.approx(0.3)  # 12 * 16 + 16 * 6 weights
     assert noise((16,), 2880) == pytest.approx(0.03)
     assert noise((), 2) == 0.0
-    counts = CountScaling.measure(np.random.default_rng(0).poisson(1.0, (50, 12)))
+    counts = CountScaling.measure(Table(np.random.default_rng(0).poisson(1.0, (50, 12))))
     architecture = Architecture(12, 3, (16,), "silu", "poisson", 3)
     model = build_model(architecture, counts, torch.Generator())
     assert auto_input_noise(model, 288) == 1.0
@@ -94,17 +96,17 @@ def test_early_stopping_restores_best_weights(cls, table, quick):
 
 def test_early_stopping_keeps_the_weights_of_the_best_epoch(table, quick, monkeypatch):
     seen = []
-    original = loop.Trainer.validate
+    original = loop.validate
 
-    def validate(self, *args):
-        loss = original(self, *args)
-        seen.append((loss, {k: v.clone() for k, v in self.model.state_dict().items()}))
+    def validate(run, *args):
+        loss = original(run, *args)
+        seen.append((loss, {k: v.clone() for k, v in run.model.state_dict().items()}))
         return loss
 
-    monkeypatch.setattr(loop.Trainer, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     estimator = VAETransformer(**quick, early_stopping=True).fit(table)
     best = min(seen, key=lambda pair: pair[0])[1]
-    for name, value in estimator._model.state_dict().items():
+    for name, value in estimator.fitted_.model.state_dict().items():
         if name != "likelihood.log_noise":  # set in closed form after training
             assert torch.equal(value, best[name])
 
@@ -140,7 +142,7 @@ def test_partial_fit_learns_a_stream(cls, table, quick):
     assert estimator.n_iter_ == 60
     loss = estimator.history_["loss"]
     assert np.mean(loss[-5:]) < np.mean(loss[:5]) - 2.0
-    assert estimator._moments.n_rows == 60 * 120
+    assert estimator.fitted_.moments.n_rows == 60 * 120
     error = ((estimator.inverse_transform(estimator.transform(table)) - table) ** 2).mean()
     assert error < 0.5 * table.var(axis=0).mean()
     again = cls(**quick)
@@ -168,9 +170,9 @@ def test_partial_fit_checks_parameters_at_every_call(table, quick):
 
 def test_partial_fit_keeps_the_optimiser(table, quick):
     estimator = VAETransformer(**quick).partial_fit(table)
-    step = next(iter(estimator._optimizer_state.values()))["step"]
+    step = next(iter(estimator.fitted_.optimizer_state.values()))["step"]
     estimator.partial_fit(table)
-    assert next(iter(estimator._optimizer_state.values()))["step"] == 2 * step
+    assert next(iter(estimator.fitted_.optimizer_state.values()))["step"] == 2 * step
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
@@ -182,7 +184,7 @@ def test_interruption_leaves_the_estimator_as_it_was(table, brief, monkeypatch, 
     fresh = HEBAETransformer(**brief)
     fitted = HEBAETransformer(**brief, warm_start=True).fit(table)
     codes, state = fitted.transform(table), public_state(fitted)
-    for module, name in ((loop, "check_finite"), (fitting, "codes_and_sigma")):
+    for module, name in ((loop, "check_finite"), (measure, "encode_with_spread")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupted)
             with pytest.raises(error):
@@ -368,16 +370,16 @@ def test_streamed_rows_train_like_resident_ones(table, quick):
 def test_codes_are_measured_in_blocks(cls, table, quick, monkeypatch):
     whole = cls(**quick, max_iter=2)
     blocks = clone(whole)
-    monkeypatch.setattr("skhebae.estimators.fitting.MIXTURE_ROWS", 100)
+    monkeypatch.setattr("skhebae.fitted.measure.MIXTURE_ROWS", 100)
     with pytest.warns(ConvergenceWarning):
         whole.fit(table)
-    monkeypatch.setattr("skhebae.estimators.fitting.BLOCK_ROWS", 60)
+    monkeypatch.setattr("skhebae.fitted.measure.BLOCK_ROWS", 60)
     with pytest.warns(ConvergenceWarning):
         blocks.fit(table)
     np.testing.assert_allclose(blocks.latent_mean_, whole.latent_mean_, atol=1e-6)
     np.testing.assert_allclose(blocks.latent_covariance_, whole.latent_covariance_, rtol=1e-5)
     # The same 100 codes, so the same mixture.
-    np.testing.assert_allclose(blocks._mixture.means, whole._mixture.means, rtol=1e-5)
+    np.testing.assert_allclose(blocks.fitted_.mixture.means, whole.fitted_.mixture.means, rtol=1e-5)
 
 
 def test_reported_penalty_is_above_that_of_the_prior(digits):
@@ -393,5 +395,6 @@ def test_collinear_codes_far_from_unit_size(table, quick):
     # Without a penalty nothing bounds the codes; their covariance is still factored.
     X = np.outer(table[:, 0], np.arange(1.0, 6.0))
     estimator = HEBAETransformer(**quick, reg_weight=0.0, covariance_prior=1e-9).fit(X)
-    estimator._noise_covariance = 1e12 * np.ones((3, 3)) + 1e-9 * np.eye(3)
+    wide = 1e12 * np.ones((3, 3)) + 1e-9 * np.eye(3)
+    estimator.fitted_ = replace(estimator.fitted_, noise_covariance=wide)
     assert np.isfinite(estimator.posterior(X).covariance_factor).all()

@@ -286,7 +286,7 @@ def test_history(fitted):
     assert list(frame) == names
     assert len(frame) == fitted.n_iter_
     assert frame["validation_loss"].isna().all()
-    weight = fitted._objective().weight
+    weight = fitted.make_objective().weight
     np.testing.assert_allclose(
         frame["loss"], frame["reconstruction"] + weight * frame["penalty"], rtol=1e-4, atol=1e-4
     )

@@ -82,13 +82,14 @@ class Parameters(ABC):
     hidden_layer_sizes : tuple of int, default=(128,)
         Hidden layers of the encoder; the decoder mirrors them. ``()`` makes
         both linear.
-    activation : {"silu", "relu", "tanh", "gelu", "elu", "softplus", "logistic", "identity"}
-        Default "silu". Between linear layers; the heads and the output are linear.
-    likelihood : {"gaussian", "bernoulli", "poisson", "negative_binomial", \
-"zero_inflated_negative_binomial"} or Likelihood subclass, default="gaussian"
-        p(x | z). "gaussian" learns one noise variance per feature, never under
+    activation : str, default="silu"
+        Between linear layers; the heads and the output are linear. "silu", "relu",
+        "tanh", "gelu", "elu", "softplus", "logistic" or "identity".
+    likelihood : str or type of Likelihood, default="gaussian"
+        Family of p(x | z). "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"
-        takes X within [0, 1]. The others take counts, integers >= 0: the encoder
+        takes X within [0, 1]. "poisson", "negative_binomial" and
+        "zero_inflated_negative_binomial" take counts, integers >= 0: the encoder
         sees them log-normalised, the decoder gives the share of each feature in a
         row's total, and the two negative binomials learn an inverse dispersion (and
         a probability of extra zeros) per feature. A subclass of
