@@ -82,9 +82,9 @@ def test_columns_that_are_not_numbers(cls, X, message):
         cls().fit(X)
 
 
-def test_wrong_column_names(cls, table, quick):
+def test_wrong_column_names(cls, table, brief):
     frame = pd.DataFrame(table, columns=[f"c{i}" for i in range(12)])
-    estimator = cls(**quick).fit(frame)
+    estimator = cls(**brief).fit(frame)
     assert list(estimator.feature_names_in_) == list(frame)
     with pytest.raises(ValueError, match="feature names should match"):
         estimator.transform(frame.rename(columns={"c0": "other"}))
@@ -104,11 +104,11 @@ def test_bad_codes(fitted):
 
 
 @pytest.mark.parametrize("low_high", [(-0.5, 1.0), (0.0, 255.0)])
-def test_bernoulli_needs_the_unit_interval(cls, low_high):
+def test_bernoulli_needs_the_unit_interval(cls, brief, low_high):
     X = np.random.default_rng(0).uniform(*low_high, size=(30, 3))
     with pytest.raises(ValueError, match=r"likelihood='bernoulli' needs X within \[0, 1\].*Min"):
         cls(likelihood="bernoulli").fit(X)
-    estimator = cls(2, likelihood="bernoulli", random_state=0).fit(np.clip(X, 0, 1))
+    estimator = cls(**brief, likelihood="bernoulli").fit(np.clip(X, 0, 1))
     with pytest.raises(ValueError, match=r"within \[0, 1\]"):
         estimator.transform(X)
 

@@ -668,7 +668,13 @@ from skhebae.training import loop
 
 warnings.simplefilter("ignore")
 folder, killed = sys.argv[1], sys.argv[2] == "killed"
-distributed.init_process_group("gloo")
+# Not by torchrun's own store: processes that were restarted find addresses of dead ones in it.
+distributed.init_process_group(
+    "gloo",
+    init_method=f"file://{folder}/{sys.argv[2]}.{os.environ['TORCHELASTIC_RESTART_COUNT']}",
+    rank=int(os.environ["RANK"]),
+    world_size=int(os.environ["WORLD_SIZE"]),
+)
 rank, size = distributed.get_rank(), distributed.get_world_size()
 train_epoch = loop.train_epoch
 

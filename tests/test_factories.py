@@ -132,7 +132,7 @@ def test_files_name_the_factories_and_do_not_hold_them(cls, images, tmp_path):
 
 def test_one_factory_alone(cls, table):
     for params in ({"encoder": linear_encoder}, {"decoder": linear_decoder}):
-        model = cls(2, random_state=0, **params).fit(table)
+        model = cls(2, random_state=0, max_iter=50, **params).fit(table)
         error = np.square(model.inverse_transform(model.transform(table)) - table).mean()
         assert error < table.var(axis=0).mean()
 
@@ -258,8 +258,8 @@ def exploding(epoch):
     return 1e30
 
 
-def test_exploding_rate_keeps_the_earlier_fit(cls, table, quick):
-    model = cls(**quick).fit(table)
+def test_exploding_rate_keeps_the_earlier_fit(cls, table, brief):
+    model = cls(**brief).fit(table)
     codes = model.transform(table)
     model.set_params(learning_rate=exploding)
     with pytest.raises((NonFiniteLossError, ValueError)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
+from functools import cache
 
 import numpy as np
 import pytest
@@ -35,17 +36,21 @@ def split(load, seed):
     return scaler.transform(train), scaler.transform(test), y_train, y_test
 
 
-def test_digits_beat_pca(digits):
+def test_digits_beat_pca(digits, hebae_of_digits):
     train, test, y_train, y_test = digits
-    start = time.perf_counter()
-    hebae = HEBAETransformer(10, random_state=0).fit(train)
-    seconds = time.perf_counter() - start
+    hebae = hebae_of_digits
     pca = PCA(10, random_state=0).fit(train)
     assert held_out_error(hebae, test) <= 0.6 * held_out_error(pca, test)
     labelled = train, test, y_train, y_test
     assert neighbour_accuracy(hebae, 5, *labelled) >= neighbour_accuracy(pca, 5, *labelled) - 0.01
-    # 5 s is the target on a quiet machine; a shared one may be slower.
-    assert seconds < 15.0
+
+
+@pytest.mark.slow
+def test_digits_take_seconds(digits):
+    # 5 s is the target on a quiet machine. Processor time, which a busy one hardly changes.
+    start = time.process_time()
+    HEBAETransformer(10, random_state=0).fit(digits[0])
+    assert time.process_time() - start < 15.0
 
 
 def test_mixture_samples_are_harder_to_tell_apart_than_prior_samples(digits, hebae_of_digits):
@@ -60,25 +65,29 @@ def test_mixture_samples_are_harder_to_tell_apart_than_prior_samples(digits, heb
     assert accuracy["mixture"] < 0.75
 
 
+@cache
+def errors_of_small_table(load, n_components, seed):
+    """Held-out errors of HEBAE and of PCA."""
+    train, test, *_ = split(load, seed)
+    hebae = HEBAETransformer(n_components, random_state=seed).fit(train)
+    return held_out_error(hebae, test), held_out_error(PCA(n_components).fit(train), test)
+
+
 @pytest.mark.parametrize(
     ("load", "n_components"), [(load_breast_cancer, 5), (load_wine, 2)], ids=["cancer", "wine"]
 )
 def test_small_tables_are_no_worse_than_pca(load, n_components):
     ratios = []
     for seed in range(3):
-        train, test, *_ = split(load, seed)
-        hebae = HEBAETransformer(n_components, random_state=seed).fit(train)
-        ratios.append(
-            held_out_error(hebae, test) / held_out_error(PCA(n_components).fit(train), test)
-        )
+        error, error_of_pca = errors_of_small_table(load, n_components, seed)
+        ratios.append(error / error_of_pca)
     assert np.mean(ratios) <= 1.0
 
 
 def test_small_tables_with_seed_zero():
     for load, n_components in ((load_breast_cancer, 5), (load_wine, 2)):
-        train, test, *_ = split(load, 0)
-        hebae = HEBAETransformer(n_components, random_state=0).fit(train)
-        assert held_out_error(hebae, test) <= held_out_error(PCA(n_components).fit(train), test)
+        error, error_of_pca = errors_of_small_table(load, n_components, 0)
+        assert error <= error_of_pca
 
 
 def test_defaults_are_good_for_other_seeds_too():
@@ -103,18 +112,18 @@ def test_fashion_mnist(shared_data):
         for part in ("train", "t10k")
     )
     y_train, y_test = (read(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k"))
-    start = time.perf_counter()
+    start = time.process_time()
     hebae = HEBAETransformer(10, likelihood="bernoulli", random_state=0).fit(train)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     pca = PCA(10, random_state=0).fit(train)
     assert held_out_error(hebae, test) <= 0.6 * held_out_error(pca, test)
     labelled = train, test, y_train, y_test
     assert neighbour_accuracy(hebae, 10, *labelled) > neighbour_accuracy(pca, 10, *labelled)
     codes = hebae.transform(train)
-    start = time.perf_counter()
+    start = time.process_time()
     CodeMixture.fit(codes[:MIXTURE_ROWS], 0)
-    assert time.perf_counter() - start < 0.05 * seconds
-    # 40 s is the target on a quiet machine; a shared one may be slower.
+    assert time.process_time() - start < 0.05 * seconds
+    # 40 s is the target on a quiet machine. Processor time, which a busy one hardly changes.
     assert seconds < 120.0
 
 

@@ -398,6 +398,7 @@ def test_without_anndata_the_extra_is_named():
     assert "skhebae[anndata]" in result.stdout
 
 
+@pytest.mark.slow
 def test_scanpy_goes_on_from_the_embedding():
     scanpy = pytest.importorskip("scanpy")
     adata = cells()
@@ -406,6 +407,7 @@ def test_scanpy_goes_on_from_the_embedding():
     assert adata.uns["neighbors"]["params"]["use_rep"] == "X_hebae"
 
 
+@pytest.mark.slow
 def test_pbmc68k_counts_are_embedded_by_type():
     """Real cells that scanpy ships: types are told apart, and better than by chance."""
     scanpy = pytest.importorskip("scanpy")
