@@ -269,7 +269,8 @@ def by_two_processes(likelihood: str, **options: Any) -> Arrays:
         arguments = [likelihood, json.dumps(options), str(store), str(output)]
         command = [sys.executable, "-m", "tests.pins", "process"]
         processes = [subprocess.Popen([*command, str(rank), *arguments]) for rank in (0, 1)]
-        if any([process.wait() for process in processes]):
+        codes = [process.wait() for process in processes]
+        if any(codes):
             raise RuntimeError("a process of the pair failed")
         with np.load(output) as file:
             return dict(file)

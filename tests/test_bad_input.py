@@ -195,7 +195,7 @@ def test_bad_number_of_samples(fitted, n_samples):
 
 
 def test_early_stopping_needs_rows(cls, table):
-    with pytest.raises(ValueError, match=r"early_stopping=True .* use early_stopping=False"):
+    with pytest.raises(ValueError, match=r"early_stopping=True .* Use early_stopping=False"):
         cls(early_stopping=True).fit(table[:3])
 
 

@@ -138,12 +138,12 @@ def test_a_damaged_file_gives_way_to_the_one_before(X, tmp_path, how):
     path = tmp_path / "fit"
     interrupted_fit(estimator(), X, path, 4)
     damage(path, how)
-    with pytest.warns(CheckpointWarning, match="goes on from the one before it"):
+    with pytest.warns(CheckpointWarning, match="resumes from the checkpoint before it"):
         model = estimator().fit(X, checkpoint=path)
     assert_array_equal(model.transform(X), expected.transform(X))
     for name in ("fit", "fit.before"):
         damage(tmp_path / name, how)
-    with pytest.raises(CheckpointError, match="delete it"):
+    with pytest.raises(CheckpointError, match="Delete it"):
         estimator().fit(X, checkpoint=path)
 
 
@@ -160,7 +160,7 @@ def test_files_of_another_fit_are_refused(X, tmp_path):
     path = tmp_path / "fit"
     model = estimator().fit(X, checkpoint=path)
     codes = model.transform(X)
-    with pytest.raises(CheckpointError, match=r"differs in reg_weight \(it: '1.0', now: '2.0'\)"):
+    with pytest.raises(CheckpointError, match=r"differs in reg_weight \('1.0' there, '2.0' here\)"):
         model.set_params(reg_weight=2.0).fit(X, checkpoint=path)
     assert_array_equal(model.transform(X), codes)  # the earlier fit is kept
     with pytest.raises(CheckpointError, match="differs in rows"):

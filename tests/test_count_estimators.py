@@ -231,7 +231,7 @@ def test_encoder_may_see_the_batch(data):
     with pytest.raises(ValueError, match="needs batch= here too"):
         model.transform(counts)
     model.set_params(encoder=linear_encoder)
-    with pytest.raises(ValueError, match="built-in encoder alone"):
+    with pytest.raises(ValueError, match="built-in encoder only"):
         model.fit(counts, batch=batch)
     assert_array_equal(model.transform(counts, batch=batch), codes)
 

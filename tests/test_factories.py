@@ -117,7 +117,7 @@ def test_files_name_the_factories_and_do_not_hold_them(cls, images, tmp_path):
     loaded = cls.load(path, encoder=conv_encoder, decoder=conv_decoder)
     np.testing.assert_array_equal(loaded.transform(images), model.transform(images))
     assert loaded.get_params() == {**model.get_params(), "learning_rate": "linear"}
-    with pytest.raises(ValueError, match=r"fitted with encoder=conv_encoder; load it with"):
+    with pytest.raises(ValueError, match=r"fitted with encoder=conv_encoder. Load it with"):
         cls.load(path)
     with pytest.raises(ValueError, match="fitted with decoder=conv_decoder"):
         cls.load(path, encoder=conv_encoder)
@@ -250,7 +250,7 @@ def text(epoch):
 
 @pytest.mark.parametrize("factor", [negative, text])
 def test_bad_factors(factor, table):
-    with pytest.raises(ValueError, match=r"learning_rate=.* gave .* for epoch 0; it must give"):
+    with pytest.raises(ValueError, match=r"learning_rate=.* returned .* for epoch 0. It must return"):
         HEBAETransformer(2, learning_rate=factor).fit(table)
 
 

@@ -24,8 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer, files
-from skhebae.estimators import persistence
 from skhebae.exceptions import ModelFileError
+from skhebae.fitted import model_file
 
 
 def assert_same(one, other, table):
@@ -172,7 +172,7 @@ def test_truncated_file(fitted, tmp_path, share):
     fitted.save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ModelFileError, match="truncated, damaged, or not written by save"):
+    with pytest.raises(ModelFileError, match="truncated, damaged, or was not written by save"):
         type(fitted).load(path)
 
 
@@ -181,7 +181,7 @@ def test_foreign_files(cls, tmp_path):
     with pytest.raises(FileNotFoundError, match="No model file"):
         cls.load(path)
     path.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(ModelFileError, match="not written by save"):
+    with pytest.raises(ModelFileError, match="was not written by save"):
         cls.load(path)
     save_file({"a": np.zeros(3)}, path)
     with pytest.raises(ModelFileError, match="not one of skhebae's"):
@@ -252,10 +252,10 @@ def test_other_class_and_newer_format(fitted, tmp_path, monkeypatch):
     other = VAETransformer if not isinstance(fitted, VAETransformer) else HEBAETransformer
     with pytest.raises(ModelFileError, match=f"holds a {type(fitted).__name__}; use"):
         other.load(path)
-    monkeypatch.setattr(persistence, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(model_file, "FORMAT_VERSION", 2)
     fitted.save(path)
-    monkeypatch.setattr(persistence, "FORMAT_VERSION", 1)
-    with pytest.raises(ModelFileError, match=r"format version 2.*upgrade skhebae"):
+    monkeypatch.setattr(model_file, "FORMAT_VERSION", 1)
+    with pytest.raises(ModelFileError, match=r"format version 2.*Upgrade skhebae"):
         type(fitted).load(path)
 
 

@@ -168,7 +168,7 @@ def failing(chunks):
         (lambda c: iter([c[0], c[0][:1]]), ValueError, r"1 sample[\s\S]*In item 1"),
         (lambda c: iter(c[0]), ValueError, r"1D array[\s\S]*In item 0"),
         (lambda c: iter([{"x": c[0]}]), ValueError, r"keys \['x'\]; its table must be under 'X'"),
-        (lambda c: iter([]), ValueError, "gave no table; an iterator can be used once"),
+        (lambda c: iter([]), ValueError, "yielded no table. An iterator can be used once"),
     ],
 )
 def test_bad_streams(quick, chunks, stream, error, message):
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_names_the_item(quick, chunks, monkeypatch):
 
 @pytest.mark.parametrize("name", ["batch", "size_factor"])
 def test_covariates_are_of_one_table(quick, chunks, name):
-    with pytest.raises(ValueError, match=f"{name}= is of the rows of one table.*in a loop"):
+    with pytest.raises(ValueError, match=f"{name}= belongs to the rows of one table.*in a loop"):
         HEBAETransformer(**quick).partial_fit(iter(chunks), **{name: np.ones(120)})
 
 

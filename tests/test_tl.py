@@ -343,8 +343,8 @@ def test_loaded_models_know_their_genes(trained, tmp_path):
 BAD = [
     ({"layer": "counts"}, KeyError, r"layer='counts' is not in adata.layers: \['log'\]"),
     ({"mask_var": "hvg"}, KeyError, "mask_var='hvg' is not a column"),
-    ({"mask_var": np.zeros(P, dtype=bool)}, ValueError, "chooses no gene"),
-    ({"mask_var": np.ones(3, dtype=bool)}, ValueError, "one boolean for each of 30 genes"),
+    ({"mask_var": np.zeros(P, dtype=bool)}, ValueError, "selects no gene"),
+    ({"mask_var": np.ones(3, dtype=bool)}, ValueError, "one boolean for each of the 30 genes"),
     ({"mask_var": np.arange(P)}, ValueError, "one boolean"),
     ({"batch_key": "donor"}, KeyError, "batch_key='donor' is not a column of obs"),
     ({"size_factor_key": "sf"}, KeyError, "size_factor_key='sf' is not"),
@@ -433,5 +433,5 @@ def test_checkpoint_is_handed_on(tmp_path):
     assert path.exists()
     skhebae.tl.hebae(again, 2, checkpoint=path, **SHORT)
     assert_array_equal(again.obsm["X_hebae"], adata.obsm["X_hebae"])
-    with pytest.raises(ValueError, match="of another fit"):
+    with pytest.raises(ValueError, match="belongs to another fit"):
         skhebae.tl.hebae(again, 3, checkpoint=path, **SHORT)
