@@ -91,9 +91,7 @@ def aggregated_log_density(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
     return total - math.log(len(mean))
 
 
-def decompose_divergence(
-    mean: Tensor, factor: Tensor, noise: Tensor, prior: Prior
-) -> Divergences:
+def decompose_divergence(mean: Tensor, factor: Tensor, noise: Tensor, prior: Prior) -> Divergences:
     """Split the divergence of the rows' posteriors from the prior, as in equation 10 of [1]_.
 
     ``mean_i KL(q(z | x_i) || p(z)) = KL(q(z) || p(z)) + I(i; z)`` [2]_, where q(z)

@@ -173,9 +173,7 @@ def _mean_abs_correlation(covariance: FloatArray) -> float:
     return float((correlation.sum() - n_components) / (n_components * (n_components - 1)))
 
 
-def _information(
-    mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor, prior: Prior
-) -> Tensor:
+def _information(mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor, prior: Prior) -> Tensor:
     """Return the mutual information of row and code, one value per draw."""
     if spread.any():
         factors = spread[:, :, None] * factor

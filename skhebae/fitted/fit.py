@@ -131,14 +131,14 @@ def fit_autoencoder(
         )
     with group.agreement():
         run.model.eval()
-        moments, chosen = measure_codes(run, rows, start.seeds.mixture, codes)
+        moments, chosen, encoded = measure_codes(run, rows, start.seeds.mixture, codes)
         if partial and earlier is not None:
             moments = earlier.moments.merge(moments)
         n_training = sum(group.gather(len(split.training)))
         batch_size = min(group.size * schedule.batch_size, n_training)
         posterior_noise = noise_covariance(run.objective, moments, batch_size)
         if not partial:
-            run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise))
+            run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise, encoded))
         make_mixture = LateMixture if partial else CodeMixture.fit
         # Machines may round differently, which would change the mixture's steps.
         mixture = group.from_first(lambda: make_mixture(chosen, start.seeds.mixture % 2**31))

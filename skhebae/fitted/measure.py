@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +24,12 @@ from skhebae.training.step import jacobian_rows, lacks_noise
 #: Rows per chunk of the pass over the decoded rows.
 DECODED_ROWS = 1024
 
-#: Rows whose codes are in memory together.
+#: Rows whose codes are in memory together, unless those of all rows are few.
 BLOCK_ROWS = 2**16
+
+#: Codes and spreads up to this size are kept until the likelihood has finished, so that rows are
+#: encoded once. A larger table is encoded once more.
+KEPT_BYTES = 2**26
 
 #: Rows whose Jacobians `Evidence.code_variance` looks at.
 JACOBIAN_ROWS = 128
@@ -36,13 +41,32 @@ def encode_with_spread(model: Autoencoder, objective: Objective, minibatch: Mini
     return torch.cat([mu, objective.spread(scales, mu.shape[1])], dim=1)
 
 
+class MeasuredCodes(NamedTuple):
+    """Results of `measure_codes`.
+
+    Attributes
+    ----------
+    moments : CodeMoments
+        Moments of the codes of all rows, in all processes.
+    chosen : ndarray of shape (n_chosen, n_components)
+        At most `MIXTURE_ROWS` codes of all processes.
+    encoded : ndarray of shape (n_samples, 2 n_components) or None
+        `encode_with_spread` of the rows of this process, if they take at most `KEPT_BYTES`.
+    """
+
+    moments: CodeMoments
+    chosen: NDArray[np.float32]
+    encoded: NDArray[np.float32] | None
+
+
 def measure_codes(
     run: Run, rows: Rows, seed: int, out: NDArray[np.float32] | None = None
-) -> tuple[CodeMoments, NDArray[np.float32]]:
-    """Return the moments of the codes of all rows, and at most `MIXTURE_ROWS` codes.
+) -> MeasuredCodes:
+    """Encode all rows, and measure their codes.
 
-    One block of rows after another, so that the codes of all rows are never in memory together.
-    With several processes each measures its own rows, and contributes codes in proportion.
+    One block of rows after another, so that the codes of a large table are never in memory
+    together. With several processes each measures its own rows, and contributes codes in
+    proportion.
 
     Parameters
     ----------
@@ -59,6 +83,9 @@ def measure_codes(
     wanted = kept_rows(group.gather(len(rows)))[group.rank]
     chosen = np.random.RandomState(seed).permutation(len(rows))[:wanted]
     kept = np.empty((len(chosen), n_components), dtype=np.float32)
+    encoded: NDArray[np.float32] | None = None
+    if len(rows) * 2 * n_components * 4 <= KEPT_BYTES:
+        encoded = np.empty((len(rows), 2 * n_components), dtype=np.float32)
     moments: list[CodeMoments] = []
     for block in minibatch_indices(np.arange(len(rows)), BLOCK_ROWS):
         if len(block) == 0:
@@ -71,14 +98,18 @@ def measure_codes(
         )
         check_finite({"code": float(np.abs(values).max())})
         codes, spread = values[:, :n_components], values[:, n_components:]
+        if encoded is not None:
+            encoded[block] = values
         if out is not None:
-            out[block[0] : block[-1] + 1] = codes
+            out[block] = codes
         here = np.flatnonzero((chosen >= block[0]) & (chosen <= block[-1]))
         kept[here] = codes[chosen[here] - block[0]]
         moments.append(CodeMoments.measure(codes, spread))
     mine = [reduce(CodeMoments.merge, moments)] if moments else []
     together = [own for part in group.gather(mine) for own in part]
-    return reduce(CodeMoments.merge, together), np.concatenate(group.gather(kept))
+    return MeasuredCodes(
+        reduce(CodeMoments.merge, together), np.concatenate(group.gather(kept)), encoded
+    )
 
 
 def kept_rows(counts: Sequence[int]) -> list[int]:
@@ -111,11 +142,19 @@ class TrainedRows:
     rows : Rows
     posterior_noise : ndarray of shape (d, d)
         C of `noise_covariance`.
+    encoded : ndarray of shape (n_samples, 2 d), optional
+        `encode_with_spread` of the rows.
     """
 
-    def __init__(self, run: Run, rows: Rows, posterior_noise: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        rows: Rows,
+        posterior_noise: NDArray[np.float64],
+        encoded: NDArray[np.float32] | None = None,
+    ) -> None:
         self._run, self._rows = run, rows
-        self._posterior_noise = posterior_noise
+        self._posterior_noise, self._encoded = posterior_noise, encoded
         self.lacks_noise = lacks_noise(run)
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -127,12 +166,17 @@ class TrainedRows:
         with torch.no_grad():
             for chunk in minibatch_indices(np.arange(len(self._rows)), DECODED_ROWS):
                 minibatch = self._rows.take(chunk)
-                values = encode_with_spread(model, run.objective, minibatch)
-                mu, spread = values.chunk(2, dim=1)
+                mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
                 noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
                 parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
                 total += function(minibatch.x, parameter).sum(dim=0)
         return run.group.mean(total / max(1, len(self._rows)), len(self._rows))
+
+    def _encode(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
+        """Return posterior means and the diagonals of D_i of some rows, (n, 2 d)."""
+        if self._encoded is None:
+            return encode_with_spread(self._run.model, self._run.objective, minibatch)
+        return torch.from_numpy(self._encoded[indices]).to(minibatch.x.device)
 
     def code_variance(self) -> Tensor:
         """Return the variance of each output that codes of training lack, (n_features,)."""
@@ -146,7 +190,8 @@ class TrainedRows:
         """The decoder at the codes of some rows."""
         model, n_rows = self._run.model, len(self._rows)
         every = max(1, -(-n_rows // jacobian_rows(model, JACOBIAN_ROWS)))
-        some = self._rows.take(np.arange(0, n_rows, every))
+        indices = np.arange(0, n_rows, every)
+        some = self._rows.take(indices)
         with torch.no_grad():
-            mu, _ = model.encode(some)
+            mu, _ = self._encode(some, indices).chunk(2, dim=1)
         return linearise(model, mu, some)
