@@ -41,9 +41,8 @@ lint: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed  ## rerun every benchmark behind a number in the docs
-	for name in defaults row_share covariance_prior precision sampling compare \
-	  single-cell count-defaults speed profile gpu scale distributed; do \
+bench: .venv/installed  ## rerun the benchmarks behind the tables in the docs
+	for name in compare single-cell speed profile gpu scale distributed; do \
 	  $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
 	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done

@@ -5,26 +5,20 @@ from __future__ import annotations
 import importlib
 import sys
 
-from benchmarks.processes import end_children_too
+from benchmarks.runner import end_children_too
 
-#: Name of each benchmark: its module, which has a `main`.
+#: Name of each benchmark, that of its module, which has a `main`.
 BENCHMARKS = {
     "paper": "the paper's experiments: bounds, samples, covariances, information",
     "compare": "which reducer to use: every method on every set",
     "single-cell": "cell types, batches and new cells, against scVI",
-    "count-defaults": "input noise and epochs for counts",
-    "speed": "rows a second against pythae and scVI",
+    "speed": "rows per second against pythae and scVI",
     "gpu": "the same on a GPU",
     "profile": "where the time of a training step goes",
     "scale": "an epoch from a file against one in memory",
     "distributed": "a step against rows, features, components, minibatches, processes",
-    "sampling": "densities of codes to sample from",
-    "defaults": "the estimators with their defaults against PCA",
-    "row_share": "HEBAE from the paper's objective to the evidence lower bound",
-    "covariance_prior": "the default of covariance_prior",
-    "precision": "when bfloat16 pays",
-    "reproduction": "docs/reproduction.md and its figures, from the JSON of paper",
-    "table": "docs/benchmarks.md and its figures, from all other JSON",
+    "reproduction": "the tables and figures of docs/reproduction.md, from the JSON of paper",
+    "table": "those of the other pages in docs, from all other JSON",
     "readme": "what README.md quotes",
 }
 

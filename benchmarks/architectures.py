@@ -1,8 +1,7 @@
 """Networks and schedules of the paper's experiments, as factories for `encoder` and `decoder`.
 
 Cheng et al., arXiv:2007.10389: a dense pair for MNIST, a convolutional one for
-CelebA. Their outputs are the likelihood's parameter: sigmoid and tanh are its
-business.
+CelebA. Their outputs are the likelihood's parameter, without sigmoid or tanh.
 """
 
 from __future__ import annotations
@@ -21,42 +20,31 @@ CELEBA_STEPS = ((30, 2.0), (50, 5.0), (70, 10.0))
 
 def dense_encoder(shape: tuple[int, ...], n_outputs: int) -> nn.Module:
     """Make p -> p -> 800 -> heads with ReLU, on MNIST 784 -> 784 -> 800."""
-    n_features = prod(shape)
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(n_features, n_features),
-        nn.ReLU(),
-        nn.Linear(n_features, 800),
-        nn.ReLU(),
-        nn.Linear(800, n_outputs),
-    )
+    p = prod(shape)
+    hidden = (nn.Linear(p, p), nn.ReLU(), nn.Linear(p, 800), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(800, n_outputs))
 
 
 def dense_decoder(n_components: int, shape: tuple[int, ...]) -> nn.Module:
     """Make d -> 800 -> 800 -> p with ReLU."""
-    return nn.Sequential(
-        nn.Linear(n_components, 800),
-        nn.ReLU(),
-        nn.Linear(800, 800),
-        nn.ReLU(),
-        nn.Linear(800, prod(shape)),
-        nn.Unflatten(1, shape),
-    )
+    hidden = (nn.Linear(n_components, 800), nn.ReLU(), nn.Linear(800, 800), nn.ReLU())
+    return nn.Sequential(*hidden, nn.Linear(800, prod(shape)), nn.Unflatten(1, shape))
 
 
 def conv_encoder(shape: tuple[int, ...], n_outputs: int) -> nn.Module:
-    """Four 5 x 5 convolutions of stride 2 with BatchNorm and ReLU, then the heads."""
+    """Make four 5 x 5 convolutions of stride 2 with BatchNorm and ReLU, then the heads."""
     sizes = (shape[0], *CHANNELS)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Conv2d(n_in, n_out, 5, stride=2, padding=2, bias=False)]
         layers += [nn.BatchNorm2d(n_out), nn.ReLU()]
-    side = prod(_halved(size, len(CHANNELS)) for size in shape[1:])
+    # Each stride halves a side, rounded up.
+    side = prod(-(-size // 2 ** len(CHANNELS)) for size in shape[1:])
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(CHANNELS[-1] * side, n_outputs))
 
 
 def conv_decoder(n_components: int, shape: tuple[int, ...]) -> nn.Module:
-    """Dense to an eighth of the side, three transposed convolutions of stride 2, one of 1.
+    """Make a dense layer, then transposed convolutions: three of stride 2 and one of 1.
 
     Height and width must be multiples of 8.
     """
@@ -75,17 +63,10 @@ def conv_decoder(n_components: int, shape: tuple[int, ...]) -> nn.Module:
 
 
 def mnist_decay(epoch: int) -> float:
-    """Multiply by 0.995 an epoch."""
+    """Multiply by 0.995 per epoch."""
     return 0.995**epoch
 
 
 def celeba_decay(epoch: int) -> float:
     """Divide by 2 after epoch 30, by 5 after 50, by 10 after 70."""
     return 1.0 / max([by for after, by in CELEBA_STEPS if epoch >= after], default=1.0)
-
-
-def _halved(size: int, times: int) -> int:
-    """Side of an image after `times` convolutions of stride 2 with padding 2."""
-    for _ in range(times):
-        size = (size + 1) // 2
-    return size

@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,16 @@ from sklearn.metrics import (
     silhouette_score,
 )
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
+from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import OneHotEncoder
 
-from benchmarks import common
-
 Array = NDArray[Any]
 Interval = tuple[float, float]
+
+#: All measures of an embedding.
+NAMES = ("trustworthiness", "continuity", "distance_correlation", "knn_accuracy")
+NAMES += ("nmi", "ari", "silhouette")
 
 #: Rows behind whatever costs their square, at most: neighbourhoods, silhouettes, two samples.
 QUADRATIC_ROWS = 2000
@@ -62,18 +64,8 @@ class Measured:
     valid: bool
 
 
-@dataclass(frozen=True)
-class Independence:
-    """Largest differences of codes, as shares of their spread, and whether they are none."""
-
-    independent: bool
-    deterministic: bool
-    difference: float
-    repeat_difference: float
-
-
 def slack(n_rows: int) -> float:
-    """How far a control may be from chance: 0.05 and three standard errors of a proportion."""
+    """Return how far a control may be from chance: 0.05 and three standard errors of a share."""
     return 0.05 + 1.5 / n_rows**0.5
 
 
@@ -96,7 +88,7 @@ def judged(
 
 
 def subsample(size: int, random_state: int, *arrays: ArrayLike) -> list[Array]:
-    """At most `size` rows of each array, the same ones, in random order.
+    """Return at most `size` rows of each array, the same ones, in random order.
 
     Rows are often sorted by label, and their order decides where distances tie and which
     fold they are in.
@@ -107,7 +99,7 @@ def subsample(size: int, random_state: int, *arrays: ArrayLike) -> list[Array]:
 
 
 def trustworthiness(X: Array, Z: Array, n_neighbors: int = 5, random_state: int = 0) -> float:
-    """How far neighbours among codes are neighbours among rows, too; 1 is best, 0.5 chance.
+    """Return how far neighbours among codes are neighbours among rows; 1 is best, 0.5 chance.
 
     Venna & Kaski (2001), on at most `QUADRATIC_ROWS` rows.
     """
@@ -115,13 +107,8 @@ def trustworthiness(X: Array, Z: Array, n_neighbors: int = 5, random_state: int 
     return float(manifold.trustworthiness(X, Z, n_neighbors=n_neighbors))
 
 
-def continuity(X: Array, Z: Array, n_neighbors: int = 5, random_state: int = 0) -> float:
-    """How far neighbours among rows stay neighbours among codes; 1 is best, 0.5 chance."""
-    return trustworthiness(Z, X, n_neighbors, random_state)
-
-
 def trustworthiness_by_chance(n_rows: int, n_neighbors: int) -> float:
-    """Trustworthiness of neighbours drawn at random: their ranks are uniform."""
+    """Return the trustworthiness of neighbours drawn at random: their ranks are uniform."""
     n, k = n_rows, n_neighbors
     return 1.0 - (n - 1 - k) * (n - k) / ((2 * n - 3 * k - 1) * (n - 1))
 
@@ -129,12 +116,12 @@ def trustworthiness_by_chance(n_rows: int, n_neighbors: int) -> float:
 def knn_accuracy(
     Z_train: Array, y_train: Array, Z_test: Array, y_test: Array, n_neighbors: int
 ) -> float:
-    """Accuracy of nearest neighbours among training codes at labels of held-out ones."""
+    """Return the accuracy of neighbours among training codes at labels of held-out ones."""
     return float(KNeighborsClassifier(n_neighbors).fit(Z_train, y_train).score(Z_test, y_test))
 
 
 def clusters(Z: Array, y: Array, random_state: int = 0) -> Array:
-    """k-means of codes, with as many clusters as there are labels."""
+    """Return k-means of codes, with as many clusters as there are labels."""
     k_means = KMeans(len(np.unique(y)), n_init=5, random_state=random_state)
     with warnings.catch_warnings():
         # Fewer distinct codes than labels: the scores say so, no warning has to.
@@ -142,38 +129,20 @@ def clusters(Z: Array, y: Array, random_state: int = 0) -> Array:
         return np.asarray(k_means.fit_predict(Z))
 
 
-def nmi(Z: Array, y: Array, random_state: int = 0) -> float:
-    """Normalised mutual information of labels and k-means of codes; 1 is best."""
-    return float(normalized_mutual_info_score(y, clusters(Z, y, random_state)))
-
-
-def ari(Z: Array, y: Array, random_state: int = 0) -> float:
-    """Rand index of labels and k-means of codes, adjusted for chance; 1 is best, 0 chance."""
-    return float(adjusted_rand_score(y, clusters(Z, y, random_state)))
-
-
 def nmi_by_chance(y: Array, of_codes: Array) -> float:
-    """Normalised mutual information that shuffled clusters have, which is above 0."""
+    """Return the normalised mutual information that shuffled clusters have, which is above 0."""
     counts = contingency_matrix(y, of_codes)
     entropies = (entropy(counts.sum(axis=0)) + entropy(counts.sum(axis=1))) / 2
     information = expected_mutual_information(csr_array(counts), len(y))
     return float(information / entropies) if entropies > 0 else 0.0
 
 
-def silhouette(Z: Array, y: Array, random_state: int = 0) -> float:
-    """Silhouette of the labels among at most `QUADRATIC_ROWS` codes; 1 is best, chance <= 0."""
-    Z, y = subsample(QUADRATIC_ROWS, random_state, Z, y)
-    return float(silhouette_score(Z, y))
-
-
 def distance_correlation(X: Array, Z: Array, random_state: int = 0) -> float:
-    """Signed root of the unbiased squared distance correlation; 1 is best, 0 chance.
+    """Return the signed root of the unbiased squared distance correlation; 0 is chance.
 
     Székely & Rizzo (2014), on at most `CORRELATED_ROWS` rows: distances kept, near and far.
-    The plain statistic of 1,000 rows of 784 independent features and 5 unrelated ones
-    is 0.34, and more with fewer rows. (This is the square root of what dcor calls
-    u_distance_correlation_sqr. Importing dcor compiles for seconds and changes torch's number
-    of threads, behind the back of whoever measures time.)
+    The plain statistic of few rows is far above 0 for unrelated ones. (This is the square root
+    of dcor's u_distance_correlation_sqr, whose import changes torch's number of threads.)
     """
     x, z = (_centred_distances(part) for part in subsample(CORRELATED_ROWS, random_state, X, Z))
     norm = np.sqrt(np.vdot(x, x) * np.vdot(z, z))
@@ -182,7 +151,7 @@ def distance_correlation(X: Array, Z: Array, random_state: int = 0) -> float:
 
 
 def _centred_distances(rows: Array) -> Array:
-    """U-centred matrix of distances: zero diagonal, and rows and columns that sum to zero."""
+    """Return U-centred distances: zero diagonal, and rows and columns that sum to zero."""
     distances = pairwise_distances(rows.astype(np.float64))
     n = len(rows)
     sums = distances.sum(axis=0) / (n - 2)
@@ -192,24 +161,26 @@ def _centred_distances(rows: Array) -> Array:
 
 
 def two_sample_accuracy(rows: Array, samples: Array, random_state: int = 0) -> float:
-    """Accuracy of 5 neighbours at telling rows from samples, equally many; 0.5 is best.
+    """Return the accuracy of 5 neighbours at telling rows from samples; 0.5 is best.
 
-    At most `QUADRATIC_ROWS` of each.
+    At most `QUADRATIC_ROWS` of each, and equally many.
     """
     size = min(len(rows), len(samples), QUADRATIC_ROWS)
-    drawn = (subsample(size, random_state, part)[0] for part in (rows, samples))
-    return common.two_sample_accuracy(*drawn)
+    drawn = [subsample(size, random_state, part)[0] for part in (rows, samples)]
+    labels = np.repeat([0, 1], size)
+    scores = cross_val_score(KNeighborsClassifier(5), np.concatenate(drawn), labels, cv=5)
+    return float(scores.mean())
 
 
 def sample_realism(
     rows: Array, samples: Array, random_state: int = 0, n_components: int = 20
 ) -> Measured:
-    """`two_sample_accuracy` in the first principal components of the rows, with controls.
+    """Measure `two_sample_accuracy` in the first principal components of the rows.
 
     Among many noisy features samples without noise are everyone's neighbours, real or not,
     and pass for real. The negative control has rows broken in two ways: features shuffled
     independently of each other, and rows without all but two components; the one that is
-    told apart less counts. The positive control has halves of the rows.
+    harder to tell apart counts. The positive control has halves of the rows.
     """
     pca = PCA(min(n_components, *rows.shape), random_state=random_state).fit(rows)
     broken = [pca.transform(np.random.default_rng(random_state).permuted(rows, axis=0))]
@@ -226,42 +197,51 @@ def sample_realism(
     return judged(numbers, (0.75, 1.0), 0.0, best=(0.5, 0.5), best_slack=slack(len(rows)))
 
 
-def row_independence(transform: Callable[[Array], Array], rows: Array) -> Independence:
-    """Whether a row's code is the same alone, in a reversed batch, in the whole, and again."""
+def row_independence(transform: Callable[[Array], Array], rows: Array) -> dict[str, Any]:
+    """Tell whether a row's code is the same on its own, in a reversed batch, and again.
+
+    Differences are the largest, as shares of the codes' spread.
+    """
     whole = np.asarray(transform(rows), dtype=np.float64)
     spread = max(float(np.sqrt(whole.var(axis=0).mean())), np.finfo(np.float64).tiny)
-    backwards = np.asarray(transform(np.ascontiguousarray(rows[::-1])))[::-1]
-    alone = np.concatenate([transform(rows[i : i + 1]) for i in range(min(ALONE, len(rows)))])
-
-    def difference(codes: Array, of_whole: Array) -> float:
-        return float(np.abs(codes - of_whole).max() / spread)
-
-    repeat = difference(np.asarray(transform(rows)), whole)
-    moved = float(np.max([difference(backwards, whole), difference(alone, whole[: len(alone)])]))
-    return Independence(moved < SAME, repeat < SAME, moved, repeat)
+    n_alone = min(ALONE, len(rows))
+    alone = np.concatenate([transform(rows[i : i + 1]) for i in range(n_alone)])
+    backwards = transform(np.ascontiguousarray(rows[::-1]))[::-1]
+    moved = (
+        np.max([np.abs(backwards - whole).max(), np.abs(alone - whole[:n_alone]).max()]) / spread
+    )
+    repeated = np.abs(transform(rows) - whole).max() / spread
+    return {
+        "row_independent": bool(moved < SAME),
+        "deterministic": bool(repeated < SAME),
+        "row_difference": float(moved),
+        "repeat_difference": float(repeated),
+    }
 
 
 def neighbourhood_metrics(X: Array, Z: Array, n_neighbors: int, seed: int) -> dict[str, Measured]:
-    """Measure what needs no labels, on `QUADRATIC_ROWS`; the rows are their own best codes."""
+    """Measure what needs no labels, on `QUADRATIC_ROWS`; the rows are their own best codes.
+
+    Continuity is the trustworthiness of the rows as codes of the codes.
+    """
     X, Z = subsample(QUADRATIC_ROWS, seed, X, Z)
-    shuffled = np.random.default_rng(seed + 1).permutation(Z)
-    chance = trustworthiness_by_chance(len(X), n_neighbors)
-    measures: dict[str, tuple[Callable[[Array, Array], float], float]] = {
-        "trustworthiness": (partial(trustworthiness, n_neighbors=n_neighbors), chance),
-        "continuity": (partial(continuity, n_neighbors=n_neighbors), chance),
-        "distance_correlation": (distance_correlation, 0.0),
-    }
-    tolerance = slack(min(len(X), CORRELATED_ROWS))
+    kinds = (Z, X, np.random.default_rng(seed + 1).permutation(Z))
+    chance = (trustworthiness_by_chance(len(X), n_neighbors),) * 2
+    near = slack(min(len(X), CORRELATED_ROWS))
+    trust = (trustworthiness(X, codes, n_neighbors) for codes in kinds)
+    kept = (trustworthiness(codes, X, n_neighbors) for codes in kinds)
+    correlations = (distance_correlation(X, codes) for codes in kinds)
     return {
-        name: judged((measure(X, codes) for codes in (Z, X, shuffled)), (worst, worst), tolerance)
-        for name, (measure, worst) in measures.items()
+        "trustworthiness": judged(trust, chance, near),
+        "continuity": judged(kept, chance, near),
+        "distance_correlation": judged(correlations, (0.0, 0.0), near),
     }
 
 
 def knn_metric(
     Z_train: Array, y_train: Array, Z_test: Array, y_test: Array, n_neighbors: int, seed: int
 ) -> Measured:
-    """`knn_accuracy` of all rows; its controls have at most `QUADRATIC_ROWS` of each kind.
+    """Measure `knn_accuracy` of all rows; controls have at most `QUADRATIC_ROWS` of each kind.
 
     By chance one neighbour is right as often as two labels agree, and many are as often
     as the label of the majority.
@@ -291,38 +271,30 @@ def label_metrics(Z: Array, y: Array, seed: int) -> dict[str, Measured]:
     of_codes, of_labels = clusters(Z, y, seed), clusters(one_hot, y, seed)
     order = np.random.default_rng(seed + 1).permutation(len(y))
     grouped = (of_codes, of_labels, of_codes[order])  # shuffled codes have shuffled clusters
-    chance = nmi_by_chance(y, of_codes)
-    near = slack(len(y))
+    silhouettes = (silhouette_score(codes, y) for codes in (Z, one_hot, Z[order]))
+    chance, near = nmi_by_chance(y, of_codes), slack(len(y))
     return {
         "nmi": judged((normalized_mutual_info_score(y, g) for g in grouped), (chance,) * 2, near),
         "ari": judged((adjusted_rand_score(y, g) for g in grouped), (0.0, 0.0), near),
-        "silhouette": judged((silhouette(c, y) for c in (Z, one_hot, Z[order])), (-0.5, 0.0), near),
+        "silhouette": judged(silhouettes, (-0.5, 0.0), near),
     }
 
 
 def embedding_metrics(
     train_codes: Array,
-    y_train: Array | None,
+    y_train: Array,
     X_test: Array,
     test_codes: Array,
-    y_test: Array | None,
+    y_test: Array,
     n_neighbors: int,
     seed: int,
 ) -> dict[str, Measured]:
-    """All measures of an embedding of held-out rows; without labels, those that need none.
-
-    Codes that are not finite have no valid measure.
-    """
+    """Measure an embedding of held-out rows; codes that are not finite have no valid measure."""
     if not (np.isfinite(train_codes).all() and np.isfinite(test_codes).all()):
-        nothing = Measured(np.nan, np.nan, np.nan, False)
-        names = ["trustworthiness", "continuity", "distance_correlation"]
-        if y_test is not None:
-            names += ["knn_accuracy", "nmi", "ari", "silhouette"]
-        return dict.fromkeys(names, nothing)
-    measured = neighbourhood_metrics(X_test, test_codes, n_neighbors, seed)
-    if y_train is not None and y_test is not None:
-        measured["knn_accuracy"] = knn_metric(
-            train_codes, y_train, test_codes, y_test, n_neighbors, seed
-        )
-        measured |= label_metrics(test_codes, y_test, seed)
-    return measured
+        return dict.fromkeys(NAMES, Measured(np.nan, np.nan, np.nan, False))
+    knn = knn_metric(train_codes, y_train, test_codes, y_test, n_neighbors, seed)
+    return {
+        **neighbourhood_metrics(X_test, test_codes, n_neighbors, seed),
+        "knn_accuracy": knn,
+        **label_metrics(test_codes, y_test, seed),
+    }

@@ -1,83 +1,127 @@
-"""What the generated pages share: results, groups of rows, and numbers as text."""
+"""Write the generated parts of pages: results, groups of rows, tables, provenance.
+
+A page is a Markdown file with parts between ``<!-- name -->`` and ``<!-- /name -->``. All other
+text is written by hand and stays as it is.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.common import RESULTS
+from benchmarks.results import RESULTS
+from benchmarks.runner import Row
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+Reader = Callable[[Row], float | None]
+
+#: Heading, reader, format, and whether more is better.
+Column = tuple[str, Reader, str, bool]
 
 
-def load(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Environment and rows of one result file."""
+def load(name: str) -> tuple[dict[str, Any], list[Row]]:
+    """Return the environment and the rows of one result file."""
     document = json.loads((RESULTS / f"{name}.json").read_text())
     return document["environment"], document["rows"]
 
 
-def described(environment: dict[str, Any]) -> str:
-    """One line on where a result was made."""
-    return ", ".join(f"{key} {value}" for key, value in environment.items())
+def made_by(command: str, environment: dict[str, Any], rows: Sequence[Row] = ()) -> list[str]:
+    """Say which command made a table, where, with what, and from which seeds."""
+    said = ", ".join(f"{key} {value}" for key, value in environment.items())
+    seeds = sorted({row["seed"] for row in rows if row.get("seed") is not None})
+    if seeds:
+        said += f", seeds {', '.join(map(str, seeds))}"
+    return ["", f"Made by `python -m benchmarks {command}`: {said}."]
 
 
-def group(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    """Rows by the values of `keys`, in order of appearance."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+def fill(page: Path, **parts: list[str]) -> None:
+    """Replace the generated parts of a page; a page that is not there has those parts only."""
+    marks = {name: (f"<!-- {name} -->", f"<!-- /{name} -->") for name in parts}
+    if page.exists():
+        text = page.read_text()
+    else:
+        text = "\n".join(f"{begin}\n{end}\n" for begin, end in marks.values())
+    for name, lines in parts.items():
+        begin, end = marks[name]
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{page} has no part between {begin} and {end}")
+        text = "\n".join([before + begin, *lines, end + after])
+    page.write_text(text)
+    print(f"wrote {page}")
+
+
+def group(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Group rows by the values of `keys`, in order of appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[tuple(row[key] for key in keys)].append(row)
-    return groups
+    return dict(groups)
 
 
-def average(rows: list[dict[str, Any]], key: str) -> float:
-    """Mean of one number over rows."""
+def average(rows: Sequence[Row], key: str) -> float:
+    """Return the mean of one number over rows."""
     return mean(float(row[key]) for row in rows)
 
 
-#: Heading, reader, format, and whether more is better.
-Column = tuple[str, Callable[[dict[str, Any]], float | None], str, bool | None]
-
-
-def values(
-    rows: list[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]
-) -> list[float]:
+def values(rows: Iterable[Row], read: Reader) -> list[float]:
     """Return the numbers of all rows that have one."""
     return [value for value in map(read, rows) if value is not None]
 
 
-def table_of_methods(
-    rows: list[dict[str, Any]],
-    columns: Sequence[Column],
-    last: tuple[str, Callable[[list[dict[str, Any]]], str]] | None = None,
-) -> list[str]:
-    """One line a method, the best of each column in bold; means over seeds, and deviations.
+def number(name: str, factor: float = 1.0) -> Reader:
+    """Return a reader of a number, times a factor; None where there is none."""
+    return lambda row: None if row.get(name) is None else factor * row[name]
 
-    Columns without a number are left out. `last` heads and fills a column of text.
+
+def valid(measured: Row | None) -> float | None:
+    """Return a measured value, None where it is missing or its controls failed."""
+    return measured["value"] if measured and measured["valid"] else None
+
+
+def spread_out(numbers: Sequence[float], form: str) -> str:
+    """Format the mean and the standard deviation over seeds."""
+    middle = form.format(mean(numbers))
+    if len(numbers) < 2 or stdev(numbers) == 0.0:
+        return middle
+    return f"{middle} ± {form.format(stdev(numbers))}"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    return [*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]
+
+
+def table_of_methods(
+    rows: list[Row],
+    columns: Sequence[Column],
+    last: tuple[str, Callable[[list[Row]], str]] | None = None,
+) -> list[str]:
+    """Return a table with one line per method: means over seeds, and deviations.
+
+    The best of each column is bold, and columns without a number are left out. `last` heads
+    and fills a column of text.
     """
     methods = group(rows, "method")
-    shown = [column for column in columns if any(values(of, column[1]) for of in methods.values())]
-    headings = ["method", "seeds", *(heading for heading, *_ in shown), *(last[:1] if last else ())]
-    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    shown = [c for c in columns if any(values(of, c[1]) for of in methods.values())]
     best = []
     for _, read, _, more in shown:
         means = [mean(found) for of in methods.values() if (found := values(of, read))]
         best.append(max(means) if more else min(means))
+    lines = []
     for (method,), of in methods.items():
         parts = [method, str(len({row["seed"] for row in of}))]
         for (_, read, form, _), top in zip(shown, best, strict=True):
             found = values(of, read)
             text = spread_out(found, form) if found else "-"
             parts.append(f"**{text}**" if found and mean(found) == top else text)
-        if last is not None:
-            parts.append(last[1](of))
-        lines.append("| " + " | ".join(parts) + " |")
-    return lines
-
-
-def spread_out(values: list[float], form: str) -> str:
-    """Mean and standard deviation over seeds."""
-    middle = form.format(mean(values))
-    if len(values) < 2 or stdev(values) == 0.0:
-        return middle
-    return f"{middle} ± {form.format(stdev(values))}"
+        lines.append(parts + ([last[1](of)] if last else []))
+    headings = ["method", "seeds", *(heading for heading, *_ in shown)]
+    return table(headings + ([last[0]] if last else []), lines)

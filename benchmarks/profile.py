@@ -1,27 +1,29 @@
-"""Where the time of a training step goes, beside what its arithmetic alone would take.
+"""Where the time of a training step goes, beside what its arithmetic would take.
 
 ``python -m benchmarks profile`` trains the networks of ``speed`` under torch's profiler and
-writes ``results/profile.json``: milliseconds a step in products, casts and copies, the
+writes ``results/profile.json``: milliseconds per step in products, casts and copies, the
 optimiser, other operations, and in none (Python, and whatever stands between operations).
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from benchmarks.common import RESULTS, write
-from benchmarks.speed_cell import BATCH_SIZE, N_COMPONENTS, N_GENES, ours, paper
+import torch
+from torch.profiler import ProfilerActivity, profile
 
-#: Epoch that is profiled, after others that are timed without a profiler.
-EPOCHS, TIMED = 5, range(1, 4)
+from benchmarks.results import Results, parser
+from benchmarks.runner import Row
+from benchmarks.speed import unwarned
+from benchmarks.work import BATCH_SIZE, CONTENDERS, N_ROWS, Fit, multiplications
 
-#: Kinds of operations by the beginnings of their names.
+#: Epochs of the two fits whose difference is profiled, and of the fit that is timed.
+EPOCHS, TIMED = (1, 5), 4
+
+OTHER = "other operations"
+
+#: Kinds of operations by their names.
 KINDS = {
     "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::addmv", "aten::mv"),
     "casts and copies": ("aten::copy_", "aten::_to_copy", "aten::cat", "aten::index_select"),
@@ -29,22 +31,8 @@ KINDS = {
 }
 
 
-def multiplications(work: str) -> float:
-    """Multiplications of a row's step: forward, and both gradients but that by the input."""
-    if work == "paper":
-        sizes = [(784, 784), (784, 800), (800, 2 * N_COMPONENTS), (N_COMPONENTS, 800), (800, 800)]
-        sizes.append((800, 784))
-    else:
-        sizes = [(N_GENES, 128), (128, 2 * N_COMPONENTS), (N_COMPONENTS, 128), (128, N_GENES)]
-    products = [a * b for a, b in sizes]
-    return 3.0 * sum(products) - products[0]
-
-
-def product_rate(dtype_name: str) -> float:
-    """Operations a second of products of a minibatch with a matrix of 784 x 784."""
-    import torch
-
-    dtype = getattr(torch, dtype_name)
+def product_rate(dtype: torch.dtype) -> float:
+    """Return operations per second of products of a minibatch with a matrix of 784 x 784."""
     x, w = torch.randn(BATCH_SIZE, 784).to(dtype), torch.randn(784, 784).to(dtype)
     best = float("inf")
     for _ in range(7):
@@ -55,87 +43,49 @@ def product_rate(dtype_name: str) -> float:
     return 2.0 * BATCH_SIZE * 784 * 784 / best
 
 
-def profiled(fit: Callable[[int], Any]) -> dict[str, float]:
-    """Milliseconds a step by kind, of one epoch under the profiler, and in all without."""
-    from torch.profiler import ProfilerActivity, profile
-
-    from skhebae.engine import loop
-
-    run_epoch = loop.run_epoch
-    seconds: list[float] = []
-    found: dict[str, float] = {}
-
-    def watched(step: Any, rows: Any, minibatches: Any, *more: Any) -> dict[str, float]:
-        start = time.perf_counter()
-        if len(seconds) < EPOCHS - 1:
-            means = run_epoch(step, rows, minibatches, *more)
-        else:
-            with profile(activities=[ProfilerActivity.CPU]) as profiler:
-                means = run_epoch(step, rows, minibatches, *more)
-            found.update(by_kind(profiler.key_averages(), len(minibatches)))
-        seconds.append((time.perf_counter() - start) / len(minibatches))
-        return means
-
-    loop.run_epoch = watched
-    try:
-        fit(EPOCHS)
-    finally:
-        loop.run_epoch = run_epoch
-    step = 1e3 * min(seconds[i] for i in TIMED)
-    return {**found, "none": max(0.0, step - sum(found.values())), "step": step}
+def by_kind(fit: Fit, epochs: int) -> Counter[str]:
+    """Return the milliseconds of a fit by `KINDS`; the rest is other operations."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        fit(epochs)
+    total: Counter[str] = Counter(dict.fromkeys((*KINDS, OTHER), 0.0))
+    for event in profiler.key_averages():
+        if event.key.startswith("aten::"):
+            kinds = [kind for kind, names in KINDS.items() if event.key in names]
+            total[kinds[0] if kinds else OTHER] += event.self_cpu_time_total / 1e3
+    return total
 
 
-def by_kind(events: Any, n_steps: int) -> dict[str, float]:
-    """Milliseconds a step by `KINDS`; the rest is other operations."""
-    total: Counter[str] = Counter(dict.fromkeys(KINDS, 0.0))
-    for event in events:
-        if not event.key.startswith("aten::"):
-            continue
-        kinds = [kind for kind, names in KINDS.items() if event.key in names]
-        total[kinds[0] if kinds else "other operations"] += event.self_cpu_time_total
-    return {kind: microseconds / 1e3 / n_steps for kind, microseconds in total.items()}
+def profiled(fit: Fit, n_steps: int) -> dict[str, float]:
+    """Return milliseconds per step by kind, and in all without the profiler.
+
+    The kinds are those of a longer fit less those of a shorter one, so that what comes
+    before and after training cancels.
+    """
+    short, long = (by_kind(fit, epochs) for epochs in EPOCHS)
+    steps = (EPOCHS[1] - EPOCHS[0]) * n_steps
+    kinds = {kind: max(0.0, long[kind] - short[kind]) / steps for kind in long}
+    # The first epoch pays for what is done once.
+    step = 1e3 * min(fit(TIMED).history_["seconds"][1:]) / n_steps
+    return {**kinds, "none": max(0.0, step - sum(kinds.values())), "step": step}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Profile, write, print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
-    arguments = parser.parse_args(argv)
-    import torch
-
-    from benchmarks.speed_cell import counts, log_values
-    from skhebae import HEBAETransformer
-    from skhebae.engine.devices import has_native_bfloat16
-
+    made = parser("profile", __doc__, threads=2)
+    made.add_argument("--rows", type=int, default=N_ROWS)
+    arguments = made.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    default = "bfloat16" if has_native_bfloat16(torch.device("cpu")) else "float32"
-    rates = {name: product_rate(name) for name in ("float32", default)}
-    work: dict[str, Callable[[], Any]] = {
-        "paper": lambda: paper(HEBAETransformer),
-        "counts": lambda: ours(HEBAETransformer, counts(), likelihood="negative_binomial"),
-        "gaussian": lambda: ours(HEBAETransformer, log_values()),
-    }
-    rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few epochs converge to nothing
-        for name, prepare in work.items():
-            fit = prepare()
+    results = Results(arguments.output / "profile.json")
+    rates = {name: product_rate(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+    default = "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
+    for name in ("paper", "counts", "gaussian"):
+        fit = CONTENDERS[f"{name}: HEBAE"](arguments.rows)
+        operations = 2.0 * BATCH_SIZE * multiplications(name)
+        row: Row = {"name": name, "precision": default}
+        row |= {"product_gflops": rates[default] / 1e9}
+        row |= {"product_gflops_float32": rates["float32"] / 1e9}
+        with unwarned():
             fit(1)
-            operations = 2.0 * BATCH_SIZE * multiplications(name)
-            rows.append(
-                {
-                    "name": name,
-                    "precision": default,
-                    "product_gflops": rates[default] / 1e9,
-                    "product_gflops_float32": rates["float32"] / 1e9,
-                    "arithmetic_ms": 1e3 * operations / rates[default],
-                    **profiled(fit),
-                }
-            )
-            print(rows[-1], flush=True)
-            write("profile", rows, folder=arguments.output)
-
-
-if __name__ == "__main__":
-    main()
+            measured = profiled(fit, arguments.rows // BATCH_SIZE)
+        results.add({**row, "arithmetic_ms": 1e3 * operations / rates[default], **measured})

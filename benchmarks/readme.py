@@ -1,7 +1,4 @@
-"""Regenerate what the README quotes: the example, the demo, the comparison, the pictures.
-
-``python -m benchmarks.readme`` edits README.md and docs/images in place.
-"""
+"""Run what README.md quotes, and put the output into it: example, demo, comparison, pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +10,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import compare_page
-from benchmarks.pages import load
+from benchmarks.pages import DOCS, fill, load
 
-ROOT = Path(__file__).parents[1]
+ROOT = DOCS.parent
+
+PICTURES = ("digits.png", "collapse_covariance.png", "integration_umap.png")
 
 
 def run(*arguments: str) -> str:
@@ -24,35 +23,26 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
+def quoted(output: str) -> list[str]:
+    """Return output as a block of text."""
+    return ["```", output.strip(), "```"]
+
+
 def main() -> None:
-    """Run the example and the demo, and put their output into the README."""
+    """Fill the README, and draw its pictures."""
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    example = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.DOTALL)
-    assert example is not None
-    output = run("-c", example.group(1)).strip()
-    text = re.sub(
-        r"(```\n\n```\n).*?(\n```\n<!-- /example -->)",
-        rf"\g<1>{output}\g<2>",
-        text,
-        flags=re.DOTALL,
-    )
+    example = r"<!-- example -->\n(```python\n(.*?)```)"
+    ((block, code),) = re.findall(example, readme.read_text(), re.DOTALL)
     with tempfile.TemporaryDirectory() as folder:
-        demo = run("examples/quickstart.py", "--output", folder).split("\nFigures:")[0].strip()
+        demo = run("examples/quickstart.py", "--output", folder).split("\nFigures:")[0]
         run("examples/diagnose_collapse.py", "--output", folder)
-        (ROOT / "docs" / "images").mkdir(exist_ok=True)
-        cells = run("examples/single_cell_integration.py", "--output", folder).strip()
-        for name in ("digits.png", "collapse_covariance.png", "integration_umap.png"):
-            shutil.copy(Path(folder) / name, ROOT / "docs" / "images" / name)
-    block = f"<!-- demo -->\n```\n{demo}\n```\n<!-- /demo -->"
-    text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", block, text, flags=re.DOTALL)
-    block = f"<!-- integration -->\n```\n{cells}\n```\n<!-- /integration -->"
-    text = re.sub(r"<!-- integration -->.*?<!-- /integration -->", block, text, flags=re.DOTALL)
-    table = "\n".join(compare_page.summary_table(load("compare")[1]))
-    block = f"<!-- compare -->\n{table}\n<!-- /compare -->"
-    text = re.sub(r"<!-- compare -->.*?<!-- /compare -->", block, text, flags=re.DOTALL)
-    readme.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+        cells = run("examples/single_cell_integration.py", "--output", folder)
+        for name in PICTURES:
+            shutil.copy(Path(folder) / name, DOCS / "images" / name)
+    fill(
+        readme,
+        example=[block, "", *quoted(run("-c", code))],
+        demo=quoted(demo),
+        integration=quoted(cells),
+        compare=compare_page.summary(load("compare")[1]),
+    )

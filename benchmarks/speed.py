@@ -1,23 +1,24 @@
-"""Rows a second of training, ours against pythae and scVI on the same work.
+"""Rows per second of training, ours against pythae and scVI on the same work.
 
 ``python -m benchmarks speed`` runs each contender in a process of its own, in turn (A B
-A B), and writes ``results/speed.json``. Its last lines are ratios of medians.
+A B), and writes ``results/speed.json``. Its last lines are ratios of medians. `make speed`
+times smaller calls.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from tempfile import TemporaryDirectory
 
-from benchmarks.common import RESULTS, write
-from benchmarks.processes import ROOT, variables
-from benchmarks.speed_cell import CONTENDERS
+from benchmarks.results import Results, parser
+from benchmarks.runner import Report, Row, limit_threads, memory_mib, result, run
+from benchmarks.work import CONTENDERS, N_ROWS, Fit
 
 #: What each ratio divides.
 RATIOS = {
@@ -29,67 +30,72 @@ RATIOS = {
 }
 PEERS = {"pythae": "pythae", "scVI": "scvi"}
 
+#: Epochs of the two fits whose difference is timed, for images and for cells.
+EPOCHS, CELL_EPOCHS = (1, 5), (1, 10)
 
-def measure(name: str, threads: int) -> dict[str, Any]:
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Ignore warnings: few epochs converge to nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def rate(fit: Fit, n_rows: int, epochs: tuple[int, int] = EPOCHS) -> float:
+    """Return rows per second, from the difference of a long and a short fit."""
+    fit(1)  # pays for what is done once
+    seconds = []
+    for count in epochs:
+        start = time.perf_counter()
+        fit(count)
+        seconds.append(time.perf_counter() - start)
+    return n_rows * (epochs[1] - epochs[0]) / (seconds[1] - seconds[0])
+
+
+def train(spec: Row, report: Report) -> Row:
+    """Time one contender, in its process."""
+    with unwarned():
+        fit = CONTENDERS[spec["name"]](spec["n_rows"])
+        limit_threads(spec["threads"])
+        epochs = EPOCHS if spec["name"].startswith("paper") else CELL_EPOCHS
+        speed = rate(fit, spec["n_rows"], epochs)
+    return {"rows_per_second": speed, "peak_mib": memory_mib()}
+
+
+def measure(name: str, threads: int, n_rows: int = N_ROWS) -> Row:
     """Run one contender."""
-    command = [sys.executable, "-m", "benchmarks.speed_cell", name, str(threads)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=variables(threads), cwd=ROOT, check=False
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
-    row: dict[str, Any] = json.loads(lines[-1])
-    return row
+    with TemporaryDirectory() as folder:
+        spec = {"name": name, "n_rows": n_rows}
+        return result(run("benchmarks.speed:train", [spec], Path(folder), threads=threads))
+
+
+def ratios(rows: list[Row]) -> dict[str, str]:
+    """Return ratios of the median rates, with the ranges of the repeats' own."""
+    found = {}
+    for label, names in RATIOS.items():
+        a, b = ([row["rows_per_second"] for row in rows if row["name"] == n] for n in names)
+        if a and b:
+            each = [x / y for x, y in zip(a, b, strict=True)]
+            found[label] = f"{median(a) / median(b):.2f} ({min(each):.2f} to {max(each):.2f})"
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, write, print the ratios."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    parser.add_argument("--own", action="store_true", help="small fits, transform, import anew")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
-    arguments = parser.parse_args(argv)
+    made = parser("speed", __doc__, threads=2)
+    made.add_argument("--repeats", type=int, default=2)
+    made.add_argument("--rows", type=int, default=N_ROWS)
+    made.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    arguments = made.parse_args(argv)
     missing = {peer for peer, module in PEERS.items() if not find_spec(module)}
-    names = [name for name in arguments.only if name.split(": ")[1] not in missing]
-    rows: list[dict[str, Any]] = []
-    if arguments.own:
-        rows = json.loads((arguments.output / "speed.json").read_text())["rows"]
-        rows = [row for row in rows if row["name"] in (*CONTENDERS, "bounds")]
-        names = []
+    results = Results(arguments.output / "speed.json")
     for repeat in range(arguments.repeats):
-        for name in names:
-            rows.append({**measure(name, arguments.threads), "repeat": repeat})
-            print(rows[-1], flush=True)
-            write("speed", rows, folder=arguments.output)
-    if "pythae" not in missing and not arguments.own:
-        rows.append(measure("bounds", arguments.threads))
-        print(rows[-1], flush=True)
-    for row in measure("own", arguments.threads)["rows"]:
-        print(row)
-        rows.append(row)
-    write("speed", rows, folder=arguments.output)
+        for name in arguments.only:
+            if name.split(": ")[1] not in missing:
+                row = measure(name, arguments.threads, arguments.rows)
+                results.add({"name": name, **row, "repeat": repeat})
     for peer in sorted(missing):
         print(f"{peer} is not installed: pip install it for its ratios")
-    for label, text in ratios(rows).items():
+    for label, text in ratios(results.rows).items():
         print(f"{label}: {text}")
-
-
-def ratios(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Ratios of the median rates, with the ranges of the repeats' own."""
-    rates = {
-        name: [row["rows_per_second"] for row in rows if row["name"] == name] for name in CONTENDERS
-    }
-    found = {}
-    for label, (a, b) in RATIOS.items():
-        if rates[a] and rates[b]:
-            each = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
-            ratio = median(rates[a]) / median(rates[b])
-            found[label] = f"{ratio:.2f} ({min(each):.2f} to {max(each):.2f})"
-    return found
-
-
-if __name__ == "__main__":
-    main()

@@ -65,15 +65,13 @@ def test_the_experiment_runs(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "FACE_SIDE", 8)
     monkeypatch.setattr(architectures, "CHANNELS", (2, 3, 4, 5))
     where = ["--data-dir", str(faces), "--models", str(tmp_path), "--output", str(tmp_path)]
-    small = ["--epochs", "2", "--seeds", "0", "--dims", "2", "--weights", "1"]
-    paper.main(["--data", "celeba", *where, *small])
+    small = ["--epochs", "1", "--seeds", "0", "--dims", "2", "--weights", "1"]
+    paper.main(["--data", "celeba", "--methods", "HEBAE", "WAE", *where, *small])
     rows = json.loads((tmp_path / "paper-celeba.json").read_text())["rows"]
     methods = [(row["method"], row["weight"]) for row in rows]
-    assert methods == [("HEBAE", 1.0), ("VAE", 1.0), ("WAE", 10.0), ("WAE", 1.0)]
+    assert methods == [("HEBAE", 1.0), ("WAE", 10.0), ("WAE", 1.0)]
     for row in rows:
-        assert row["epochs"] == len(row["history"]["loss"]) == 2
+        assert row["epochs"] == len(row["history"]["loss"]) == 1
         assert np.isfinite(row["log_likelihood"])
         # Nobody labels faces, so there is no classifier to judge samples with.
         assert "samples" not in row
-    images = np.load(tmp_path / "paper-celeba.npz")
-    assert images["VAE prior"].shape == (16, 3 * 8 * 8)

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from benchmarks import count_defaults, single_cell, single_cell_page
-from benchmarks.pages import table_of_methods
-from benchmarks.single_cell_methods import METHODS, SHARES, ours
+from benchmarks import pages, single_cell, single_cell_page
+from benchmarks.single_cell import METHODS, SETS, SHARES, ours
 
 anndata = pytest.importorskip("anndata")
 pytest.importorskip("scanpy")
@@ -87,7 +86,7 @@ def test_neighbours_are_right_of_types_and_by_chance_of_noise():
 
 def test_projection_leaves_every_batch_out_once():
     adata = single_cell.prepared(cells(), "batch")
-    rows = list(single_cell.of_projection(adata, METHODS["PCA"], 0, 1))
+    rows = list(single_cell.measure_projection(SETS["pbmc_3tech"], adata, METHODS["PCA"], 0, 1))
     assert [row["batch"] for row in rows] == list(BATCHES)
     assert sum(row["n_cells"] for row in rows) == N
     assert all(row["accuracy"] > 0.9 for row in rows)
@@ -100,7 +99,7 @@ def test_integration_rewards_mixing():
     rng = np.random.default_rng(0)
     codes = np.eye(3)[adata.obs["cell_type"].cat.codes] * 20.0 + rng.normal(size=(N, 3))
     apart = np.hstack([codes, 100.0 * adata.obs["batch"].cat.codes.to_numpy()[:, None]])
-    mixed, separate = (single_cell.of_integration(adata, z) for z in (codes, apart))
+    mixed, separate = (single_cell.measure_integration(adata, z) for z in (codes, apart))
     assert mixed["Batch correction"] > separate["Batch correction"] + 0.3
     assert mixed["Total"] > separate["Total"]
 
@@ -111,7 +110,7 @@ def run(tmp_path, monkeypatch):
     cells().write_h5ad(tmp_path / "pbmc_3tech.h5ad")
     cells(1).write_h5ad(tmp_path / "pbmc3k.h5ad")
     totals = {"Total": 0.5, "Bio conservation": 0.6, "Batch correction": 0.4}
-    monkeypatch.setattr(single_cell, "of_integration", lambda adata, codes: totals)
+    monkeypatch.setattr(single_cell, "measure_integration", lambda adata, codes: totals)
     monkeypatch.setattr(single_cell, "find_spec", lambda name: name != "umap")
     fitted = []
 
@@ -130,8 +129,9 @@ def run(tmp_path, monkeypatch):
     shares = {name: ours("hebae", batch_share=0.0, **short) for name in list(SHARES)[:1]}
     for name, of in (("METHODS", methods), ("SHARES", shares)):
         monkeypatch.setattr(single_cell, name, {k: counted(k, v) for k, v in of.items()})
-    monkeypatch.setattr(single_cell_page, "PAGE", tmp_path / "page.md")
-    monkeypatch.setattr("benchmarks.pages.RESULTS", tmp_path)
+    monkeypatch.setattr(single_cell, "limit_threads", lambda threads: None)
+    monkeypatch.setattr(single_cell_page, "DOCS", tmp_path)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
 
     def start(*arguments):
         fitted.clear()
@@ -149,12 +149,12 @@ def test_run_measures_everything_and_resumes(run, tmp_path, capsys):
     fits, rows = run("--data", *DATA, "paul15")
     printed = capsys.readouterr().out
     assert "UMAP left out: python -m pip install umap-learn" in printed
-    assert "paul15 left out: no file" in printed
+    assert "left out: no file" in printed
     kinds = pd.DataFrame(rows).groupby(["kind", "data"]).size()
     assert kinds["types", "pbmc3k"] == 4
     assert kinds["types", "pbmc_3tech"] == kinds["types", "pbmc_3tech, one-sided"] == 5
     assert kinds["projection", "pbmc_3tech"] == 4 * len(BATCHES)
-    # Batches are for those sets alone that integrate them.
+    # Only the sets that integrate batches have them in the fit.
     assert all((key is None) == (i < 4) for i, (_, key, _) in enumerate(fits))
     types = {(row["data"], row["method"]): row for row in rows if row["kind"] == "types"}
     assert types["pbmc_3tech", "PCA"]["scib"]["Total"] == 0.5
@@ -164,37 +164,11 @@ def test_run_measures_everything_and_resumes(run, tmp_path, capsys):
     again, more = run("--data", *DATA, "--resume")
     assert (again, more) == ([], rows)
 
-
-def test_page_has_every_table(run, tmp_path, monkeypatch):
-    run("--data", *DATA)
-    monkeypatch.setattr(count_defaults, "auto_epochs", lambda *of: 2)
-    folders = ["--data-dir", str(tmp_path), "--output", str(tmp_path)]
-    count_defaults.main(["--data", "pbmc_3tech", "pbmc3k", "paul15", *folders])
     single_cell_page.main()
-    page = (tmp_path / "page.md").read_text()
-    for heading in ("## Batches", "### pbmc_3tech, one-sided", "## Cell types", "## New cells"):
-        assert heading in page
+    page = (tmp_path / "single-cell-results.md").read_text()
+    for heading in ("pbmc_3tech: 180 cells, 40 genes", "pbmc_3tech, one-sided: 1"):
+        assert f"### {heading}" in page
+    assert "### pbmc3k, `cell_type`: 180 cells, 40 genes" in page
+    assert "### pbmc_3tech, `a`: 60 cells" in page
     assert "| purity |" in page
     assert "HEBAE 0.500, scVI 0.500, in " in page
-    assert "## Genotypes" not in page
-    defaults = page.split("## Defaults for counts")[1]
-    assert defaults.count("| pbmc_3tech |") == defaults.count("| pbmc3k |") == 5
-    assert [line.split(" | ")[2] for line in defaults.splitlines() if "| pbmc3k |" in line] == [
-        *("2", "1", "2", "4", "2"),  # epochs; noise 0.3, three times noise 1, noise 2
-    ]
-
-
-def test_table_marks_the_best_and_averages_seeds():
-    rows = [
-        {"method": method, "seed": seed, "knn_accuracy": value, "fit_seconds": seconds}
-        for method, seed, value, seconds in (
-            ("A", 0, 0.5, 1.0),
-            ("A", 1, 0.7, 3.0),
-            ("B", 0, 0.5, 4.0),
-        )
-    ]
-    columns = (single_cell_page.TYPES[0], single_cell_page.SECONDS[0])
-    lines = table_of_methods(rows, columns)
-    assert lines[0] == "| method | seeds | k-NN | fit s |"
-    assert lines[2] == "| A | 2 | **0.600 ± 0.141** | **2.0 ± 1.4** |"
-    assert lines[3] == "| B | 1 | 0.500 | 4.0 |"

@@ -1,0 +1,127 @@
+"""Fill docs/performance.md and the measured part of docs/scaling.md."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.distributed import Cell
+from benchmarks.gpu import ratios as gpu_ratios
+from benchmarks.pages import DOCS, fill, group, load, made_by, table
+from benchmarks.profile import KINDS, OTHER
+from benchmarks.runner import Row
+from benchmarks.speed import RATIOS, ratios
+from benchmarks.work import CONTENDERS
+
+
+def speed() -> list[str]:
+    """Return tables of rates and memory, and of ratios."""
+    environment, rows = load("speed")
+    lines = []
+    for (name,), of in group((r for r in rows if r["name"] in CONTENDERS), "name").items():
+        rates = [row["rows_per_second"] for row in of]
+        peak = median(row["peak_mib"] for row in of)
+        spread = f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+        lines.append([*name.split(": "), spread, f"{peak:,.0f}"])
+    compared = [[f"`{key}`", " / ".join(RATIOS[key]), text] for key, text in ratios(rows).items()]
+    return [
+        *table(["work", "method", "rows per second, median (range)", "peak MiB"], lines),
+        "",
+        *table(["ratio", "of", "median (range of the rounds)"], compared),
+        *made_by("speed", environment),
+    ]
+
+
+def profile() -> list[str]:
+    """Return the tables of the kinds of operations in a step, and of the rate of products."""
+    environment, rows = load("profile")
+    first, kinds = rows[0], (*KINDS, OTHER, "none")
+    keys = ("step", "arithmetic_ms", *(kind for kind in kinds if kind in first))
+    lines = [[row["name"], *(f"{row[key]:.2f}" for key in keys)] for row in rows]
+    rates = {first["precision"]: first["product_gflops"]}
+    rates |= {"float32": first["product_gflops_float32"]}
+    products = [[name, f"{rate:.0f}"] for name, rate in rates.items()]
+    return [
+        *table(["work", "step", "arithmetic", *keys[2:]], lines),
+        "",
+        *table(["product of 128 x 784 and 784 x 784", "GFLOP/s"], products),
+        *made_by("profile", environment),
+    ]
+
+
+def gpu() -> list[str]:
+    """Return the table of rates on a GPU, and ratios."""
+    environment, rows = load("gpu")
+    lines = []
+    for (name, size, how), of in group(rows, "name", "batch_size", "how").items():
+        first, rate = of[0], median(row["rows_per_second"] for row in of)
+        until = f"{first['seconds_until_then']:,.2f}" if "seconds_until_then" in first else ""
+        memory = f"{first['gpu_mib']:,.0f}" if "gpu_mib" in first else ""
+        lines.append([name, f"{size:,}", how, f"{rate:,.0f}", until, memory])
+    headings = ["work", "rows per step", "how", "rows per second", "seconds until then", "GPU MiB"]
+    return [
+        f"Card: {rows[0]['gpu']}.",
+        "",
+        *table(headings, lines),
+        "",
+        *(f"- `{label}: {text}`" for label, text in gpu_ratios(rows).items()),
+        *made_by("gpu", environment),
+    ]
+
+
+def scale() -> list[str]:
+    """Return the table of epochs from a file against those in memory."""
+    environment, rows = load("scale")
+    inside = {row["n_cells"]: row["rows_per_second"] for row in rows if row["how"] == "in memory"}
+    lines = []
+    for row in sorted(rows, key=lambda row: row["n_cells"]):
+        rate, reference = row["rows_per_second"], inside.get(row["n_cells"])
+        share = f"{rate / reference:.0%}" if reference else "-"
+        lines.append([f"{row['n_cells']:,}", f"{row['file_mb']:,.0f}", row["how"], f"{rate:,.0f}"])
+        lines[-1] += [share, f"{row['peak_mib']:,.0f}", f"{row['total_seconds']:,.0f}"]
+    headings = ["cells", "file MB", "", "cells per second of training", "of that in memory"]
+    headings += ["peak MiB", "seconds, two epochs"]
+    return table(headings, lines) + made_by("scale", environment)
+
+
+def steps(rows: list[Row]) -> list[list[str]]:
+    """Return a line per cell, in one process and in two, ordered by what varies.
+
+    Numbers are medians over the rounds. The base has the numbers that most cells have.
+    """
+    names = ("seconds_a_step", "gradient_bytes", "code_bytes")
+    found = {
+        Cell(*key): [median(row[name] for row in of) for name in names]
+        for key, of in group(rows, *Cell._fields).items()
+    }
+    numbers = [[cell[i] for cell in found] for i in range(4)]
+    base = Cell(*(max(set(of), key=of.count) for of in numbers))
+    order = {
+        cell: None
+        for i in range(4)
+        for cell in sorted(found)
+        if cell.n_processes == 1 and cell[:i] + cell[i + 1 :] == base[:i] + base[i + 1 :]
+    }
+    lines = []
+    for cell in order:
+        (one, *_), (two, gradients, codes) = found[cell], found[cell._replace(n_processes=2)]
+        line = [f"{cell.n_rows:,}", f"{cell.n_features:,}", str(cell.n_components)]
+        line += [f"{cell.batch_size:,}", f"{1e3 * one:.1f}", f"{1e3 * two:.1f}"]
+        line += [f"{2.0 * one / two:.2f} x", f"{gradients / 1e6:.2f}", f"{codes / 1e3:.1f}"]
+        lines.append(line)
+    return lines
+
+
+def distributed() -> list[str]:
+    """Return the table of the measured steps."""
+    environment, rows = load("distributed")
+    headings = ["rows", "features", "components", "rows per step and process"]
+    headings += ["ms per step, 1 process", "2 processes", "rows per second, 2 against 1"]
+    headings += ["gradients, MB", "codes, kB"]
+    return table(headings, steps(rows)) + made_by("distributed", environment)
+
+
+def main() -> None:
+    """Fill both pages."""
+    page = DOCS / "performance.md"
+    fill(page, speed=speed(), profile=profile(), gpu=gpu(), scale=scale())
+    fill(DOCS / "scaling.md", measured=distributed())

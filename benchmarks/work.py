@@ -1,0 +1,167 @@
+"""The work whose speed is measured: generated rows, and fits of ours and of peers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+BATCH_SIZE = 128
+N_COMPONENTS = 10
+
+#: Rows of the tables, a multiple of the minibatch.
+N_ROWS = 100 * BATCH_SIZE
+
+#: Genes of generated cells, of which one in each stretch of `STRETCH` is not zero.
+N_GENES, STRETCH = 2000, 20
+
+#: Hidden units of the default networks.
+N_HIDDEN = 128
+
+#: Learning rate of the paper's networks in ours and in pythae; it does not change the speed.
+LEARNING_RATE = 1e-3
+
+Fit = Callable[[int], Any]
+
+
+def images(n_rows: int = N_ROWS) -> np.ndarray:
+    """Draw rows like those of an image: 784 numbers in [0, 1] that depend on ten."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(n_rows, 10)) @ rng.normal(size=(10, 784))
+    return (1.0 / (1.0 + np.exp(-values))).astype(np.float32)
+
+
+def counts(n_rows: int = N_ROWS, n_features: int = N_GENES, seed: int = 0) -> sparse.csr_matrix:
+    """Draw counts like those of cells, one of each `STRETCH` features not zero."""
+    rng = np.random.default_rng(seed)
+    starts = np.arange(0, n_features, STRETCH)
+    columns = starts + rng.integers(STRETCH, size=(n_rows, len(starts)))
+    numbers = 1.0 + rng.poisson(rng.gamma(0.5, 2.0, size=columns.shape))
+    pointers = np.arange(n_rows + 1) * len(starts)
+    shape = (n_rows, starts[-1] + STRETCH)
+    return sparse.csr_matrix((numbers.astype(np.float32).ravel(), columns.ravel(), pointers), shape)
+
+
+def log_values(n_rows: int = N_ROWS) -> sparse.csr_matrix:
+    """Draw log-normalised counts."""
+    rows = counts(n_rows)
+    totals = np.asarray(rows.sum(axis=1)).ravel()
+    return (sparse.diags(np.float32(1e4) / totals) @ rows).log1p().tocsr().astype(np.float32)
+
+
+def ours(name: str, rows: Any, **params: Any) -> Fit:
+    """Return a fit of one of ours for a number of epochs."""
+    import skhebae
+
+    def fit(epochs: int) -> Any:
+        usual = {"n_components": N_COMPONENTS, "batch_size": BATCH_SIZE, "random_state": 0}
+        cls = getattr(skhebae, f"{name}Transformer")
+        return cls(max_iter=epochs, n_iter_no_change=10**6, **usual | params).fit(rows)
+
+    return fit
+
+
+def networks() -> dict[str, Any]:
+    """Return the paper's networks and likelihood."""
+    from benchmarks.architectures import dense_decoder, dense_encoder
+
+    return {"encoder": dense_encoder, "decoder": dense_decoder, "likelihood": "bernoulli"}
+
+
+def paper(name: str, rows: np.ndarray, **params: Any) -> Fit:
+    """Return a fit of the paper's networks to images, without noise on inputs as in pythae."""
+    rate = {"learning_rate_init": LEARNING_RATE, "learning_rate": "constant", "input_noise": 0.0}
+    return ours(name, rows, **networks(), **rate, **params)
+
+
+def multiplications(work: str) -> float:
+    """Count the multiplications of a row's step: forward, and both gradients.
+
+    The first layer has no gradient by its input.
+    """
+    d, h = N_COMPONENTS, N_HIDDEN
+    if work == "paper":
+        sizes = [(784, 784), (784, 800), (800, 2 * d), (d, 800), (800, 800), (800, 784)]
+    else:
+        sizes = [(N_GENES, h), (h, 2 * d), (d, h), (h, N_GENES)]
+    products = [a * b for a, b in sizes]
+    return 3.0 * sum(products) - products[0]
+
+
+def pythae(rows: np.ndarray, *, on_gpu: bool = False) -> Fit:
+    """Return a fit of pythae's VAE with the same networks."""
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.pipelines import TrainingPipeline
+    from pythae.trainers import BaseTrainerConfig
+    from torch import nn
+
+    from benchmarks.architectures import dense_decoder, dense_encoder
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = dense_encoder((784,), 2 * N_COMPONENTS)
+
+        def forward(self, x: Any) -> Any:
+            mu, log_var = self.layers(x).chunk(2, dim=1)
+            return ModelOutput(embedding=mu, log_covariance=log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(dense_decoder(N_COMPONENTS, (784,)), nn.Sigmoid())
+
+        def forward(self, z: Any) -> Any:
+            return ModelOutput(reconstruction=self.layers(z))
+
+    def fit(epochs: int) -> Any:
+        config = VAEConfig(input_dim=(784,), latent_dim=N_COMPONENTS, reconstruction_loss="bce")
+        model = VAE(config, encoder=Encoder(), decoder=Decoder())
+        with TemporaryDirectory() as folder:
+            training = BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=epochs,
+                per_device_train_batch_size=BATCH_SIZE,
+                learning_rate=LEARNING_RATE,
+                no_cuda=not on_gpu,
+            )
+            TrainingPipeline(model, training)(rows)
+        return model
+
+    return fit
+
+
+def scvi(rows: sparse.csr_matrix, *, on_gpu: bool = False, **params: Any) -> Fit:
+    """Return a fit of scVI, with 2,000 genes and 128 hidden units."""
+    import anndata
+    import scvi as library
+
+    adata = anndata.AnnData(rows)
+    library.model.SCVI.setup_anndata(adata)
+    accelerator = "gpu" if on_gpu else "cpu"
+    quiet = {"accelerator": accelerator, "enable_progress_bar": False, "logger": False}
+
+    def fit(epochs: int) -> Any:
+        model = library.model.SCVI(adata, n_latent=N_COMPONENTS, n_hidden=N_HIDDEN, **params)
+        model.train(max_epochs=epochs, batch_size=BATCH_SIZE, train_size=1.0, **quiet)
+        return model
+
+    return fit
+
+
+#: Work and method of each contender: how to get its fit to so many rows.
+CONTENDERS: dict[str, Callable[[int], Fit]] = {
+    "paper: HEBAE": lambda n: paper("HEBAE", images(n)),
+    "paper: VAE": lambda n: paper("VAE", images(n)),
+    "paper: HEBAE, float32": lambda n: paper("HEBAE", images(n), precision="float32"),
+    "paper: pythae": lambda n: pythae(images(n)),
+    "counts: HEBAE": lambda n: ours("HEBAE", counts(n), likelihood="negative_binomial"),
+    "counts: scVI": lambda n: scvi(counts(n), gene_likelihood="nb"),
+    "gaussian: HEBAE": lambda n: ours("HEBAE", log_values(n)),
+    "gaussian: scVI": lambda n: scvi(counts(n), gene_likelihood="normal"),
+}
