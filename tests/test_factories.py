@@ -250,7 +250,9 @@ def text(epoch):
 
 @pytest.mark.parametrize("factor", [negative, text])
 def test_bad_factors(factor, table):
-    with pytest.raises(ValueError, match=r"learning_rate=.* returned .* for epoch 0. It must return"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate=.* returned .* for epoch 0. It must return"
+    ):
         HEBAETransformer(2, learning_rate=factor).fit(table)
 
 

@@ -11,25 +11,40 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "skhebae"
 LEVELS = {
+    "_sklearn": 0,
+    "divergences": 0,
     "exceptions": 0,
     "files": 0,
-    "aggregate": 0,
-    "divergences": 0,
     "finite_sample": 0,
-    "likelihoods": 0,
     "networks": 0,
     "noise": 0,
-    "processes": 1,
-    "information": 1,
-    "model": 1,
+    "distributed": 1,
+    "prior": 1,
     "data": 2,
-    "objectives": 2,
-    "engine": 3,
-    "estimators": 4,
-    "diagnostics": 5,
-    "plotting": 5,
-    "tl": 5,
-    "pp": 6,
+    "information": 2,
+    "likelihoods": 3,
+    "model": 4,
+    "objectives": 5,
+    "posterior": 5,
+    "training": 6,
+    "fitted": 7,
+    "estimators": 8,
+    "diagnostics": 9,
+    "plotting": 9,
+    "tl": 9,
+    "pp": 10,
+}
+#: Rooms that read fitted values, and have no business with their insides.
+READERS = {"diagnostics", "plotting", "tl", "pp"}
+#: Nobody but the likelihoods themselves asks which of them a likelihood is.
+FAMILIES = {
+    "BernoulliLikelihood",
+    "CountLikelihood",
+    "CountScaling",
+    "GaussianLikelihood",
+    "NegativeBinomialLikelihood",
+    "PoissonLikelihood",
+    "ZeroInflatedNegativeBinomialLikelihood",
 }
 SINGLE_CELL = {"anndata", "scanpy"}
 OPTIONAL = SINGLE_CELL | {"matplotlib", "pandas", "polars", "tqdm", "skops", "annbatch"}
@@ -88,14 +103,81 @@ def test_private_scikit_learn_names_in_one_module():
             or any(alias.name.startswith("_") for alias in node.names)
         )
     }
-    assert users == {"estimators/_sklearn.py"}
+    assert users == {"_sklearn.py"}
 
 
-def test_estimators_hold_no_network_and_objectives_no_table():
+def test_objectives_and_networks_know_no_table_and_no_estimator():
     for path in modules():
         names = set(imports(path))
-        if room(path) in ("objectives", "model", "divergences", "likelihoods", "networks"):
+        if room(path) in ("objectives", "model", "posterior", "prior", "divergences", "networks"):
             assert not any(name.startswith("sklearn") for name in names), path
+
+
+def test_estimators_hold_no_tensor_mathematics():
+    for path in modules():
+        if room(path) == "estimators":
+            used = {
+                ast.unparse(node)
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.")
+            }
+            # Of torch, the type of a table that users may pass, and the device of a loaded model.
+            assert used <= {"torch.Tensor", "torch.strided", "torch.bfloat16", "torch.device"}, path
+
+
+def test_only_likelihoods_ask_which_likelihood_it_is():
+    for path in modules():
+        if room(path) != "likelihoods":
+            names = {
+                name
+                for node in ast.walk(ast.parse(path.read_text()))
+                for name in ([node.id] if isinstance(node, ast.Name) else [])
+                + ([node.attr] if isinstance(node, ast.Attribute) else [])
+            }
+            assert not names & FAMILIES, path
+
+
+def test_readers_use_public_names_only():
+    for path in modules():
+        if room(path) in READERS:
+            private = {
+                ast.unparse(node)
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute)
+                and node.attr.startswith("_")
+                and not node.attr.startswith("__")
+                and ast.unparse(node.value) not in ("self", "cls", "report")
+            }
+            assert not private, path
+
+
+MISSPELT = """
+from skhebae.estimators import HEBAETransformer
+from skhebae.fitted import parameter, with_parameters
+
+@with_parameters
+class Mine(HEBAETransformer):
+    mine: float = parameter(float, default=1.0)
+
+    def misspelt(self) -> object:
+        return self._modle, self.no_such_method(3)
+
+Mine(3, mine=2.0, row_share=0.1, alpha=1)
+Mine(3).fitted_.lattent_mean
+Mine(3).fitted_.latent_mean
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_misspelt_attributes(tmp_path):
+    """scikit-learn has no types: as `Any`, its base classes would hide every mistake."""
+    path = tmp_path / "misspelt.py"
+    path.write_text(MISSPELT)
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), str(path)]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    for name in ("_modle", "no_such_method", "alpha", "lattent_mean"):
+        assert f'"{name}"' in done.stdout, done.stdout
+    assert "Found 4 errors" in done.stdout, done.stdout
 
 
 def test_import_loads_nothing_optional():
