@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from skhebae import HEBAETransformer
-from skhebae.estimators.latent import MIXTURE_ROWS, CodeMixture
+from skhebae.fitted.codes import MIXTURE_ROWS, CodeMixture
 
 
 def held_out_error(model, rows):
