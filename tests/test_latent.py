@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn.decomposition import PCA
 
-import skhebae.fitted.codes as module
+from skhebae.fitted import codes as module
 from skhebae.fitted.codes import CodeMixture, CodeMoments, draw_codes
 from skhebae.prior import StandardNormalPrior
 
