@@ -15,7 +15,7 @@ from skhebae.likelihoods import (
     PoissonLikelihood,
     ZeroInflatedNegativeBinomialLikelihood,
 )
-from skhebae.likelihoods.counts import (
+from skhebae.likelihoods.count_densities import (
     negative_binomial_log_prob,
     poisson_log_prob,
     zero_inflated_log_prob,
@@ -152,10 +152,10 @@ def likelihood(cls, seed=0):
 def test_parameter_is_share_times_size(cls):
     model = likelihood(cls)
     output = torch.randn(6, N_FEATURES, dtype=torch.float64)
-    size = double([1.0, 10.0, 20.0, 1e5, 3.0, 7.0])[:, None]
+    size = double([1.0, 10.0, 20.0, 1e5, 3.0, 7.0])
     mean = model.parameter(output, size.log()).exp()
-    assert_allclose(mean.sum(dim=1), size[:, 0], rtol=1e-10)
-    assert_allclose(mean / size, torch.softmax(output, dim=1), rtol=1e-10)
+    assert_allclose(mean.sum(dim=1), size, rtol=1e-10)
+    assert_allclose(mean / size[:, None], torch.softmax(output, dim=1), rtol=1e-10)
     # A constant in the output says nothing.
     assert_allclose(model.parameter(output + 3.0, size.log()).exp(), mean, rtol=1e-10)
     assert_allclose(model.parameter(output, None).exp().sum(dim=1), 40.0, rtol=1e-10)

@@ -12,6 +12,7 @@ from skhebae.data import (
     FeatureScaling,
     ResidentRows,
     StreamedRows,
+    Table,
     is_mapped,
     minibatch_indices,
     open_rows,
@@ -45,7 +46,7 @@ def memory_map(X, folder):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_measure_is_numpys_moments(as_type, dtype):
     X = dense_table(dtype=dtype)
-    measured = FeatureScaling.measure(as_type(X))
+    measured = FeatureScaling.measure(Table(as_type(X)))
     wide = X.astype(np.float64)
     deviation = wide.std(axis=0)
     scale = np.maximum(deviation, scaling.RANGE_FRACTION * np.ptp(wide, axis=0))
@@ -63,9 +64,9 @@ def test_measure_is_numpys_moments(as_type, dtype):
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
 def test_measure_of_integers_is_that_of_their_floats(dtype):
     X = np.random.default_rng(0).integers(0, 2, (30, 4)).astype(dtype)
-    expected = FeatureScaling.measure(X.astype(np.float64))
+    expected = FeatureScaling.measure(Table(X.astype(np.float64)))
     for table in (X, sparse.csr_matrix(X)):
-        measured = FeatureScaling.measure(table)
+        measured = FeatureScaling.measure(Table(table))
         assert_allclose(measured.scale, expected.scale)
         assert_allclose(measured.location, expected.location)
 
@@ -74,9 +75,9 @@ def test_measure_of_integers_is_that_of_their_floats(dtype):
 @pytest.mark.parametrize("chunk_rows", [1, 7, 59])
 def test_measure_does_not_depend_on_chunks(as_type, chunk_rows, monkeypatch):
     X = as_type(dense_table())
-    whole = FeatureScaling.measure(X)
+    whole = FeatureScaling.measure(Table(X))
     monkeypatch.setattr(scaling, "CHUNK_ROWS", chunk_rows)
-    chunked = FeatureScaling.measure(X)
+    chunked = FeatureScaling.measure(Table(X))
     assert_allclose(chunked.location, whole.location, rtol=1e-12)
     assert_allclose(chunked.scale, whole.scale, rtol=1e-10)
     assert_allclose(chunked.variance, whole.variance, rtol=1e-10)
@@ -87,7 +88,7 @@ def test_measure_does_not_depend_on_chunks(as_type, chunk_rows, monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_constant_features_have_unit_scale(as_type, value, dtype):
     X = as_type(np.full((1000, 1), value, dtype=dtype))
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     assert measured.scale == measured.variance == 1.0
     assert_allclose(measured.location, float(dtype(value)), rtol=1e-12)
     # Rounding in the mean of a large constant, not more.
@@ -98,7 +99,7 @@ def test_features_constant_up_to_rounding_have_unit_scale():
     X = np.full((100, 1), 0.3)
     X[::2] = 0.1 + 0.2
     assert np.unique(X).size == 2
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     assert measured.scale == measured.variance == 1.0
 
 
@@ -106,7 +107,7 @@ def test_scale_of_a_feature_does_not_jump_where_its_deviation_is_one():
     # Tables that somebody standardised before have variances 1 +- 1 ulp.
     X = np.random.default_rng(0).normal(3.0, 2.0, (200, 300))
     X = (X - X.mean(axis=0)) / X.std(axis=0)
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     expected = np.maximum(1.0, scaling.RANGE_FRACTION * np.ptp(X, axis=0))
     assert_allclose(measured.scale, expected, rtol=1e-10)
     assert_allclose(measured.variance, expected**-2, rtol=1e-10)
@@ -115,7 +116,7 @@ def test_scale_of_a_feature_does_not_jump_where_its_deviation_is_one():
 @pytest.mark.parametrize("offset", [0.0, 1e5, 1.7e9])
 def test_standardise_keeps_the_digits_beside_a_large_offset(offset):
     wave = np.random.default_rng(0).normal(0.0, 10.0, (500, 1)).round(3)
-    measured = FeatureScaling.measure(wave + offset)
+    measured = FeatureScaling.measure(Table(wave + offset))
     expected = (wave - wave.mean()) / (scaling.RANGE_FRACTION * np.ptp(wave))
     assert_allclose(measured.standardise(wave + offset), expected, atol=1e-6)
 
@@ -125,7 +126,7 @@ def test_standardise_keeps_the_digits_beside_a_large_offset(offset):
 def test_restore_inverts_standardise(as_type, dtype):
     X = dense_table(dtype=dtype)
     before = X.copy()
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     standardised = measured.standardise(as_type(X))
     assert standardised.dtype == measured.restore(standardised).dtype == np.float32
     assert_allclose(measured.restore(standardised), X, rtol=1e-6, atol=1e-6)
@@ -140,7 +141,7 @@ def test_restore_inverts_standardise(as_type, dtype):
 def test_resident_and_streamed_rows_are_the_same_tensors(kind, dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "CHUNK_ROWS", 7)
     X = dense_table(dtype=dtype)
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     expected = measured.standardise(X)
     table = {
         "array": lambda: X,
@@ -150,31 +151,31 @@ def test_resident_and_streamed_rows_are_the_same_tensors(kind, dtype, tmp_path, 
         "memmap": lambda: memory_map(X, tmp_path),
         "asarray(memmap)": lambda: np.asarray(memory_map(X, tmp_path)),
     }[kind]()
-    assert_allclose(FeatureScaling.measure(table).scale, measured.scale, rtol=1e-6)
+    assert_allclose(FeatureScaling.measure(Table(table)).scale, measured.scale, rtol=1e-6)
     indices = np.array([59, 0, 3, 3, 17])
     readers = [StreamedRows(table, measured, CPU)]
     if kind != "csr":
         readers.append(ResidentRows(table, measured, CPU))
     for reader in readers:
         assert len(reader) == 60
-        taken = reader.take(indices)
+        taken = reader.take(indices).x
         assert taken.dtype == torch.float32
         assert np.array_equal(taken.numpy(), expected[indices])
 
 
 def test_resident_rows_are_a_copy():
     X = dense_table()
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     reader = ResidentRows(X, measured, CPU)
-    before = reader.take(np.arange(60)).clone()
-    reader.take(np.arange(60)).zero_()
+    before = reader.take(np.arange(60)).x.clone()
+    reader.take(np.arange(60)).x.zero_()
     X[:] = -1.0
-    assert torch.equal(reader.take(np.arange(60)), before)
+    assert torch.equal(reader.take(np.arange(60)).x, before)
 
 
 def test_open_rows_keeps_small_dense_tables_and_streams_the_rest(tmp_path, monkeypatch):
     X = dense_table()
-    measured = FeatureScaling.measure(X)
+    measured = FeatureScaling.measure(Table(X))
     assert isinstance(open_rows(X, measured, CPU), ResidentRows)
     mapped = memory_map(X, tmp_path)
     assert isinstance(open_rows(sparse.csr_matrix(X), measured, CPU), StreamedRows)
@@ -216,10 +217,10 @@ def test_indices_of_two_types_are_not_converted_for_every_minibatch(kinds):
     X = sparse.random(50, 8, 0.3, format="csr", dtype=np.float32, random_state=0)
     mixed = X.copy()
     mixed.indptr, mixed.indices = X.indptr.astype(kinds[0]), X.indices.astype(kinds[1])
-    scaling = FeatureScaling.measure(mixed)
+    scaling = FeatureScaling.measure(Table(mixed))
     rows = StreamedRows(mixed, scaling, torch.device("cpu"))
     assert rows._X.indptr.dtype == rows._X.indices.dtype
     assert rows._X.data is mixed.data  # nothing large is copied
     order = np.random.default_rng(0).permutation(50)
-    expected = StreamedRows(X, scaling, torch.device("cpu")).take(order)
-    assert_array_equal(rows.take(order), expected)
+    expected = StreamedRows(X, scaling, torch.device("cpu")).take(order).x
+    assert_array_equal(rows.take(order).x, expected)

@@ -4,30 +4,40 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from skhebae.engine import Schedule, Trainer, devices, resolve_device, resolve_precision
-from skhebae.engine.chunks import CHUNK_NUMBERS, CHUNK_ROWS, map_rows
-from skhebae.engine.loop import EarlyStopping, LossTerms, check_finite, is_flat, run_epoch
-from skhebae.estimators.assembly import build_model
-from skhebae.processes import WHOLE
 
-from skhebae.data import FeatureScaling, ResidentRows
+from skhebae.data import FeatureScaling, Minibatch, ResidentRows, Table, map_rows
+from skhebae.data.chunks import CHUNK_NUMBERS, CHUNK_ROWS
 from skhebae.exceptions import NonFiniteLossError
-from skhebae.model import Architecture
+from skhebae.fitted.build import Architecture, build_model
 from skhebae.objectives import HEBAEObjective, Terms
+from skhebae.posterior import score
+from skhebae.training import (
+    Generators,
+    Run,
+    Schedule,
+    Split,
+    devices,
+    resolve_device,
+    resolve_precision,
+    train,
+)
+from skhebae.training.loop import check_finite, run_epoch, train_epoch, validate
+from skhebae.training.schedule import EarlyStopping, is_flat
+from skhebae.training.step import LossTerms, loss_terms, open_steps
 
 CPU = torch.device("cpu")
 
 
-def make_trainer(objective=None, weight_decay=0.0, n_rows=90):
-    """Trainer and rows of a small Gaussian table."""
+def make_run(objective=None, weight_decay=0.0, n_rows=90):
+    """A run and rows of a small Gaussian table."""
     objective = objective or HEBAEObjective(1.0)
     X = np.random.default_rng(0).standard_normal((n_rows, 6)) @ np.triu(np.ones((6, 6)))
-    scaling = FeatureScaling.measure(X)
+    scaling = FeatureScaling.measure(Table(X))
     architecture = Architecture(6, 2, (8,), "relu", "gaussian", objective.n_scales(2))
     model = build_model(architecture, scaling, torch.Generator().manual_seed(0))
-    order, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    trainer = Trainer(model, objective, order, noise, weight_decay)
-    return trainer, ResidentRows(X, scaling, CPU)
+    generators = Generators(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
+    run = Run(model, objective, generators, weight_decay=weight_decay)
+    return run, ResidentRows(X, scaling, CPU)
 
 
 def parameters(model):
@@ -52,39 +62,39 @@ def test_is_flat_compares_means_of_windows(losses, window, tol, expected):
 
 
 def test_early_stopping_restores_the_best_weights():
-    trainer, _ = make_trainer()
-    stopper = EarlyStopping(trainer.model, patience=2, tol=0.0)
+    run, _ = make_run()
+    stopper = EarlyStopping(run.model, patience=2, tol=0.0)
     weights = []
     for loss in (3.0, 1.0, 2.0, 1.5):
         with torch.no_grad():
-            for parameter in trainer.model.parameters():
+            for parameter in run.model.parameters():
                 parameter.add_(1.0)
-        weights.append(parameters(trainer.model))
+        weights.append(parameters(run.model))
         stopped = stopper.update(loss)
         assert stopped is (loss == 1.5)
     stopper.restore()
-    assert torch.equal(parameters(trainer.model), weights[1])
+    assert torch.equal(parameters(run.model), weights[1])
 
 
 def test_early_stopping_keeps_improvements_that_are_too_small_to_wait_for():
-    trainer, _ = make_trainer()
-    stopper = EarlyStopping(trainer.model, patience=3, tol=0.5)
+    run, _ = make_run()
+    stopper = EarlyStopping(run.model, patience=3, tol=0.5)
     stops = []
     for loss in (10.0, 9.8, 9.6, 9.4, 9.3, 9.2, 9.1):
         stops.append(stopper.update(loss))
         with torch.no_grad():
-            trainer.model.likelihood.log_noise.fill_(-loss)  # after this loss
+            run.model.likelihood.log_noise.fill_(-loss)  # after this loss
     # 9.4 is more than tol under 10 and resets the count, 9.3 to 9.1 are not under 9.4.
     assert stops == [False] * 6 + [True]
     stopper.restore()
-    assert_allclose(trainer.model.likelihood.log_noise.detach(), -9.2)
+    assert_allclose(run.model.likelihood.log_noise.detach(), -9.2)
 
 
 def test_early_stopping_without_any_update_changes_nothing():
-    trainer, _ = make_trainer()
-    before = parameters(trainer.model)
-    EarlyStopping(trainer.model, 2, 0.0).restore()
-    assert torch.equal(parameters(trainer.model), before)
+    run, _ = make_run()
+    before = parameters(run.model)
+    EarlyStopping(run.model, 2, 0.0).restore()
+    assert torch.equal(parameters(run.model), before)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -103,20 +113,20 @@ def test_check_finite_names_the_part_before_the_whole():
 
 
 def test_run_epoch_is_the_mean_over_rows():
-    _, rows = make_trainer(n_rows=10)
+    _, rows = make_run(n_rows=10)
     minibatches = np.split(np.arange(10), [5, 8])
     seen = []
 
-    def step(x, i):
-        seen.append(x)
-        first = x[:, 0].mean()
-        n_rows = torch.tensor(float(len(x)), requires_grad=True)
+    def step(minibatch, i):
+        seen.append(minibatch.x)
+        first = minibatch.x[:, 0].mean()
+        n_rows = torch.tensor(float(len(minibatch)), requires_grad=True)
         return LossTerms(first, torch.tensor(float(i)), n_rows, torch.tensor(-torch.inf))
 
     means = run_epoch(step, rows, minibatches)
     assert list(means) == ["loss", "reconstruction", "penalty", "elbo"]
     assert means["elbo"] == -np.inf
-    table = rows.take(np.arange(10))
+    table = rows.take(np.arange(10)).x
     assert torch.equal(torch.cat(seen), table)
     assert_allclose(means["loss"], float(table[:, 0].mean()), atol=1e-6)
     assert_allclose(means["reconstruction"], (5 * 0 + 3 * 1 + 2 * 2) / 10)
@@ -181,18 +191,22 @@ def test_native_bfloat16_of_other_devices(monkeypatch):
 
 @pytest.mark.parametrize("name", ["encode", "decode", "score"])
 def test_map_rows_of_a_row_does_not_depend_on_the_others(name):
-    trainer, _ = make_trainer()
-    model = trainer.model.eval()
+    run, _ = make_run()
+    model = run.model.eval()
     width = 2 if name == "decode" else 6
     table = torch.randn((701, width), generator=torch.Generator().manual_seed(0))
-    function = {"encode": lambda x: model.encode(x)[0]}.get(name) or getattr(model, name)
-    together = map_rows(function, lambda rows: table[rows], 701)
+    function = {
+        "encode": lambda minibatch: model.encode(minibatch)[0],
+        "decode": lambda minibatch: model.decode(minibatch.x),
+        "score": lambda minibatch: score(model, minibatch),
+    }[name]
+    together = map_rows(function, lambda rows: Minibatch(table[rows]), 701)
     assert together.dtype == np.float32
     for i in (0, 255, 256, 511, 512, 700):
-        alone = map_rows(function, lambda rows, i=i: table[i : i + 1][rows], 1)
+        alone = map_rows(function, lambda rows, i=i: Minibatch(table[i : i + 1][rows]), 1)
         assert np.array_equal(alone[0], together[i])
     some = torch.tensor([700, 3, 256])
-    few = map_rows(function, lambda rows: table[some][rows], 3)
+    few = map_rows(function, lambda rows: Minibatch(table[some][rows]), 3)
     assert np.array_equal(few, together[some])
 
 
@@ -201,11 +215,11 @@ def test_map_rows_keeps_order_and_shape(n_rows):
     table = torch.arange(3.0 * n_rows).reshape(n_rows, 3)
     shapes = set()
 
-    def function(x):
-        shapes.add(tuple(x.shape))
-        return 2.0 * x[:, :, None]
+    def function(minibatch):
+        shapes.add(tuple(minibatch.x.shape))
+        return 2.0 * minibatch.x[:, :, None]
 
-    result = map_rows(function, lambda rows: table[rows], n_rows)
+    result = map_rows(function, lambda rows: Minibatch(table[rows]), n_rows)
     assert np.array_equal(result, 2.0 * table.numpy()[:, :, None])
     assert shapes == {(CHUNK_ROWS, 3)}
 
@@ -214,95 +228,106 @@ def test_map_rows_bounds_its_chunks():
     sizes = []
     table = torch.arange(12.0).reshape(6, 2)
 
-    def function(x):
-        sizes.append(len(x))
-        return x.sum(dim=1)
+    def function(minibatch):
+        sizes.append(len(minibatch))
+        return minibatch.x.sum(dim=1)
 
-    result = map_rows(function, lambda rows: table[rows], 6, numbers_per_row=CHUNK_NUMBERS // 4)
+    def read(rows):
+        return Minibatch(table[rows])
+
+    result = map_rows(function, read, 6, numbers_per_row=CHUNK_NUMBERS // 4)
     assert sizes == [4, 4]
     assert_allclose(result, table.sum(dim=1))
     sizes.clear()
-    map_rows(function, lambda rows: table[rows], 6, numbers_per_row=10 * CHUNK_NUMBERS)
+    map_rows(function, read, 6, numbers_per_row=10 * CHUNK_NUMBERS)
     assert sizes == [1] * 6
 
 
 def test_loss_is_reconstruction_plus_weighted_penalty():
-    trainer, rows = make_trainer(HEBAEObjective(0.25))
-    x = rows.take(np.arange(20))
-    loss, reconstruction, penalty, _ = trainer.loss_terms(x, torch.Generator().manual_seed(0))
-    terms = trainer.objective(trainer.model, x, torch.Generator().manual_seed(0))
+    run, rows = make_run(HEBAEObjective(0.25))
+    minibatch = rows.take(np.arange(20))
+
+    def seeded():
+        return minibatch.replace(generator=torch.Generator().manual_seed(0))
+
+    loss, reconstruction, penalty, _ = loss_terms(run, seeded())
+    terms = run.objective(run.model, seeded())
     assert_allclose(float(reconstruction.detach()), float(terms.reconstruction.detach().mean()))
     # Reported above what codes drawn from the prior would have.
-    expected = float(terms.minibatch_penalty.detach()) - trainer.objective.prior_penalty(20, 2)
+    expected = float(terms.minibatch_penalty.detach()) - run.objective.prior_penalty(20, 2)
     assert_allclose(float(penalty.detach()), expected, rtol=1e-5)
     assert_allclose(float(loss.detach()), float((reconstruction + 0.25 * penalty).detach()))
 
 
 def test_validation_repeats_its_noise_and_touches_no_generator():
-    trainer, rows = make_trainer()
+    run, rows = make_run()
     schedule = Schedule(n_epochs=1, batch_size=30, learning_rate=1e-3, input_noise=0.5)
-    states = trainer.order.get_state(), trainer.noise.get_state()
-    before = parameters(trainer.model)
-    losses = [trainer.validate(rows, np.arange(90), schedule) for _ in range(2)]
+    states = [generator.get_state() for generator in run.generators.by_name().values()]
+    assert len(states) == 2
+    before = parameters(run.model)
+    losses = [validate(run, rows, np.arange(90), schedule) for _ in range(2)]
     assert losses[0] == losses[1]
-    assert torch.equal(parameters(trainer.model), before)
-    assert torch.equal(trainer.order.get_state(), states[0])
-    assert torch.equal(trainer.noise.get_state(), states[1])
+    assert torch.equal(parameters(run.model), before)
+    assert torch.equal(run.generators.order.get_state(), states[0])
+    assert torch.equal(run.generators.noise.get_state(), states[1])
 
 
 def test_learning_rate_falls_linearly_to_zero(monkeypatch):
-    trainer, rows = make_trainer()
+    run, rows = make_run()
     rates = []
-    step = trainer.optimizer.step
+    step = run.optimizer.step
     monkeypatch.setattr(
-        trainer.optimizer, "step", lambda: rates.append(trainer.optimizer.learning_rate) or step()
+        run.optimizer, "step", lambda: rates.append(run.optimizer.learning_rate) or step()
     )
     schedule = Schedule(n_epochs=4, batch_size=30, learning_rate=0.12)
-    trainer.train(rows, np.arange(90), None, schedule, range(4))
+    train(run, rows, Split(np.arange(90)), schedule)
     assert_allclose(rates, 0.12 * (1.0 - np.arange(12) / 12))
     rates.clear()
-    trainer.train_epoch(rows, np.arange(90), Schedule(4, 30, 0.12, decay="constant"), 0)
+    with open_steps(run) as move:
+        train_epoch(run, move, rows, np.arange(90), Schedule(4, 30, 0.12, decay="constant"), 0)
     assert_allclose(rates, 0.12)
 
 
 def test_weight_decay_shrinks_matrices_alone():
-    trainer, _ = make_trainer(weight_decay=0.5)
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    for parameter in trainer.model.parameters():
+    run, _ = make_run(weight_decay=0.5)
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    for parameter in run.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    trainer.optimizer.learning_rate = 0.1
-    trainer.optimizer.step()
-    for name, parameter in trainer.model.named_parameters():
+    run.optimizer.learning_rate = 0.1
+    run.optimizer.step()
+    for name, parameter in run.model.named_parameters():
         factor = 0.95 if parameter.ndim > 1 else 1.0
         assert_allclose(parameter.detach(), factor * before[name], rtol=1e-6)
 
 
 def test_training_lowers_the_loss_and_reports_every_epoch():
-    trainer, rows = make_trainer()
+    run, rows = make_run()
     schedule = Schedule(n_epochs=8, batch_size=30, learning_rate=1e-2)
-    history, converged = trainer.train(rows, np.arange(60), np.arange(60, 90), schedule, range(8))
+    split, losses = Split(np.arange(60), np.arange(60, 90)), []
+    history, converged = train(run, rows, split, schedule, on_epoch=losses.append)
     assert not converged
     assert {key: len(values) for key, values in history.items()} == dict.fromkeys(
         ("loss", "reconstruction", "penalty", "elbo", "validation_loss", "seconds"), 8
     )
+    assert losses == history["loss"]
     assert history["loss"][-1] < history["loss"][0]
     expected = np.add(history["reconstruction"], history["penalty"])
     assert_allclose(history["loss"], expected, rtol=1e-5)
     # The best weights are back: validating again gives the best loss.
-    best = trainer.validate(rows, np.arange(60, 90), schedule)
+    best = validate(run, rows, np.arange(60, 90), schedule)
     assert best == min(history["validation_loss"])
 
 
 def test_training_stops_at_a_nonfinite_loss():
     class Diverging(HEBAEObjective):
-        def __call__(self, model, x, generator, input_noise=0.0, part=WHOLE):
-            terms = super().__call__(model, x, generator, input_noise, part)
+        def __call__(self, model, minibatch):
+            terms = super().__call__(model, minibatch)
             return Terms(
                 terms.reconstruction,
                 minibatch_penalty=terms.minibatch_penalty.log() * 0 - torch.inf,
             )
 
-    trainer, rows = make_trainer(Diverging(1.0))
+    run, rows = make_run(Diverging(1.0))
     schedule = Schedule(n_epochs=3, batch_size=30, learning_rate=1e-3)
     with pytest.raises(NonFiniteLossError, match=r"The penalty became -inf in epoch 1\."):
-        trainer.train(rows, np.arange(90), None, schedule, range(3))
+        train(run, rows, Split(np.arange(90)), schedule)

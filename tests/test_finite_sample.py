@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 from scipy.special import polygamma
-from skhebae.engine.loop import Trainer
 
+from skhebae.data import Minibatch
 from skhebae.finite_sample import WISHART_DRAWS, expected_prior_kl, log_det_bias
 from skhebae.objectives import HEBAEObjective, VAEObjective, WAEObjective
+from skhebae.prior import StandardNormalPrior
+from skhebae.training import Generators, Run
+from skhebae.training.step import loss_terms
 
 
 def constant_error(n_rows, d):
@@ -158,25 +159,26 @@ class PriorCloud(torch.nn.Module):
     def __init__(self, d, head=0.0):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1, 1))
-        self.encoder = SimpleNamespace(n_components=d)
+        self.n_components = d
+        self.prior = StandardNormalPrior(d)
         self.head = head
 
-    def encode(self, x, *_):
-        return x, torch.full_like(x, self.head)
+    def encode(self, minibatch):
+        return minibatch.x, torch.full_like(minibatch.x, self.head)
 
-    def log_prob(self, x, _):
-        return x.new_zeros(len(x))
+    def log_prob(self, minibatch, z):
+        return z.new_zeros(len(minibatch))
 
 
 def reported_penalties(objective, n_rows, d, n_minibatches, head=0.0):
-    """Penalty that `Trainer` reports for minibatches of draws from N(0, I)."""
+    """Penalty that training reports for minibatches of draws from N(0, I)."""
     generator = torch.Generator().manual_seed(0)
-    trainer = Trainer(PriorCloud(d, head), objective, generator, generator)
+    run = Run(PriorCloud(d, head), objective, Generators(generator, generator))
     values = []
     with torch.no_grad():
         for _ in range(n_minibatches):
             x = torch.randn((n_rows, d), generator=generator)
-            loss, reconstruction, penalty, _ = trainer.loss_terms(x, generator)
+            loss, reconstruction, penalty, _ = loss_terms(run, Minibatch(x, generator=generator))
             assert float(reconstruction) == 0.0
             assert_allclose(float(loss), objective.weight * float(penalty), rtol=1e-6)
             values.append(float(penalty))

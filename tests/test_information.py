@@ -16,6 +16,7 @@ from skhebae.information import (
     mmd_test,
     normal_log_density,
 )
+from skhebae.prior import StandardNormalPrior
 
 
 def posteriors(n_rows, n_components, seed=0, width=0.5):
@@ -31,6 +32,11 @@ def posteriors(n_rows, n_components, seed=0, width=0.5):
 
 def draws(shape, seed=1):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def decompose(mean, factor, noise):
+    """`decompose_divergence` from N(0, I)."""
+    return decompose_divergence(mean, factor, noise, StandardNormalPrior(mean.shape[1]))
 
 
 @pytest.mark.parametrize("n_components", [1, 4])
@@ -63,7 +69,7 @@ def test_blocks_of_the_mixture_do_not_change_it(monkeypatch):
 @given(seed=st.integers(0, 2**31), n_rows=st.integers(1, 40), width=st.floats(1e-6, 10.0))
 def test_mutual_information_lies_between_zero_and_log_n(seed, n_rows, width):
     mean, factor = posteriors(n_rows, 3, seed, width)
-    information = decompose_divergence(mean, factor, draws((n_rows, 3))).mutual_information
+    information = decompose(mean, factor, draws((n_rows, 3))).mutual_information
     # log q(z_i | i) - log q(z_i) <= log n holds for every single draw.
     assert float(information.max()) <= np.log(n_rows) + 1e-9
     error = float(information.std()) / n_rows**0.5 if n_rows > 1 else 0.0
@@ -72,10 +78,10 @@ def test_mutual_information_lies_between_zero_and_log_n(seed, n_rows, width):
 
 def test_equal_posteriors_carry_no_information_and_distant_ones_all():
     mean, factor = posteriors(1, 2)
-    same = decompose_divergence(mean.expand(20, 2), factor.expand(20, 2, 2), draws((20, 2)))
+    same = decompose(mean.expand(20, 2), factor.expand(20, 2, 2), draws((20, 2)))
     assert_allclose(same.mutual_information, 0.0, atol=1e-12)
     far = 1e3 * torch.arange(20, dtype=torch.float64)[:, None] * torch.ones(2)
-    apart = decompose_divergence(far, factor.expand(20, 2, 2), draws((20, 2)))
+    apart = decompose(far, factor.expand(20, 2, 2), draws((20, 2)))
     assert_allclose(apart.mutual_information, np.log(20.0), rtol=1e-12)
 
 
@@ -97,7 +103,7 @@ def test_mutual_information_is_the_integral():
     )
     divergence = integral(lambda z: aggregate(z) * np.log(aggregate(z) / stats.norm.pdf(z)))
     # Every draw of the two rows is a draw of both terms.
-    parts = [decompose_divergence(mean, factor, noise) for noise in draws((10_000, 2, 1), seed=5)]
+    parts = [decompose(mean, factor, noise) for noise in draws((10_000, 2, 1), seed=5)]
     for values, expected in (
         (torch.cat([part.mutual_information for part in parts]), information),
         (torch.cat([part.aggregate for part in parts]), divergence),
@@ -108,7 +114,7 @@ def test_mutual_information_is_the_integral():
 def test_parts_add_up_to_the_divergence_of_the_rows_draw_by_draw():
     mean, factor = posteriors(30, 3)
     noise = draws((30, 3))
-    parts = decompose_divergence(mean, factor, noise)
+    parts = decompose(mean, factor, noise)
     z = mean + (factor @ noise[:, :, None])[:, :, 0]
     of_row = [
         stats.multivariate_normal.logpdf(p, m, f @ f.T)
@@ -134,11 +140,11 @@ def test_equation_10_on_a_trained_model(estimator, table):
     closed_form = float(gaussian_kl_to_standard(mean, factor).mean())
     n_draws = 200
     reconstruction, information, aggregate = np.empty((3, n_draws))
-    rows = torch.from_numpy(estimator._scaling.standardise(table))
-    model = estimator._model
+    rows = torch.from_numpy(estimator.fitted_.scaling.standardise(table))
+    model = estimator.fitted_.model
     for k in range(n_draws):
         noise = draws(mean.shape, seed=k)
-        parts = decompose_divergence(mean, factor, noise)
+        parts = decompose(mean, factor, noise)
         information[k] = parts.mutual_information.mean()
         aggregate[k] = parts.aggregate.mean()
         z = (mean + (factor @ noise[:, :, None])[:, :, 0]).float()

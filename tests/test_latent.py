@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
-from skhebae.estimators.latent import CodeMixture, CodeMoments, draw_codes
 from sklearn.decomposition import PCA
 
-from skhebae.estimators import latent
+from skhebae.fitted import codes as module
+from skhebae.fitted.codes import CodeMixture, CodeMoments, draw_codes
+from skhebae.prior import StandardNormalPrior
 
 CENTRES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
 COUNTS = (500, 300, 200)
@@ -110,7 +111,7 @@ def test_aggregated_covariance_of_one_sigma_per_row():
 
 
 def test_mixture_recovers_separated_clusters(monkeypatch):
-    monkeypatch.setattr(latent, "MIXTURE_COMPONENTS", 3)
+    monkeypatch.setattr(module, "MIXTURE_COMPONENTS", 3)
     mixture = CodeMixture.fit(clusters(), seed=0)
     nearest = ((mixture.means[:, None] - CENTRES) ** 2).sum(axis=2).argmin(axis=0)
     assert sorted(nearest) == [0, 1, 2]
@@ -125,7 +126,7 @@ def test_mixture_recovers_separated_clusters(monkeypatch):
 def test_mixture_keeps_the_moments_of_the_codes():
     codes = clusters()
     mixture = CodeMixture.fit(codes, seed=0)
-    assert len(mixture.weights) == len(codes) // latent.component_rows(2)
+    assert len(mixture.weights) == len(codes) // module.component_rows(2)
     mean, covariance = mixture_moments(mixture)
     assert_allclose(mixture.weights.sum(), 1.0)
     # EM keeps both at every step, and the shrinkage the variances; what is between
@@ -141,7 +142,7 @@ def test_shrinkage_is_that_of_rows_without_correlation():
     counts, d = np.array([3, 20, 77]), 4
     parts = [rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) for n in counts]
     covariances = np.stack([np.cov(part.T, ddof=0) for part in parts])
-    actual = latent.shrunk_covariances(covariances, counts / 100, 100, 5.0)
+    actual = module.shrunk_covariances(covariances, counts / 100, 100, 5.0)
     for before, after, n in zip(covariances, actual, counts, strict=True):
         expected = (n * before + 5.0 * np.diag(np.diag(before))) / (n + 5.0)
         assert_allclose(after, expected, rtol=1e-12)
@@ -149,7 +150,7 @@ def test_shrinkage_is_that_of_rows_without_correlation():
     # Of three rows in four dimensions, the covariance was singular.
     assert np.linalg.eigvalsh(covariances[0])[0] < 1e-12
     assert np.linalg.eigvalsh(actual[0])[0] > 1e-3
-    untouched = latent.shrunk_covariances(covariances, counts / 100, 100, 0.0)
+    untouched = module.shrunk_covariances(covariances, counts / 100, 100, 0.0)
     assert np.array_equal(untouched, covariances)
 
 
@@ -165,10 +166,10 @@ def test_shrinkage_improves_the_density_of_new_codes(digits, monkeypatch):
     pca = PCA(10).fit(train)
     codes, new = (pca.transform(part).astype(np.float32) for part in (train, test))
     shrunk = CodeMixture.fit(codes, seed=0)
-    assert len(shrunk.weights) == len(codes) // latent.component_rows(10)
+    assert len(shrunk.weights) == len(codes) // module.component_rows(10)
     few = CodeMixture.fit(codes, seed=0, brief=True)
     assert log_density(shrunk, new) > log_density(few, new) + 0.2
-    monkeypatch.setattr(latent, "SHRUNK_ROWS", 0.0)
+    monkeypatch.setattr(module, "SHRUNK_ROWS", 0.0)
     plain = CodeMixture.fit(codes, seed=0)
     assert log_density(shrunk, new) > log_density(plain, new) + 1.0
 
@@ -182,7 +183,7 @@ def test_a_mixture_of_fewer_rows_than_dimensions_is_a_density():
 
 @pytest.mark.parametrize(("d", "most"), [(2, 50), (40, 50), (64, 31)])
 def test_components_have_room(d, most):
-    codes, _ = random_codes(50 * latent.component_rows(d), d)
+    codes, _ = random_codes(50 * module.component_rows(d), d)
     mixture = CodeMixture.fit(codes, seed=0)
     assert len(mixture.weights) == most
 
@@ -272,6 +273,7 @@ def test_drawn_codes_have_the_moments_of_their_density(kind):
         mean=mean,
         covariance=covariance,
         mixture=mixture,
+        prior=StandardNormalPrior(2),
     )
     expected = {
         "mixture": mixture_moments(mixture),
@@ -291,6 +293,7 @@ def test_gaussian_draws_of_a_singular_covariance():
         mean=np.zeros(2),
         covariance=covariance,
         mixture=three_clusters(),
+        prior=StandardNormalPrior(2),
     )
     assert_allclose(draws[:, 0], draws[:, 1], atol=1e-6)
     assert_allclose(draws[:, 0].std(), 1.0, rtol=0.1)

@@ -3,10 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy import stats
+from scipy import sparse, special, stats
 
+from skhebae.data import Table
 from skhebae.likelihoods import (
+    LARGEST_COUNT,
+    LIKELIHOODS,
     NOISE_VARIANCE_FLOOR,
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -205,3 +210,170 @@ def test_initial_bias_predicts_the_feature_means(make):
 def test_bernoulli_initial_bias_of_features_always_off_or_on():
     likelihood = BernoulliLikelihood(torch.tensor([0.0, 1.0]), torch.ones(2))
     assert_allclose(likelihood.initial_bias().sigmoid(), [0.01, 0.99], rtol=1e-5)
+
+
+# All families alike.
+
+COUNTS = [name for name in LIKELIHOODS if name not in ("gaussian", "bernoulli")]
+
+
+def observed(name, n_rows, n_features, seed):
+    """A table that the family accepts, in its original units."""
+    rng = np.random.default_rng(seed)
+    shape = n_rows, n_features
+    if name == "gaussian":
+        return rng.normal(3.0, rng.uniform(0.1, 20.0, n_features), shape)
+    if name == "bernoulli":
+        return rng.integers(0, 2, shape).astype(float)
+    table = rng.poisson(5.0 * rng.gamma(0.5, 2.0, shape)).astype(float)
+    table[0, 0] = 3.0  # somewhere
+    return table
+
+
+def family(name, n_rows=6, n_features=N_FEATURES, seed=0):
+    """A likelihood in evaluation mode, rows of the table it was measured on, and parameters."""
+    cls = LIKELIHOODS[name]
+    X = observed(name, n_rows, n_features, seed)
+    scaling = cls.scaling_class.measure(Table(X))
+    likelihood = cls.from_scaling(scaling).eval()
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    with torch.no_grad():
+        for own in likelihood.parameters():
+            own.add_(torch.randn(own.shape, generator=generator))
+    output = torch.randn((n_rows, n_features), generator=generator)
+    log_size = 3.0 + torch.rand(n_rows, generator=generator)
+    x = torch.from_numpy(scaling.standardise(X))
+    return likelihood, scaling, X, x, likelihood.parameter(output, log_size).detach()
+
+
+def scipy_entries(name, likelihood, X, x, parameter):
+    """Log-densities of the entries of X in their original units, for a likelihood in double."""
+    parameter = parameter.numpy()
+    if name == "gaussian":
+        X = original(likelihood, x)  # rounded as `x` is
+        scale, location = likelihood.scale.numpy(), likelihood.location.numpy()
+        deviation = likelihood.noise_variance().detach().sqrt().numpy() * scale
+        return stats.norm.logpdf(X, parameter * scale + location, deviation)
+    if name == "bernoulli":
+        return stats.bernoulli.logpmf(X, special.expit(parameter))
+    if name == "poisson":
+        return stats.poisson.logpmf(X, np.exp(parameter))
+    theta = likelihood.theta().detach().numpy()
+    log_prob = stats.nbinom.logpmf(X, theta, theta / (theta + np.exp(parameter)))
+    if name == "negative_binomial":
+        return log_prob
+    logits = likelihood.zi_logits.detach().numpy()
+    zeros = np.logaddexp(special.log_expit(logits), special.log_expit(-logits) + log_prob)
+    return np.where(X == 0, zeros, special.log_expit(-logits) + log_prob)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@settings(deadline=None, max_examples=30)
+@given(n_rows=st.integers(2, 9), n_features=st.integers(1, 8), seed=st.integers(0, 2**32 - 1))
+def test_log_prob_sums_the_entries_and_a_mask_leaves_some_out(name, n_rows, n_features, seed):
+    likelihood, _, X, x, parameter = family(name, n_rows, n_features, seed)
+    mask = torch.from_numpy(np.random.default_rng(seed).random(x.shape) < 0.6)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    with torch.no_grad():
+        entries = likelihood.entry_log_prob(x, parameter)
+        assert entries.shape == x.shape
+        assert_allclose(entries.sum(dim=1), likelihood.log_prob(x, parameter), **close)
+        actual = likelihood.log_prob(x, parameter, mask)
+        assert_allclose(actual, entries.where(mask, 0.0).sum(dim=1), **close)
+        every = likelihood.log_prob(x, parameter, torch.ones_like(mask))
+        assert_allclose(every, entries.sum(dim=1), rtol=1e-6)
+        assert not likelihood.log_prob(x, parameter, torch.zeros_like(mask)).any()
+        # Whatever stands in an entry that is left out, it says nothing.
+        other = torch.where(mask, x, observed_elsewhere(name, x))
+        assert torch.equal(likelihood.log_prob(other, parameter, mask), actual)
+    with torch.no_grad():
+        likelihood, x, parameter = likelihood.double(), x.double(), parameter.double()
+        expected = scipy_entries(name, likelihood, X, x, parameter)
+        close = {"rtol": 1e-6, "atol": 1e-6}
+        assert_allclose(likelihood.entry_log_prob(x, parameter), expected, **close)
+        some = np.where(mask, expected, 0.0).sum(axis=1)
+        assert_allclose(likelihood.log_prob(x, parameter, mask), some, **close)
+        assert_allclose(likelihood.log_prob(x, parameter), expected.sum(axis=1), **close)
+    leaf = parameter.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(likelihood.log_prob(x, leaf, mask).sum(), leaf)
+    assert not slope[~mask].any()
+
+
+def observed_elsewhere(name, x):
+    """Other values than those of `x`, of the same family."""
+    return 1.0 + 2.0 * x if name == "gaussian" else x.flip(0) + (name in COUNTS)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_mask_keeps_the_slope_of_what_it_leaves_in(name):
+    likelihood, _, _, x, parameter = family(name)
+    mask = torch.from_numpy(np.random.default_rng(1).random(x.shape) < 0.6)
+    leaf = parameter.clone().requires_grad_()
+    (of_all,) = torch.autograd.grad(likelihood.log_prob(x, leaf).sum(), leaf)
+    (of_some,) = torch.autograd.grad(likelihood.log_prob(x, leaf, mask).sum(), leaf)
+    assert of_all.all()
+    assert_allclose(of_some, of_all.where(mask, 0.0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_check_accepts_the_tables_of_its_family(name, as_type):
+    X = as_type(observed(name, 20, N_FEATURES, 0))
+    assert LIKELIHOODS[name].check(X, name) is None
+    assert LIKELIHOODS[name].check(as_type(np.zeros((2, N_FEATURES))), name) is None
+    if name != "gaussian":
+        for dtype in (np.bool_, np.uint8, np.int64, np.float32):
+            assert LIKELIHOODS[name].check(as_type(np.eye(3, dtype=dtype)), name) is None
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(-1e-6, "from -1e-06 to 1"), (1.001, "from 0 to 1.001")]
+)
+def test_bernoulli_refuses_what_is_no_probability(value, shown, as_type):
+    X = np.array([[0.0, 1.0], [0.5, 0.25]])
+    assert BernoulliLikelihood.check(as_type(X), "bernoulli") is None
+    X[1, 0] = value
+    with pytest.raises(ValueError, match=rf"likelihood='bernoulli' needs X within .*{shown}"):
+        BernoulliLikelihood.check(as_type(X), "bernoulli")
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (-1.0, "Negative values"),
+        (0.5, "25% of the entries .* such as 0.5"),
+        (2.0 * LARGEST_COUNT, r"counts up to 1e\+09, but X has 2e\+09"),
+    ],
+)
+def test_counts_refuse_what_is_no_count(name, value, message, as_type):
+    X = np.array([[1.0, 2.0], [3.0, LARGEST_COUNT]])
+    assert LIKELIHOODS[name].check(as_type(X), name) is None
+    X[1, 0] = value
+    with pytest.raises(ValueError, match=message) as caught:
+        LIKELIHOODS[name].check(as_type(X), name)
+    assert f"likelihood={name!r}" in str(caught.value)
+
+
+def test_gaussian_accepts_any_numbers():
+    assert GaussianLikelihood.check(np.array([[-1e30, 0.5], [1e30, 0.0]]), "gaussian") is None
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_learned_parameters_are_named_and_in_the_units_of_the_rows(name):
+    likelihood, scaling, *_ = family(name, n_rows=40)
+    expected = {}
+    if name == "gaussian":
+        likelihood.set_noise_variance(torch.full((N_FEATURES,), 0.25))
+        expected = {"noise_variance_": 0.25 * scaling.scale**2}
+    elif name.endswith("negative_binomial"):
+        log_theta = 10.0 * np.tanh(likelihood.log_theta_free.detach().double().numpy() / 10.0)
+        expected = {"theta_": np.exp(log_theta)}
+    learned = likelihood.learned(scaling)
+    assert list(learned) == list(expected)
+    for key, value in learned.items():
+        assert value.dtype == np.float64
+        assert value.shape == (N_FEATURES,)
+        assert_allclose(value, expected[key], rtol=1e-5)

@@ -15,10 +15,18 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 ROOT = Path(__file__).parents[1]
-AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, MODEL, OBJECTIVES = TESTS = tuple(
-    f"tests/test_{name}.py"
-    for name in ("aggregate", "divergences", "finite_sample", "information", "model", "objectives")
+NAMES = (
+    "aggregate",
+    "divergences",
+    "finite_sample",
+    "information",
+    "likelihoods",
+    "model",
+    "objectives",
+    "prior",
 )
+TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
+AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS, MODEL, OBJECTIVES, PRIOR = TESTS
 
 # Imports take longer than most mutants live, so one process makes them, all but
 # that of the package, and a fork of it runs each copy. Mutants die of few
@@ -151,7 +159,7 @@ MUTANTS = {
         "divergences.py", " - 0.5 * noise", "", DIVERGENCES
     ),
     "covariance in single precision": Mutant(
-        "aggregate.py",
+        "objectives/fused.py",
         "mu.detach().numpy().astype(np.float64)",
         "mu.detach().numpy()",
         OBJECTIVES,
@@ -163,37 +171,42 @@ MUTANTS = {
         DIVERGENCES,
     ),
     "L transposed": Mutant(
-        "objectives/hebae.py", "return eps @ factor.T", "return eps @ factor", OBJECTIVES
+        "objectives/aggregate.py",
+        "return Aggregate(eps @ factor.T,",
+        "return Aggregate(eps @ factor,",
+        OBJECTIVES,
     ),
-    "fused L transposed": Mutant("aggregate.py", "eps @ narrow.T", "eps @ narrow", AGGREGATE),
+    "fused L transposed": Mutant(
+        "objectives/fused.py", "eps @ narrow.T", "eps @ narrow", AGGREGATE
+    ),
     "fused L detached": Mutant(
-        "aggregate.py", "if by_noise is not None:", "if by_noise is None:", AGGREGATE
+        "objectives/fused.py", "if by_noise is not None:", "if by_noise is None:", AGGREGATE
     ),
     "fused mean without its slope": Mutant(
-        "aggregate.py", "by_mu += slope / len(centred) * mean", "pass", AGGREGATE
+        "objectives/fused.py", "by_mu += slope / len(centred) * mean", "pass", AGGREGATE
     ),
     "L detached": Mutant(
-        "objectives/hebae.py",
-        "return eps @ factor.T, factor,",
-        "return eps @ factor.detach().T, factor,",
+        "objectives/aggregate.py",
+        "return Aggregate(eps @ factor.T,",
+        "return Aggregate(eps @ factor.detach().T,",
         OBJECTIVES,
     ),
     "moments of detached codes": Mutant(
-        "objectives/hebae.py",
+        "objectives/aggregate.py",
         "minibatch_moments(in_double(mu))",
         "minibatch_moments(in_double(mu.detach()))",
         OBJECTIVES,
     ),
     "diag noise with variances for deviations": Mutant(
-        "objectives/hebae.py",
+        "objectives/aggregate.py",
         "covariance.diagonal().sqrt().diag() if",
         "covariance.diagonal().diag() if",
         OBJECTIVES,
     ),
     "row share without its weight": Mutant(
         "objectives/hebae.py",
-        "row_penalty=share * divergence",
-        "row_penalty=divergence",
+        "row_penalty=share * row_divergence",
+        "row_penalty=row_divergence",
         OBJECTIVES,
     ),
     "standard bound without its divergence": Mutant(
@@ -204,14 +217,14 @@ MUTANTS = {
     ),
     "aggregate at full weight beside the rows": Mutant(
         "objectives/hebae.py",
-        "=(1.0 - share) * divergence_of_all",
-        "=divergence_of_all",
+        "minibatch_penalty=(1.0 - share) * divergence",
+        "minibatch_penalty=divergence",
         OBJECTIVES,
     ),
     "row KL of the full covariance beside diag noise": Mutant(
-        "objectives/hebae.py",
-        "return eps @ factor.T, factor,",
-        "return eps @ factor.T, root.to(mu.dtype),",
+        "objectives/aggregate.py",
+        "return Aggregate(eps @ factor.T, divergence, factor)",
+        "return Aggregate(eps @ factor.T, divergence, root.to(mu.dtype))",
         OBJECTIVES,
     ),
     "VAE noise with variances for deviations": Mutant(
@@ -236,21 +249,81 @@ MUTANTS = {
         OBJECTIVES,
     ),
     "cubature of the wrong radius": Mutant(
-        "model.py", "n_components**0.5 * factor.transpose(1, 2)", "factor.transpose(1, 2)", MODEL
+        "posterior.py",
+        "n_components**0.5 * factor.transpose(1, 2)",
+        "factor.transpose(1, 2)",
+        MODEL,
     ),
     "importance weights without the proposal's width": Mutant(
-        "model.py", "z.square().sum(dim=1)) + log_det", "z.square().sum(dim=1))", MODEL
+        "posterior.py", "log_kernel(z)) + log_det + constant", "log_kernel(z)) + constant", MODEL
     ),
     "importance weights without the prior": Mutant(
-        "model.py",
-        "0.5 * (draw.square().sum() - z.square().sum(dim=1))",
+        "posterior.py",
+        "(0.5 * draw.square().sum() + model.prior.log_kernel(z))",
         "0.5 * draw.square().sum()",
         MODEL,
     ),
-    "sum of importance weights for their mean": Mutant(
-        "model.py", "return total - math.log(len(noise))", "return total", MODEL
+    "importance weights without the prior's constant": Mutant(
+        "posterior.py", " - model.prior.log_normaliser", "", MODEL
     ),
-    "missing noise of the wrong share": Mutant("model.py", "gain / row_weight", "gain", MODEL),
+    "sum of importance weights for their mean": Mutant(
+        "posterior.py", "return total - math.log(len(noise))", "return total", MODEL
+    ),
+    "missing noise of the wrong share": Mutant(
+        "posterior.py", "of_code / row_weight", "of_code", MODEL
+    ),
+    "mode of the likelihood alone": Mutant("posterior.py", " + prior.gradient(z)", "", MODEL),
+    "missing entries in the precision": Mutant(
+        "posterior.py", "weight = weight * mask", "pass", MODEL
+    ),
+    "missing entries in the slope": Mutant(
+        "posterior.py",
+        "likelihood.log_prob(x, leaf, minibatch.mask)",
+        "likelihood.log_prob(x, leaf)",
+        MODEL,
+    ),
+    "missing entries in the density of a row": Mutant(
+        "model.py",
+        "log_prob(minibatch.x, parameter, minibatch.mask)",
+        "log_prob(minibatch.x, parameter)",
+        MODEL,
+    ),
+    "missing entries in the sum of entries": Mutant(
+        "likelihoods/base.py",
+        "(entries if mask is None else entries.where(mask, 0.0))",
+        "entries",
+        LIKELIHOODS,
+    ),
+    "entries in the unit of the networks": Mutant(
+        "likelihoods/gaussian.py",
+        "math.log(2.0 * math.pi) + 2.0 * self.scale.log()",
+        "math.log(2.0 * math.pi)",
+        LIKELIHOODS,
+    ),
+    "zero inflation without its other zeros": Mutant(
+        "likelihoods/count_densities.py",
+        "return entries + functional.logsigmoid(-zi_logits)",
+        "return entries",
+        LIKELIHOODS,
+    ),
+    "log-density of the prior without its constant": Mutant(
+        "prior.py",
+        "return self.log_kernel(z) - self.log_normaliser",
+        "return self.log_kernel(z)",
+        PRIOR,
+    ),
+    "gradient of the prior of the wrong sign": Mutant(
+        "prior.py", "return -z\n", "return z\n", PRIOR
+    ),
+    "diagonal KL of any prior with variances for deviations": Mutant(
+        "prior.py",
+        "(0.5 * log_var).exp().diag_embed()",
+        "log_var.exp().diag_embed()",
+        PRIOR,
+    ),
+    "row KL of any prior with its scale on the wrong side": Mutant(
+        "prior.py", "spread[:, :, None] * factor", "spread[:, None, :] * factor", PRIOR
+    ),
     "sum of posteriors for their mean": Mutant(
         "information.py", "return total - math.log(len(mean))", "return total", INFORMATION
     ),
@@ -264,9 +337,9 @@ MUTANTS = {
         "information.py", "- 2.0 * across / n_rows**2", "- across / n_rows**2", INFORMATION
     ),
     "reported penalty uncorrected": Mutant(
-        "engine/loop.py",
-        "penalty = terms.penalty(part.mean) - reference",
-        "penalty = terms.penalty(part.mean)",
+        "training/step.py",
+        "penalty = terms.penalty(minibatch.mean) - reference",
+        "penalty = terms.penalty(minibatch.mean)",
         FINITE_SAMPLE,
     ),
 }

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from skhebae.estimators.assembly import build_model
 from torch import nn
 
-from skhebae.data import FeatureScaling
-from skhebae.model import Architecture
+from skhebae.data import FeatureScaling, Table
+from skhebae.fitted.build import Architecture, build_model
 from skhebae.networks import ACTIVATIONS, Encoder, mlp
 
 
@@ -116,7 +115,7 @@ def test_scale_head_can_learn():
 
 
 def test_decoder_mirrors_the_encoder():
-    scaling = FeatureScaling.measure(inputs().double().numpy())
+    scaling = FeatureScaling.measure(Table(inputs().double().numpy()))
     architecture = Architecture(6, 3, (7, 5), "relu", "gaussian", 3)
     model = build_model(architecture, scaling, torch.Generator().manual_seed(0))
     assert layer_shapes(model.encoder) == [(7, 6), (5, 7), (6, 5)]
@@ -126,7 +125,7 @@ def test_decoder_mirrors_the_encoder():
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_untrained_decoder_predicts_the_feature_means_at_the_origin(likelihood):
     X = np.random.default_rng(0).uniform(0.05, 0.95, (30, 6))
-    scaling = FeatureScaling.measure(X)
+    scaling = FeatureScaling.measure(Table(X))
     architecture = Architecture(6, 3, (7, 5), "relu", likelihood, 3)
     model = build_model(architecture, scaling, torch.Generator().manual_seed(0))
     with torch.no_grad():

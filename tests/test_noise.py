@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -49,20 +52,28 @@ def test_pools_are_renewed_and_follow_the_generator(pool):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_training_uses_a_pool_where_it_pays(monkeypatch):
     """The fit is as good as with noise drawn afresh, and reproducible."""
-    monkeypatch.setattr("skhebae.engine.loop.POOL_SIZE", 10_000)
+    monkeypatch.setattr("skhebae.training.loop.POOL_SIZE", 10_000)
     monkeypatch.setattr(noise, "POOL_SIZE", 10_000)
-    used = []
+    used, pools = [], weakref.WeakSet()
     draw = NoisePool.draw
-    monkeypatch.setattr(NoisePool, "draw", lambda *a: (used.append(1), draw(*a))[1])
+
+    def noted(pool, shape):
+        used.append(1)
+        pools.add(pool)
+        return draw(pool, shape)
+
+    monkeypatch.setattr(NoisePool, "draw", noted)
     rng = np.random.default_rng(0)
     X = (rng.normal(size=(1200, 3)) @ rng.normal(size=(3, 30))).astype(np.float32)
     models = [HEBAETransformer(3, max_iter=30, random_state=0).fit(X) for _ in range(2)]
     assert used
     np.testing.assert_array_equal(models[0].transform(X), models[1].transform(X))
     used.clear()
-    monkeypatch.setattr("skhebae.engine.loop.POOL_SIZE", 10**9)
+    monkeypatch.setattr("skhebae.training.loop.POOL_SIZE", 10**9)
     afresh = HEBAETransformer(3, max_iter=30, random_state=0).fit(X)
     assert not used
     errors = [((m.inverse_transform(m.transform(X)) - X) ** 2).mean() for m in (models[0], afresh)]
     assert errors[0] == pytest.approx(errors[1], rel=0.3)
-    assert models[0]._model.noise_pool is None
+    # No fitted model keeps a pool.
+    gc.collect()
+    assert not pools

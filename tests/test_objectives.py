@@ -10,7 +10,7 @@ from scipy import stats
 from skhebae.estimators.assembly import build_model
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from skhebae.data import FeatureScaling
+from skhebae.data import FeatureScaling, Minibatch, Table
 from skhebae.divergences import (
     cholesky_factor,
     gaussian_kl_to_standard,
@@ -20,9 +20,12 @@ from skhebae.divergences import (
     regularised_covariance,
 )
 from skhebae.finite_sample import expected_prior_kl
+from skhebae.fitted.build import Architecture, build_model
 from skhebae.likelihoods import GaussianLikelihood
-from skhebae.model import Architecture
+from skhebae.model import Autoencoder
+from skhebae.noise import InputNoise
 from skhebae.objectives import HEBAEObjective, Terms, VAEObjective, WAEObjective
+from skhebae.prior import StandardNormalPrior
 
 P, D = 5, 3
 
@@ -48,7 +51,7 @@ def tiny_model(objective, hidden=(7,)):
     generator = torch.Generator().manual_seed(0)
     X = np.random.default_rng(0).normal(5.0, [0.1, 1.0, 2.0, 10.0, 0.5], (40, P))
     architecture = Architecture(P, D, hidden, "tanh", "gaussian", objective.n_scales(D))
-    model = build_model(architecture, FeatureScaling.measure(X), generator)
+    model = build_model(architecture, FeatureScaling.measure(Table(X)), generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
@@ -63,19 +66,24 @@ def seeded(seed=3):
     return torch.Generator().manual_seed(seed)
 
 
+def drawing(x, seed=3):
+    """Rows whose noise comes from a generator of this seed."""
+    return Minibatch(x, generator=seeded(seed))
+
+
 def encoded(model, x):
     """Posterior means and scales as float64 arrays."""
     with torch.no_grad():
-        return tuple(head.double().numpy() for head in model.encode(x))
+        return tuple(head.double().numpy() for head in model.encode(Minibatch(x)))
 
 
-def decoded_codes(model, objective, x, monkeypatch, generator=None):
+def decoded_codes(model, objective, x, monkeypatch):
     """The codes that the objective sends to the decoder, and its terms."""
     seen = []
     decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda z, c: seen.append(z) or decode(z, c))
+    monkeypatch.setattr(model, "decode", lambda z, *a: seen.append(z) or decode(z, *a))
     with torch.no_grad():
-        terms = objective(model, x, generator or seeded())
+        terms = objective(model, drawing(x))
     (z,) = seen
     return z.double().numpy(), terms
 
@@ -99,25 +107,31 @@ def shrunk_covariance(mu, nu):
 def of_codes(objective, mu, scales=None):
     """Terms of an encoder that gives these codes and a decoder that returns them."""
     scales = mu.new_zeros(len(mu), objective.n_scales(mu.shape[1])) if scales is None else scales
-    model = SimpleNamespace(encode=lambda *_: (mu, scales), log_prob=lambda x, z: -z.sum(dim=1))
-    return objective(model, mu, seeded())
+    model = SimpleNamespace(
+        encode=lambda _: (mu, scales),
+        log_prob=lambda _, z: -z.sum(dim=1),
+        prior=StandardNormalPrior(mu.shape[1]),
+    )
+    return objective(model, drawing(mu))
 
 
 @pytest.mark.parametrize("row_share", [0.0, 0.3])
 def test_batch_share_mixes_the_divergences_of_all_rows_and_of_batches(row_share):
     codes = torch.randn((40, D), generator=seeded()) + torch.arange(40)[:, None] % 2
-    labels = torch.eye(2)[torch.arange(40) % 2]
-    x = torch.cat([codes, labels], dim=1)
+    batch = torch.arange(40) % 2
+    labels = torch.eye(2)[batch]
 
     def penalty(batch_share, n_batches=2):
         objective = HEBAEObjective(1.0, row_share=row_share, batch_share=batch_share)
         model = SimpleNamespace(
-            encode=lambda *_: (codes, codes.new_zeros(codes.shape)),
-            log_prob=lambda x, z: -z.sum(dim=1),
-            covariates=lambda rows: rows[:, D:],
+            encode=lambda _: (codes, codes.new_zeros(codes.shape)),
+            log_prob=lambda _, z: -z.sum(dim=1),
+            labels=lambda batch: Autoencoder.labels(model, batch),
             n_batches=n_batches,
+            prior=StandardNormalPrior(D),
         )
-        return float(objective(model, x, seeded()).minibatch_penalty)
+        minibatch = drawing(codes).replace(batch=batch)
+        return float(objective(model, minibatch).minibatch_penalty)
 
     of_all = penalty(0.0)
     of_batches = (1.0 - row_share) * float(group_kl_to_standard(codes.double(), labels.double(), 1))
@@ -145,7 +159,7 @@ def test_hebae_terms_are_the_equations(name):
     objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows()
     with torch.no_grad():
-        terms = objective(model, x, seeded())
+        terms = objective(model, drawing(x))
     mu, head = encoded(model, x)
     covariance = shrunk_covariance(mu, objective.covariance_prior)
     mean, (_, log_det) = mu.mean(axis=0), np.linalg.slogdet(covariance)
@@ -174,9 +188,9 @@ def test_without_a_row_share_the_objective_is_the_published_one(covariance, post
     objective = HEBAEObjective(0.7, **options, row_share=0.0)
     model, x = tiny_model(objective), rows()
     with torch.no_grad():
-        terms, default = objective(model, x, seeded()), HEBAEObjective(0.7, **options)
-        by_default = default(model, x, seeded())
-        mu, head = model.encode(x)
+        terms, default = objective(model, drawing(x)), HEBAEObjective(0.7, **options)
+        by_default = default(model, drawing(x))
+        mu, head = model.encode(Minibatch(x))
         mean, sample = minibatch_moments(mu.double())
         regularised = regularised_covariance(sample, 9, 1.0)
         factor = cholesky_factor(regularised)
@@ -230,9 +244,9 @@ def test_at_row_share_1_the_loss_is_the_negative_evidence_lower_bound():
     model, distinct = tiny_model(objective), rows(4)
     x = distinct.repeat_interleave(n_draws, dim=0)
     with torch.no_grad():
-        terms = objective(model, x, seeded())
+        terms = objective(model, drawing(x))
         loss = terms.reconstruction + terms.row_penalty
-        mu, head = model.encode(x)
+        mu, head = model.encode(Minibatch(x))
         common = torch.from_numpy(shrunk_covariance(mu.double().numpy(), 1.0))
         spread = torch.from_numpy(deviations(head.double().numpy()))
         tril = spread[::n_draws, :, None] * torch.linalg.cholesky(common)
@@ -275,7 +289,7 @@ def test_vae_terms_are_the_equations():
     objective = OBJECTIVES["vae"]
     model, x = tiny_model(objective), rows()
     with torch.no_grad():
-        terms = objective(model, x, seeded())
+        terms = objective(model, drawing(x))
     mu, log_var = encoded(model, x)
     penalty = 0.5 * (mu**2 + np.exp(log_var) - 1.0 - log_var).sum(axis=1)
     assert_allclose(terms.row_penalty, penalty, rtol=1e-5)
@@ -288,7 +302,7 @@ def test_wae_terms_are_the_equations():
     objective = OBJECTIVES["wae"]
     model, x = tiny_model(objective), rows()
     with torch.no_grad():
-        terms = objective(model, x, seeded())
+        terms = objective(model, drawing(x))
     mu, scales = encoded(model, x)
     assert scales.shape == (9, 0)
     draws = torch.randn((9, D), generator=seeded()).double()
@@ -302,11 +316,11 @@ def test_wae_terms_are_the_equations():
 def test_standard_bound_is_that_of_the_stated_posterior(name):
     objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows()
-    terms = objective(model, x, seeded())
+    terms = objective(model, drawing(x))
     if name == "wae":
         assert float(terms.elbo()) == -np.inf
         return
-    mu, scales = model.encode(x)
+    mu, scales = model.encode(Minibatch(x))
     _, sample_covariance = minibatch_moments(mu.double())
     noise = objective.noise_covariance(sample_covariance, len(x))
     spread = objective.spread(scales, D).double()
@@ -342,7 +356,7 @@ def test_codes_have_the_stated_posterior(name, monkeypatch):
     z, _ = decoded_codes(model, objective, x, monkeypatch)
     mu, _ = encoded(model, x)
     with torch.no_grad():
-        spread = objective.spread(model.encode(distinct)[1], D).double().numpy()
+        spread = objective.spread(model.encode(Minibatch(distinct))[1], D).double().numpy()
         sample_covariance = torch.from_numpy(np.cov(mu, rowvar=False))
         common = objective.noise_covariance(sample_covariance, len(x)).numpy()
     if name == "wae":
@@ -397,13 +411,13 @@ def test_diag_is_full_where_the_covariance_is_diagonal(posterior_scale, share):
         -torch.diag(torch.tensor([1.0, 2.0, 4.0])),
     )
     with torch.no_grad():
-        a, b = full(model, x, seeded()), diagonal(model, x, seeded())
+        a, b = full(model, drawing(x)), diagonal(model, drawing(x))
     assert_allclose(a.reconstruction, b.reconstruction, rtol=1e-6)
     assert torch.equal(a.minibatch_penalty, b.minibatch_penalty)
     assert_allclose(a.penalty(), b.penalty(), rtol=1e-6)
     with torch.no_grad():
         x[0, 1] = 3.0  # and not where it is not
-        a, b = full(model, x, seeded()), diagonal(model, x, seeded())
+        a, b = full(model, drawing(x)), diagonal(model, drawing(x))
     assert not np.allclose(a.reconstruction, b.reconstruction, rtol=1e-3)
     assert torch.equal(a.minibatch_penalty, b.minibatch_penalty)
     assert np.isclose(float(a.penalty()), float(b.penalty()), rtol=1e-3) == (share == 0.0)
@@ -426,10 +440,11 @@ def test_gradient_of_the_loss_by_finite_differences(name):
 
     def loss(mu, scales):
         model = SimpleNamespace(
-            encode=lambda *_: (mu, scales),
-            log_prob=lambda x, z: likelihood.log_prob(x, torch.tanh(z @ weight)),
+            encode=lambda _: (mu, scales),
+            log_prob=lambda minibatch, z: likelihood.log_prob(minibatch.x, torch.tanh(z @ weight)),
+            prior=StandardNormalPrior(D),
         )
-        terms = objective(model, x, seeded())
+        terms = objective(model, drawing(x))
         return terms.reconstruction.mean() + objective.weight * terms.penalty()
 
     mu = torch.randn((9, D), generator=seeded(5), requires_grad=True)
@@ -445,7 +460,7 @@ def test_both_terms_reach_the_weights_of_the_encoder(name):
     objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows()
     first = model.encoder.layers[0].weight
-    terms = objective(model, x, seeded())
+    terms = objective(model, drawing(x))
     (of_penalty,) = torch.autograd.grad(terms.penalty(), first, retain_graph=True)
     (of_reconstruction,) = torch.autograd.grad(terms.reconstruction.mean(), first)
     assert of_penalty.any()
@@ -457,7 +472,7 @@ def test_noise_of_one_code_moves_the_others_through_the_covariance(name):
     # With a constant decoder input mean, only L links the rows of a minibatch.
     objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows().requires_grad_()
-    terms = objective(model, x, seeded())
+    terms = objective(model, drawing(x))
     (gradient,) = torch.autograd.grad(terms.reconstruction[0], x)
     assert gradient[1:].abs().max() > 0.0
 
@@ -467,8 +482,8 @@ def test_objectives_take_all_randomness_from_their_generator(name):
     objective = OBJECTIVES[name]
     model, x, state = tiny_model(objective), rows(), torch.get_rng_state()
     with torch.no_grad():
-        first, again = objective(model, x, seeded()), objective(model, x, seeded())
-        other = objective(model, x, seeded(8))
+        first, again = objective(model, drawing(x)), objective(model, drawing(x))
+        other = objective(model, drawing(x, 8))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.reconstruction, again.reconstruction)
     assert float(first.penalty()) == float(again.penalty())
@@ -481,7 +496,7 @@ def test_hebae_is_finite_for_one_row_and_for_fewer_rows_than_components(name):
     objective = OBJECTIVES[name]
     model = tiny_model(objective)
     for n_rows in (1, 2, D):
-        terms = objective(model, rows(n_rows), seeded())
+        terms = objective(model, drawing(rows(n_rows)))
         (terms.reconstruction.mean() + terms.penalty()).backward()
         assert torch.isfinite(terms.reconstruction).all()
         assert torch.isfinite(terms.penalty())
@@ -492,7 +507,7 @@ def test_hebae_penalty_of_one_row_is_half_the_squared_mean():
     objective = OBJECTIVES["hebae"]
     model, x = tiny_model(objective), rows(1)
     with torch.no_grad():
-        penalty = float(objective(model, x, seeded()).penalty())
+        penalty = float(objective(model, drawing(x)).penalty())
     assert_allclose(penalty, 0.5 * np.sum(encoded(model, x)[0] ** 2), rtol=1e-6)
 
 
@@ -540,9 +555,10 @@ def test_input_noise_has_the_stated_deviation(monkeypatch):
     x = torch.zeros(4000, P)
     generator = seeded()
     state = generator.get_state()
-    assert torch.equal(model.encode(x, 0.0, generator)[0], x)
+    assert torch.equal(model.encode(Minibatch(x, generator=generator))[0], x)
     assert torch.equal(generator.get_state(), state)
-    noisy = model.encode(x + 2.0, 0.3, generator)[0] - 2.0
+    noise = InputNoise(0.3, generator)
+    noisy = model.encode(Minibatch(x + 2.0, input_noise=noise))[0] - 2.0
     assert abs(float(noisy.mean())) < 4.0 * 0.3 / x.numel() ** 0.5
     assert_allclose(float(noisy.var()), 0.09, rtol=4.0 * (2.0 / x.numel()) ** 0.5)
     assert not x.any()
@@ -556,14 +572,17 @@ def test_input_noise_is_for_the_encoder_alone(name, monkeypatch):
     encoder, log_prob = model.encoder.forward, model.likelihood.log_prob
     monkeypatch.setattr(model.encoder, "forward", lambda x: encoder_input.append(x) or encoder(x))
     monkeypatch.setattr(
-        model.likelihood, "log_prob", lambda x, o: likelihood_input.append(x) or log_prob(x, o)
+        model.likelihood, "log_prob", lambda x, *a: likelihood_input.append(x) or log_prob(x, *a)
     )
     with torch.no_grad():
-        objective(model, x, seeded(), 0.5)
-        objective(model, x, seeded())
+        minibatch = drawing(x)
+        noise = InputNoise(0.5, minibatch.generator)
+        objective(model, minibatch.replace(input_noise=noise))
+        objective(model, drawing(x))
     expected = x + 0.5 * torch.randn(x.shape, generator=seeded())
     assert_allclose(encoder_input[0], expected, rtol=1e-6)
     assert torch.equal(encoder_input[1], x)
+    assert len(likelihood_input) == 2
     assert all(torch.equal(clean, x) for clean in likelihood_input)
 
 
@@ -572,12 +591,12 @@ def test_lower_precision_is_for_the_networks_in_training_alone(name):
     objective = OBJECTIVES[name]
     model, x = tiny_model(objective), rows()
     with torch.no_grad():
-        exact = model.encode(x), model.decode(rows()[:, :D])
+        exact = model.encode(Minibatch(x)), model.decode(rows()[:, :D])
         model.training_dtype = torch.bfloat16
-        evaluated = model.encode(x), model.decode(rows()[:, :D])
+        evaluated = model.encode(Minibatch(x)), model.decode(rows()[:, :D])
         model.train()
-        trained = model.encode(x), model.decode(rows()[:, :D])
-        terms = objective(model, x, seeded())
+        trained = model.encode(Minibatch(x)), model.decode(rows()[:, :D])
+        terms = objective(model, drawing(x))
     for (mu, scales), output in (exact, evaluated, trained):
         assert {mu.dtype, scales.dtype, output.dtype} == {torch.float32}
     assert torch.equal(exact[0][0], evaluated[0][0])

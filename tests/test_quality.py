@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from skhebae.estimators.latent import MIXTURE_ROWS, CodeMixture
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -17,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from skhebae import HEBAETransformer
+from skhebae.fitted.codes import MIXTURE_ROWS, CodeMixture
 
 
 def held_out_error(model, rows):

@@ -9,8 +9,10 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.data import Minibatch
 from skhebae.diagnostics import latent_report
 from skhebae.exceptions import LatentWarning
+from skhebae.posterior import jacobian_numbers, linearised_posterior, posterior_mode
 
 
 def log_prob_of_draws(estimator, X, n_draws, seed=0):
@@ -105,7 +107,7 @@ def test_hebae_bound_of_few_rows_is_below_the_expectation():
     # A correction for the sample size would make its divergence negative here.
     X = np.random.default_rng(0).normal(size=(20, 15))
     estimator = HEBAETransformer(10, random_state=0).fit(X)
-    assert (estimator.hebae_bound(X) <= estimator._expected_log_prob(X)).all()
+    assert (estimator.hebae_bound(X) <= estimator.fitted_.expected_log_prob(X)).all()
 
 
 def test_only_hebae_has_the_bound_of_its_paper():
@@ -147,18 +149,19 @@ def test_log_likelihood_is_the_integral(table):
 
 
 def test_posterior_mode_has_no_slope(fitted, table):
-    model = fitted._model
-    x = torch.from_numpy(fitted._scaling.standardise(table[:50]))
+    model = fitted.fitted_.model
+    minibatch = Minibatch(torch.from_numpy(fitted.fitted_.scaling.standardise(table[:50])))
     with torch.no_grad():
-        start, _ = model.encode(x)
-        mode = model.posterior_mode(x, start, 30)
+        start, _ = model.encode(minibatch)
+        mode = posterior_mode(model, minibatch, start, 30)
 
     def slope(z):
         z = z.clone().requires_grad_()
-        joint = model.likelihood.log_prob(x, model.decode(z)) - 0.5 * z.square().sum(dim=1)
+        log_prob = model.likelihood.log_prob(minibatch.x, model.decode(z))
+        joint = log_prob - 0.5 * z.square().sum(dim=1)
         (gradient,) = torch.autograd.grad(joint.sum(), z)
         # In units of the posterior's own width.
-        factor = model.linearised_posterior(z)
+        factor = linearised_posterior(model, z, minibatch)
         return joint.detach(), (factor.mT @ gradient[:, :, None])[:, :, 0].norm(dim=1).detach()
 
     (before, _), (after, gradient) = slope(start), slope(mode)
@@ -177,15 +180,14 @@ def test_log_likelihood_is_repeatable_and_per_row(fitted, table):
 
 
 def test_log_likelihood_takes_one_draw_of_a_chunk_of_rows_at_a_time(fitted, table, monkeypatch):
-    sizes, decode = set(), fitted._model.decode
-    monkeypatch.setattr(
-        fitted._model, "decode", lambda z, c: sizes.add(tuple(z.shape)) or decode(z, c)
-    )
+    model, sizes = fitted.fitted_.model, set()
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, *a: sizes.add(tuple(z.shape)) or decode(z, *a))
     whole = fitted.log_likelihood(table, n_draws=50)
     assert sizes == {(256, 3)}
     # Rows with many features and components get smaller chunks, of 4 rows here.
-    numbers = fitted._model.jacobian_numbers
-    monkeypatch.setattr("skhebae.engine.chunks.CHUNK_NUMBERS", 4 * numbers)
+    numbers = jacobian_numbers(model)
+    monkeypatch.setattr("skhebae.data.chunks.CHUNK_NUMBERS", 4 * numbers)
     sizes.clear()
     # Another shape rounds differently, and a line search may then end elsewhere.
     assert_allclose(fitted.log_likelihood(table, n_draws=50), whole, atol=0.02)
@@ -225,8 +227,8 @@ def test_bernoulli_likelihood_of_binary_rows_sums_to_at_most_one():
 def test_scores_on_a_gpu_are_those_on_the_cpu(cls, table, quick):
     on_gpu = cls(**quick, device="cuda").fit(table)
     on_cpu = pickle.loads(pickle.dumps(on_gpu.set_params(device="cpu")))
-    assert on_gpu._model.device.type == "cuda"
-    assert on_cpu._model.device.type == "cpu"
+    assert on_gpu.fitted_.model.device.type == "cuda"
+    assert on_cpu.fitted_.model.device.type == "cpu"
     for method in ("score_samples", "elbo", "log_likelihood"):
         assert_allclose(getattr(on_gpu, method)(table), getattr(on_cpu, method)(table), rtol=1e-3)
     with warnings.catch_warnings():
