@@ -35,11 +35,14 @@ class Linearisation(NamedTuple):
         The likelihood's parameter at the codes.
     jacobian : Tensor of shape (n, p, d)
     prior_precision : Tensor of shape (n, d, d)
+    mask : Tensor of bool of shape (n, p) or None
+        True where an entry of the row is observed.
     """
 
     parameter: Tensor
     jacobian: Tensor
     prior_precision: Tensor
+    mask: Tensor | None
 
 
 def linearise(model: Autoencoder, z: Tensor, minibatch: Minibatch) -> Linearisation:
@@ -58,7 +61,8 @@ def linearise(model: Autoencoder, z: Tensor, minibatch: Minibatch) -> Linearisat
             for j in range(z.shape[1])
         ]
     z = z.detach()
-    return Linearisation(output.detach(), torch.stack(columns, dim=2), model.prior.precision(z))
+    jacobian = torch.stack(columns, dim=2)
+    return Linearisation(output.detach(), jacobian, model.prior.precision(z), minibatch.mask)
 
 
 def jacobian_numbers(model: Autoencoder) -> int:
@@ -67,18 +71,18 @@ def jacobian_numbers(model: Autoencoder) -> int:
     return model.n_components * (3 * model.n_features + 10 * model.n_components)
 
 
-def gain(model: Autoencoder, at: Linearisation, mask: Tensor | None = None) -> Tensor:
+def gain(model: Autoencoder, at: Linearisation) -> Tensor:
     """Return ``G = J^T W J``, W the likelihood's Fisher information, (n, d, d).
 
     In double: the eigenvalues of ``I + G`` range from 1 to the decoder's squared gain over the
-    noise variance, too far apart for float32. Entries that `mask` leaves out tell nothing.
+    noise variance, too far apart for float32. Missing entries have no information.
     """
     wide, weight = (
         in_double(at.jacobian),
         in_double(model.likelihood.fisher_information(at.parameter)),
     )
-    if mask is not None:
-        weight = weight * mask
+    if at.mask is not None:
+        weight = weight * at.mask
     return wide.transpose(1, 2) @ (weight[:, :, None] * wide)
 
 
@@ -89,7 +93,7 @@ def linearised_posterior(model: Autoencoder, z: Tensor, minibatch: Minibatch) ->
     W the likelihood's Fisher information.
     """
     at = linearise(model, z, minibatch)
-    return inverse_factor(at.prior_precision + gain(model, at, minibatch.mask)).to(z.dtype)
+    return inverse_factor(at.prior_precision + gain(model, at)).to(z.dtype)
 
 
 def score(model: Autoencoder, minibatch: Minibatch) -> Tensor:
@@ -192,7 +196,7 @@ def posterior_mode(
         # By the Jacobian and not backwards through the decoder: products of some widths round
         # a row differently depending on where it stands among the others.
         gradient = (at.jacobian.transpose(1, 2) @ slope[:, :, None])[:, :, 0] + prior.gradient(z)
-        precision = at.prior_precision + gain(model, at, minibatch.mask)
+        precision = at.prior_precision + gain(model, at)
         factor = inverse_factor(precision).to(z.dtype)
         step = (factor @ (factor.transpose(1, 2) @ gradient[:, :, None]))[:, :, 0]
         best, value = z, log_prob.detach() + prior.log_kernel(z)

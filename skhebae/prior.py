@@ -22,7 +22,8 @@ class Prior(ABC):
     """A density p(z) over codes of `n_components` dimensions.
 
     A new prior implements the abstract methods. The others follow from them, and may be
-    overridden by something quicker.
+    overridden by something quicker. Codes may be on any device and in float32 or float64: a prior
+    that holds tensors must bring them to those of the codes, and one that holds numbers need not.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def with_value(value, dtype=float):
 
 
 BAD_TABLES = {
-    "nan": (with_value(np.nan), r"missing values are not supported yet.*SimpleImputer"),
+    "nan": (with_value(np.nan), r"does not take missing values.*SimpleImputer"),
     "inf": (with_value(np.inf), "infinity"),
     "complex": (with_value(1j, complex), "Complex data not supported"),
     "strings": (np.array([["a", "b"], ["c", "d"]]), "not compatible with arrays of bytes/strings"),
@@ -46,7 +46,7 @@ def test_bad_rows_after_fit(fitted, table, method):
     use = getattr(fitted, method)
     with pytest.raises(ValueError, match=r"X has 5 features, but .* expecting 12 features"):
         use(table[:, :5])
-    with pytest.raises(ValueError, match="missing values are not supported yet"):
+    with pytest.raises(ValueError, match="does not take missing values"):
         use(np.full((2, 12), np.nan))
     with pytest.raises(ValueError, match="0 sample"):
         use(table[:0])

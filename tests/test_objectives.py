@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy import stats
-from skhebae.estimators.assembly import build_model
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from skhebae.data import FeatureScaling, Minibatch, Table

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -314,3 +315,44 @@ def test_gpu_fit_loads_on_cpu(cls, table, quick):
         check=True,
     ).stdout
     assert output.strip() == b"cpu"
+
+
+SAVED_BY_0_1 = {
+    "hebae": (
+        HEBAETransformer,
+        [[0.11228638, -0.07945983], [-0.10294103, 0.04273041], [1.0174642, -0.16134265]],
+        [-11.506188, -12.283208, -13.932623],
+        [2.166971, 2.3325508, 3.0958877, 2.88413, 2.386282],
+    ),
+    "vae": (
+        VAETransformer,
+        [[-0.017757127, -0.025600577], [0.01349832, 0.053864066], [1.9933509, -0.3641765]],
+        [-9.0808935, -10.39039, -13.726095],
+        [2.7475855, 2.7997291, 3.7951374, 3.6458285, 2.9413214],
+    ),
+    "wae": (
+        WAETransformer,
+        [[-0.06458075, 0.025547316], [0.29260656, -0.06776147], [-1.0421319, 0.8592043]],
+        [-2.7251673, -3.0163572, -4.249732],
+        [0.22256221, 0.22449176, 0.30175331, 0.29199219, 0.22912036],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAVED_BY_0_1)
+def test_files_of_0_1_still_load(name):
+    """Written by `save` of 0.1; codes, scores and samples are those of then, but for rounding."""
+    cls, codes, scores, sample = SAVED_BY_0_1[name]
+    model = cls.load(Path(__file__).parent / "files" / f"{name}-0.1.skhebae")
+    rng = np.random.default_rng(0)
+    mean = 3.0 * np.exp(0.5 * rng.normal(size=(40, 1)) * np.ones((1, 5)))
+    X = rng.poisson(mean).astype(float)
+    X = X / X.max() if name == "wae" else X
+    batch = {"batch": ["a", "b", "a"]} if name == "hebae" else {}
+    one = {"batch": "a"} if name == "hebae" else {}
+    np.testing.assert_allclose(model.transform(X[:3]), codes, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.score_samples(X[:3], **batch), scores, rtol=1e-4)
+    np.testing.assert_allclose(model.sample(2, random_state=0, **one)[0], sample, rtol=1e-4)
+    assert model.n_iter_ == len(model.history_["loss"]) == 3
+    assert hasattr(model, "theta_") == hasattr(model, "batches_") == (name == "hebae")
+    assert hasattr(model, "noise_variance_") == (name == "vae")

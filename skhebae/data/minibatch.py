@@ -32,7 +32,8 @@ class Minibatch:
     mask : Tensor of bool of shape (B, p), optional
         True where an entry is observed. None means that all are.
     weight : Tensor of shape (B,), optional
-        Weight of each row. None means 1.
+        Weight of each row in means over rows. None means 1. Nothing sets it yet, and
+        minibatch-level terms of our objectives do not use it.
     shard : Shard
         Which rows of the whole minibatch these are.
     generator : torch.Generator, optional
@@ -86,8 +87,14 @@ class Minibatch:
         return self.shard.draw(like, self.generator)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Average one value per row, (); with several processes, see `Shard.mean`."""
-        return self.shard.mean(values)
+        """Average one value per row, (), by weights if rows have any.
+
+        With several processes, see `Shard.mean`.
+        """
+        if self.weight is None:
+            return self.shard.mean(values)
+        average_weight = self.shard.average(self.weight.sum() / max(1, len(self)))
+        return self.shard.mean(values * self.weight) / average_weight
 
     def total_rows(self) -> int:
         """Count the rows of the minibatch in all processes."""

@@ -52,8 +52,13 @@ class AutoencoderTransformer(BaseAutoencoder):
         Raises
         ------
         TypeError
-            If the factory returns something else than an `Objective`.
+            If `objective` is an objective, or returns something else than one.
         """
+        if isinstance(self.objective, Objective):
+            raise TypeError(
+                f"objective={type(self.objective).__name__}(...) is an objective, but every fit "
+                "makes a new one. Pass the class, or a function that returns it."
+            )
         objective = HEBAEObjective() if self.objective is None else self.objective()
         if not isinstance(objective, Objective):
             raise TypeError(

@@ -91,8 +91,9 @@ def validate_rows(
         if "contains NaN" not in str(error):
             raise
         raise ValueError(
-            "Input X contains NaN: missing values are not supported yet. Fill them in first, "
-            f"for example make_pipeline(SimpleImputer(), {type(estimator).__name__}())."
+            f"Input X contains NaN, and likelihood={name!r} does not take missing values. Fill "
+            f"them in first, for example make_pipeline(SimpleImputer(), "
+            f"{type(estimator).__name__}())."
         ) from error
     if table.dtype.kind == "O":
         try:

@@ -158,19 +158,32 @@ class TrainedRows:
         self.lacks_noise = lacks_noise(run)
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Average ``function(x, parameter)`` (n, ...) over rows, with one draw of each code."""
+        """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
+
+        With one draw of each row's code.
+        """
         run, model = self._run, self._run.model
         factor = cholesky_factor(torch.from_numpy(self._posterior_noise))
         factor = factor.to(model.device, torch.float32)
         total = torch.zeros_like(model.likelihood.location)
+        observed = torch.zeros_like(total)
         with torch.no_grad():
             for chunk in minibatch_indices(np.arange(len(self._rows)), DECODED_ROWS):
                 minibatch = self._rows.take(chunk)
                 mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
                 noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
                 parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
-                total += function(minibatch.x, parameter).sum(dim=0)
-        return run.group.mean(total / max(1, len(self._rows)), len(self._rows))
+                values = function(minibatch.x, parameter)
+                if minibatch.mask is None:
+                    total += values.sum(dim=0)
+                    observed += len(minibatch)
+                else:
+                    total += values.where(minibatch.mask, 0.0).sum(dim=0)
+                    observed += minibatch.mask.sum(dim=0)
+        # Over all processes, the mean of sums by the mean of counts.
+        n_rows = len(self._rows)
+        total = run.group.mean(total / max(1, n_rows), n_rows)
+        return total / run.group.mean(observed / max(1, n_rows), n_rows).clamp_min(1e-12)
 
     def _encode(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
         """Return posterior means and the diagonals of D_i of some rows, (n, 2 d)."""

@@ -30,7 +30,10 @@ class Evidence(Protocol):
     lacks_noise: bool
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Average ``function(x, parameter)`` (n, ...) over all rows, with one draw of each code."""
+        """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
+
+        With one draw of each row's code.
+        """
         ...
 
     def code_variance(self) -> Tensor:

@@ -256,9 +256,9 @@ class ZeroInflatedNegativeBinomialLikelihood(NegativeBinomialLikelihood):
 
     def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
         """Sum the log-probabilities of each row's entries, (n,), nats."""
-        own = self.log_theta(), self.zi_logits
         if mask is not None:
-            return self.entry_log_prob(x, parameter).where(mask, 0.0).sum(dim=1)
+            return super().log_prob(x, parameter, mask)
+        own = self.log_theta(), self.zi_logits
         return self._evaluated(zero_inflated_log_prob, x, parameter, *own)
 
     def mean(self, parameter: Tensor) -> Tensor:

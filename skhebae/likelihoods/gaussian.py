@@ -40,14 +40,18 @@ class GaussianLikelihood(Likelihood):
     counts_code_variance: ClassVar[bool] = True
 
     floor: Tensor
+    log_unit: Tensor
     log_units: Tensor
     code_variance: Tensor
 
     def __init__(self, location: Tensor, scale: Tensor, variance: Tensor) -> None:
         super().__init__(location, scale)
         self.register_buffer("floor", NOISE_VARIANCE_FLOOR * variance)
-        # 2 pi of the density and the Jacobian of the standardisation.
-        log_units = len(scale) * math.log(2.0 * math.pi) + 2.0 * scale.double().log().sum()
+        # 2 pi of the density and the Jacobian of the standardisation, per feature and summed.
+        log_scale = scale.double().log()
+        log_unit = math.log(2.0 * math.pi) + 2.0 * log_scale
+        self.register_buffer("log_unit", log_unit.to(scale.dtype), persistent=False)
+        log_units = len(scale) * math.log(2.0 * math.pi) + 2.0 * log_scale.sum()
         self.register_buffer("log_units", log_units.to(scale.dtype))
         self.register_buffer("code_variance", torch.zeros_like(variance), persistent=False)
         # All features start at one variance. They then count by what they explain of the table,
@@ -117,8 +121,7 @@ class GaussianLikelihood(Likelihood):
     def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return ``log N(x_j; mean_j, v_j)`` of each entry, (n, p), nats."""
         variance = self.noise_variance()
-        log_units = math.log(2.0 * math.pi) + 2.0 * self.scale.log()
-        return -0.5 * ((x - parameter).square() / variance + variance.log() + log_units)
+        return -0.5 * ((x - parameter).square() / variance + variance.log() + self.log_unit)
 
     def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
         """Sum the log-densities of each row's entries, (n,), nats."""
