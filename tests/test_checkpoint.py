@@ -167,7 +167,7 @@ def test_files_of_another_fit_are_refused(X, tmp_path):
         estimator().fit(X + 1.0, checkpoint=path)
     with pytest.raises(CheckpointError, match="estimator"):
         estimator(VAETransformer).fit(X, checkpoint=path)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="in a folder that does not exist"):
         estimator().fit(X, checkpoint=tmp_path / "none" / "fit")
     model.save(tmp_path / "model")
     with pytest.raises(CheckpointError, match="no checkpoint"):
