@@ -292,20 +292,32 @@ np.save(sys.argv[2], model.fit(X, checkpoint=sys.argv[1]).transform(X))
 """
 
 
+def written(path):
+    """Return what tells one file of this name from the next, or None without one."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """SIGKILL again and again: the result is that of an uninterrupted process."""
     rng = np.random.default_rng()  # another moment each time, on purpose
     arguments = [str(tmp_path / "fit"), str(tmp_path / "codes.npy")]
     kills = 0
-    for i in range(60):  # ever more time, so that there is an end
+    for i in range(60):  # ever more files, so that there is an end
         with subprocess.Popen(
             [sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.PIPE
         ) as process:
             process.stdout.readline()
-            deadline = time.monotonic() + rng.uniform(0.05, 0.3 + 0.05 * i)
-            while process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            # After so many files, however long they take on a busy machine, and a moment more.
+            for _ in range(rng.integers(1, 5 + 4 * i)):
+                last = written(tmp_path / "fit")
+                while process.poll() is None and written(tmp_path / "fit") in (last, None):
+                    time.sleep(0.001)
+            time.sleep(rng.uniform(0.0, 0.02))
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1

@@ -605,6 +605,7 @@ def assert_same_result(model, expected):
     assert model.history_["loss"] == expected.history_["loss"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tmp_path):
     X = table()
     params = {**QUICK, "max_iter": 6, "batch_size": 32, "input_noise": 0.3}

@@ -70,6 +70,7 @@ def images(digits):
     return digits[0][:300]
 
 
+@pytest.mark.slow
 def test_convolutions_learn_images(digits):
     train, test, _, _ = digits
     model = HEBAETransformer(

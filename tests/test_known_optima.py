@@ -126,10 +126,11 @@ def digits_error_and_variance(digits, **params):
     return error(estimator, test), estimator.transform(test).var(axis=0)
 
 
+@pytest.mark.slow
 def test_hebae_keeps_its_dimensions_whatever_the_weight(digits):
     # 300 epochs, twice the default: the penalty of a minibatch is noisy, and at a
     # weight of 100 the default is too short for the bound below on some splits.
-    # The weights between are in the slow test below.
+    # The weights between are in the test below.
     errors = []
     for reg_weight in (WEIGHTS[0], WEIGHTS[-1]):
         with pytest.warns(ConvergenceWarning):

@@ -90,6 +90,7 @@ def test_small_tables_with_seed_zero():
         assert error <= error_of_pca
 
 
+@pytest.mark.slow
 def test_defaults_are_good_for_other_seeds_too():
     X, y = load_digits(return_X_y=True)
     for seed in (1, 2):

@@ -82,8 +82,8 @@ def test_auto_input_noise_fades(table):
     assert auto_input_noise(build_model(architecture, scaling, torch.Generator()), 2) == 0.0
 
 
-def test_early_stopping_restores_best_weights(cls, table, quick):
-    estimator = cls(**quick, early_stopping=True, max_iter=400).fit(table)
+def test_early_stopping_restores_best_weights(cls, table, brief):
+    estimator = cls(**{**brief, "max_iter": 120}, early_stopping=True).fit(table)
     held_out = np.array(estimator.history_["validation_loss"])
     assert np.isfinite(held_out).all()
     best = int(held_out.argmin())
@@ -91,7 +91,7 @@ def test_early_stopping_restores_best_weights(cls, table, quick):
         # Refit for exactly the epochs up to the best: the decay differs, so
         # only the recorded loss at the best epoch can be compared.
         assert held_out[best] <= held_out[-1]
-    assert estimator.n_iter_ <= 400
+    assert estimator.n_iter_ <= 120
 
 
 def test_early_stopping_keeps_the_weights_of_the_best_epoch(table, quick, monkeypatch):
