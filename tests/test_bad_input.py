@@ -178,7 +178,7 @@ def test_every_parameter_has_a_bad_value_above():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_absent_gpu(cls, table):
-    with pytest.raises(ValueError, match=r"device='cuda' .* use device='auto'"):
+    with pytest.raises(ValueError, match=r"device='cuda' .* Use device='auto'"):
         cls(device="cuda").fit(table)
 
 

@@ -135,7 +135,7 @@ def test_run_epoch_is_the_mean_over_rows():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta", "xpu", ""])
 def test_unknown_devices_are_named_errors(name):
-    with pytest.raises(ValueError, match=rf"device={name!r} is not a device skhebae knows"):
+    with pytest.raises(ValueError, match=rf"device={name!r} is not a device that skhebae knows"):
         resolve_device(name)
 
 

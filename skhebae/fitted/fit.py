@@ -4,72 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from copy import deepcopy
-from dataclasses import replace
-from math import prod
-from numbers import Integral
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
-from skhebae.data import Scaling, SideInformation, Table, open_rows
-from skhebae.distributed import Group
-from skhebae.fitted.agreement import agree_on_batches, agree_on_size_factors, seed_of_rank
+from skhebae.data import Rows, Table, open_rows
+from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
-from skhebae.fitted.automatic import auto_batch_size, auto_epochs, auto_input_noise
-from skhebae.fitted.build import Architecture, build_model, build_prior, factory_name
-from skhebae.fitted.codes import CodeMixture, LateMixture
-from skhebae.fitted.fingerprint import fingerprint
-from skhebae.fitted.labels import resolve_batch
+from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
 from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
-from skhebae.likelihoods import find_likelihood
-from skhebae.model import Autoencoder
+from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
 from skhebae.networks import global_random_state
-from skhebae.objectives import Objective
-from skhebae.training import (
-    Checkpoint,
-    Generators,
-    Run,
-    Schedule,
-    Split,
-    resolve_device,
-    resolve_precision,
-    train,
-)
-
-
-class Seeds(NamedTuple):
-    """One stream of random numbers per purpose; the same in all processes."""
-
-    weights: int
-    order: int
-    noise: int
-    mixture: int
-
-    @classmethod
-    def spawn(cls, seed: int, n_done: int) -> Seeds:
-        """Derive the seeds of a call after `n_done` epochs from the seed of the estimator."""
-        streams = np.random.SeedSequence(seed, spawn_key=(n_done,)).generate_state(4)
-        return cls(*(int(stream) for stream in streams))
-
-
-class Beginning(NamedTuple):
-    """What must be known before networks are made."""
-
-    objective: Objective
-    architecture: Architecture
-    batches: NDArray[Any]
-    scaling: Scaling
-    side: SideInformation
-    checkpoint: Checkpoint | None
-    resumed: dict[str, Any] | None
-    seed: int
-    seeds: Seeds
+from skhebae.training import Run, train
 
 
 def fit_autoencoder(
@@ -105,305 +54,109 @@ def fit_autoencoder(
     NonFiniteLossError
         If the loss becomes NaN or infinite.
     """
-    group = table.group
-    with group.agreement():
-        start = begin(parameters, table, earlier, partial, checkpoint)
-        run = make_run(parameters, start, group, earlier, partial)
+    with table.group.agreement():
+        plan = plan_fit(parameters, table, earlier, partial, checkpoint)
+        run = make_run(parameters, plan, table, earlier, partial)
         schedule = make_schedule(parameters, table, run.model, partial)
         split = split_rows(parameters, table, run.generators.order, partial)
         window_bytes = int(parameters.window_mb * 1e6)
-        rows = open_rows(table.X, start.scaling, run.model.device, start.side, window_bytes)
-    own_noise = seed_of_rank(start.seeds.noise, group.rank)
-    # A user's module may draw from the global random state, as dropout does.
-    drawing = (
-        global_random_state(own_noise, run.model.device) if run.uses_global_state else nullcontext()
-    )
-    shows = bool(parameters.verbose) and not partial and group.rank == 0
-    with drawing, progress_bar(type(parameters).__name__, schedule.n_epochs, shows) as on_epoch:
+        rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
+    shows = bool(parameters.verbose) and not partial and run.group.rank == 0
+    bar = progress_bar(type(parameters).__name__, schedule.n_epochs, shows)
+    with random_state_of(run, plan), bar as on_epoch:
         history, converged = train(
             run,
             rows,
             split,
             schedule,
-            checkpoint=start.checkpoint,
-            resumed=start.resumed,
+            checkpoint=plan.checkpoint,
+            resumed=plan.resumed,
             on_epoch=on_epoch,
         )
-    with group.agreement():
-        run.model.eval()
-        moments, chosen, encoded = measure_codes(run, rows, start.seeds.mixture, codes)
-        if partial and earlier is not None:
-            moments = earlier.moments.merge(moments)
-        n_training = sum(group.gather(len(split.training)))
-        batch_size = min(group.size * schedule.batch_size, n_training)
-        posterior_noise = noise_covariance(run.objective, moments, batch_size)
-        if not partial:
-            run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise, encoded))
-        make_mixture = LateMixture if partial else CodeMixture.fit
-        # Machines may round differently, which would change the mixture's steps.
-        mixture = group.from_first(lambda: make_mixture(chosen, start.seeds.mixture % 2**31))
-    group.broadcast([*run.model.parameters(), *run.model.buffers()])
+    n_training = sum(table.group.gather(len(split.training)))
+    density = close_fit(
+        run,
+        rows,
+        min(table.group.size * schedule.batch_size, n_training),
+        plan.seeds.mixture,
+        earlier=earlier.moments if partial and earlier is not None else None,
+        partial=partial,
+        codes=codes,
+    )
     before = {} if earlier is None else earlier.history
     return FittedAutoencoder(
-        architecture=start.architecture,
+        architecture=plan.architecture,
         model=run.model,
-        objective=start.objective,
-        scaling=start.scaling,
-        moments=moments,
-        mixture=mixture,
-        noise_covariance=posterior_noise,
-        seed=start.seed,
+        objective=plan.objective,
+        scaling=plan.scaling,
+        moments=density.moments,
+        mixture=density.mixture,
+        noise_covariance=density.noise_covariance,
+        seed=plan.seed,
         history={key: [*before.get(key, []), *values] for key, values in history.items()},
-        batches=start.batches,
+        batches=plan.batches,
         converged=converged,
         optimizer_state=run.optimizer.state() if partial else None,
         annotations=None if earlier is None else earlier.annotations,
     )
 
 
-def begin(
-    parameters: Parameters,
-    table: Table,
-    earlier: FittedAutoencoder | None,
+class CodeDensity(NamedTuple):
+    """What a fit keeps of the codes of its rows."""
+
+    moments: CodeMoments
+    mixture: CodeMixture | LateMixture
+    noise_covariance: NDArray[np.float64]
+
+
+def close_fit(
+    run: Run,
+    rows: Rows,
+    minibatch_rows: int,
+    seed: int,
+    *,
+    earlier: CodeMoments | None,
     partial: bool,
-    checkpoint: str | os.PathLike[str] | None,
-) -> Beginning:
-    """Settle what networks and data depend on, in agreement with all processes."""
-    group = table.group
-    batches = agree_on_batches(table) if earlier is None else earlier.batches
-    table = replace(table, size_factor=agree_on_size_factors(table))
-    if len(table) == 0 and group.size > 1:  # a process without rows need not give labels
-        table = replace(table, batch=batches[:0] if len(batches) else None)
-    objective = parameters.make_objective()
-    architecture = make_architecture(parameters, table.n_features, objective, len(batches))
-    if earlier is None:
-        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(table)
-    else:
-        check_same_architecture(architecture, earlier.architecture)
-        scaling = earlier.scaling
-    n_done = 0 if earlier is None else len(earlier.history["loss"])
-    file, resumed = None, None
-    if checkpoint is not None:
-        file = Checkpoint(checkpoint, fingerprint(parameters, table, scaling, n_done), group)
-        resumed = file.read()
-    if partial and earlier is not None:
-        seed = earlier.seed
-    elif resumed is not None:
-        seed = int(resumed["seed"])
-    else:
-        seed = int(check_random_state(parameters.random_state).randint(np.iinfo(np.int32).max))
-    seed = group.gather(seed)[0]
-    if file is not None:
-        file.facts["seed"] = seed
-    index = resolve_batch(table.batch, batches, len(table))
-    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
-    return Beginning(
-        objective=objective,
-        architecture=architecture,
-        batches=batches,
-        scaling=scaling,
-        side=SideInformation(index, log_size),
-        checkpoint=file,
-        resumed=resumed,
-        seed=seed,
-        seeds=Seeds.spawn(seed, n_done),
-    )
+    codes: NDArray[np.float32] | None,
+) -> CodeDensity:
+    """Measure the codes of the training rows, and let the likelihood finish.
 
-
-def make_run(
-    parameters: Parameters,
-    start: Beginning,
-    group: Group,
-    earlier: FittedAutoencoder | None,
-    partial: bool,
-) -> Run:
-    """Make the model, or copy the earlier one, on the device that trains it."""
-    device = resolve_device(parameters.device)
-    if earlier is None:
-        generator = torch.Generator().manual_seed(start.seeds.weights)
-        scale = start.objective.initial_scale
-        model = build_model(start.architecture, start.scaling, generator, scale)
-    else:
-        model = deepcopy(earlier.model)
-    model = model.to(device)
-    largest_layer = max(p.numel() for p in model.parameters())
-    model.training_dtype = resolve_precision(parameters.precision, device, largest_layer)
-    own_order, own_noise = (
-        seed_of_rank(seed, group.rank) for seed in (start.seeds.order, start.seeds.noise)
-    )
-    shared = torch.Generator(device).manual_seed(start.seeds.noise) if group.size > 1 else None
-    run = Run(
-        model,
-        start.objective,
-        Generators(
-            order=torch.Generator().manual_seed(own_order),
-            noise=torch.Generator(device).manual_seed(own_noise),
-            shared=shared,
-        ),
-        weight_decay=parameters.weight_decay,
-        compiles=parameters.compile,
-        uses_global_state=parameters.encoder is not None or parameters.decoder is not None,
-        group=group,
-    )
-    if partial and earlier is not None and earlier.optimizer_state is not None:
-        run.optimizer.restore(earlier.optimizer_state)
-    return run
-
-
-def make_schedule(
-    parameters: Parameters, table: Table, model: Autoencoder, partial: bool
-) -> Schedule:
-    """Resolve how long and how to train."""
-    n_rows, n_processes = table.total_rows, table.group.size
-    batch_size = parameters.batch_size
-    if isinstance(batch_size, str):
-        batch_size = auto_batch_size(n_rows // n_processes, parameters.n_components)
-    input_noise = parameters.input_noise
-    if isinstance(input_noise, str):
-        input_noise = auto_input_noise(model, n_rows)
-    if partial:
-        return Schedule(
-            n_epochs=1,
-            batch_size=int(batch_size),
-            learning_rate=parameters.learning_rate_init,
-            decay="constant",
-            input_noise=float(input_noise),
-        )
-    n_epochs = parameters.max_iter
-    if isinstance(n_epochs, str):
-        n_epochs = auto_epochs(n_rows, n_processes * batch_size, model.likelihood.half_rows)
-    return Schedule(
-        n_epochs=int(n_epochs),
-        batch_size=int(batch_size),
-        learning_rate=parameters.learning_rate_init,
-        decay=parameters.learning_rate,
-        tol=parameters.tol * table.n_features,
-        n_iter_no_change=parameters.n_iter_no_change,
-        stop_on_plateau=parameters.max_iter != "auto",
-        input_noise=float(input_noise),
-    )
-
-
-def split_rows(
-    parameters: Parameters, table: Table, order: torch.Generator, partial: bool
-) -> Split:
-    """Hold out rows of this process if parameters ask for early stopping.
-
-    Raises
-    ------
-    ValueError
-        If too few rows are left.
+    Parameters
+    ----------
+    run : Run
+        With trained networks.
+    rows : Rows
+    minibatch_rows : int
+        Rows of a minibatch in all processes.
+    seed : int
+        Seed of the choice of codes and of the mixture.
+    earlier : CodeMoments, optional
+        Moments of the rows of earlier calls.
+    partial : bool
+        Whether further calls will follow.
+    codes : ndarray of shape (n_samples, n_components), optional
+        Receives the codes of the rows.
     """
-    n_rows, group = len(table), table.group
-    if partial or not parameters.early_stopping:
-        return Split(np.arange(n_rows))
-    n_validation = round(parameters.validation_fraction * n_rows)
-    if group.size == 1:
-        n_validation = max(2, n_validation)
-    held_out = sum(group.gather(n_validation))
-    if table.total_rows - held_out < 2 or held_out < 2:
-        raise ValueError(
-            f"early_stopping=True with validation_fraction={parameters.validation_fraction} leaves "
-            f"{max(0, table.total_rows - held_out)} of {table.total_rows} samples to train on. Use "
-            "early_stopping=False or more samples."
-        )
-    shuffled = torch.randperm(n_rows, generator=order).numpy()
-    return Split(shuffled[n_validation:], shuffled[:n_validation])
+    group = run.group
+    with group.agreement():
+        run.model.eval()
+        moments, chosen, encoded = measure_codes(run, rows, seed, codes)
+        moments = moments if earlier is None else earlier.merge(moments)
+        posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
+        if not partial:
+            run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise, encoded))
+        make_mixture = LateMixture if partial else CodeMixture.fit
+        # Machines may round differently, which would change the mixture's steps.
+        mixture = group.from_first(lambda: make_mixture(chosen, seed % 2**31))
+    group.broadcast([*run.model.parameters(), *run.model.buffers()])
+    return CodeDensity(moments, mixture, posterior_noise)
 
 
-def make_architecture(
-    parameters: Parameters, n_features: int, objective: Objective, n_batches: int
-) -> Architecture:
-    """Describe the networks that parameters ask for.
-
-    Raises
-    ------
-    ValueError
-        If a parameter does not go with the table or with another parameter.
-    TypeError
-        If the objective does not support the prior.
-    """
-    sizes = tuple(parameters.hidden_layer_sizes)
-    if any(not isinstance(size, Integral) or size < 1 for size in sizes):
-        raise ValueError(
-            f"hidden_layer_sizes={parameters.hidden_layer_sizes!r} must hold integers >= 1, "
-            "for example (128,), or nothing for linear networks."
-        )
-    encode_batch = bool(parameters.encode_batch and n_batches)
-    if encode_batch and parameters.encoder is not None:
-        raise ValueError(
-            "encode_batch=True shows labels to the built-in encoder only. Leave it out, or leave "
-            "encoder= out."
-        )
-    n_components = int(parameters.n_components)
-    prior = build_prior(parameters.prior_factory, n_components)
-    if not objective.supports(prior):
-        raise TypeError(
-            f"{type(objective).__name__} cannot regularise codes towards {type(prior).__name__}. "
-            "Use another prior= or objective=."
-        )
-    return Architecture(
-        n_features=n_features,
-        n_components=n_components,
-        hidden_layer_sizes=tuple(int(size) for size in sizes),
-        activation=parameters.activation,
-        likelihood=parameters.likelihood,
-        n_scales=objective.n_scales(n_components),
-        n_batches=n_batches,
-        encode_batch=encode_batch,
-        encoder=parameters.encoder,
-        decoder=parameters.decoder,
-        image_shape=check_image_shape(parameters, n_features),
-        prior=parameters.prior_factory,
-    )
-
-
-def check_image_shape(parameters: Parameters, n_features: int) -> tuple[int, ...] | None:
-    """Check the shape in which the user's networks see a row.
-
-    Raises
-    ------
-    ValueError
-        If it is not a shape of rows, or nobody sees it.
-    """
-    if parameters.image_shape is None:
-        return None
-    shape = tuple(parameters.image_shape)
-    if any(not isinstance(size, Integral) or size < 1 for size in shape):
-        raise ValueError(
-            f"image_shape={parameters.image_shape!r} must hold integers >= 1, for example "
-            "(1, 28, 28)."
-        )
-    if prod(shape) != n_features:
-        raise ValueError(
-            f"image_shape={parameters.image_shape!r} has {prod(shape)} numbers, but X has "
-            f"{n_features} features. Rows are images flattened in C order."
-        )
-    if parameters.encoder is None and parameters.decoder is None:
-        raise ValueError(
-            f"image_shape={parameters.image_shape!r} is the shape that encoder= and decoder= see, "
-            "and neither is given. The built-in perceptrons see flat rows."
-        )
-    return tuple(int(size) for size in shape)
-
-
-def check_same_architecture(wanted: Architecture, fitted: Architecture) -> None:
-    """Raise unless a fit can continue with the networks of an earlier one.
-
-    Raises
-    ------
-    ValueError
-        Naming what differs.
-    """
-    for field, new, old in zip(wanted._fields, wanted, fitted, strict=True):
-        if new != old:
-            name = "posterior_scale's width" if field == "n_scales" else field
-            raise ValueError(
-                f"{name} is {factory_name(new) if callable(new) else repr(new)}, but the fitted "
-                "networks that warm_start or partial_fit would continue have "
-                f"{factory_name(old) if callable(old) else repr(old)}. Set it back, or refit with "
-                "warm_start=False."
-            )
+def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:
+    """Seed the global random state for modules of the user, which may draw from it."""
+    if not run.uses_global_state:
+        return nullcontext()
+    return global_random_state(seed_of_rank(plan.seeds.noise, run.group.rank), run.model.device)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-#: Under this, casting to bfloat16 takes longer than the product saves
-#: (`benchmarks/precision.py`, table in docs/benchmarks.md).
+#: Below this number of weights, casting to bfloat16 takes longer than the product saves
+#: (docs/benchmarks.md).
 BFLOAT16_WEIGHTS = 2**16
 
 
@@ -18,9 +18,9 @@ def resolve_device(name: str) -> torch.device:
     Parameters
     ----------
     name : str
-        "auto" (CUDA if present, else the CPU), "cpu", "cuda", "cuda:1", "mps". Of several
-        processes that a launcher has numbered on this machine (LOCAL_RANK), "auto" gives
-        each a GPU of its own.
+        "auto" (CUDA if present, else the CPU), "cpu", "cuda", "cuda:1" or "mps". Where a
+        launcher has numbered the processes on this machine (LOCAL_RANK), "auto" gives
+        each its own GPU.
 
     Raises
     ------
@@ -35,8 +35,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda", "mps"):
         raise ValueError(
-            f"device={name!r} is not a device skhebae knows; "
-            "use 'auto', 'cpu', 'cuda', 'cuda:<index>' or 'mps'."
+            f"device={name!r} is not a device that skhebae knows. "
+            "Use 'auto', 'cpu', 'cuda', 'cuda:<index>' or 'mps'."
         )
     present = {
         "cpu": 1,
@@ -45,8 +45,8 @@ def resolve_device(name: str) -> torch.device:
     }[device.type]
     if (device.index or 0) >= present:
         raise ValueError(
-            f"device={name!r} was asked for, but torch sees {present} such device(s) here; "
-            "use device='auto' to take what there is."
+            f"device={name!r} was asked for, but torch sees {present} such device(s) here. "
+            "Use device='auto' to take what there is."
         )
     return device
 
@@ -81,11 +81,11 @@ def resolve_precision(name: str, device: torch.device, largest_layer: int) -> to
     Parameters
     ----------
     name : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 where the processor has it natively and the largest
-        layer has `BFLOAT16_WEIGHTS` weights.
+        "auto" is bfloat16 where the processor multiplies it natively and the largest
+        layer has at least `BFLOAT16_WEIGHTS` weights.
     device : torch.device
     largest_layer : int
-        Weights of the largest layer.
+        Number of weights of the largest layer.
     """
     if name == "auto":
         worth_it = largest_layer >= BFLOAT16_WEIGHTS and has_native_bfloat16(device)

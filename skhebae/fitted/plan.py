@@ -1,0 +1,311 @@
+"""What a fit settles before it trains: networks, data, schedule and seeds."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from dataclasses import replace
+from math import prod
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from skhebae.data import Scaling, SideInformation, Table
+from skhebae.fitted.agreement import agree_on_batches, agree_on_size_factors, seed_of_rank
+from skhebae.fitted.autoencoder import FittedAutoencoder
+from skhebae.fitted.automatic import auto_batch_size, auto_epochs, auto_input_noise
+from skhebae.fitted.build import Architecture, build_model, build_prior, factory_name
+from skhebae.fitted.fingerprint import fingerprint
+from skhebae.fitted.labels import resolve_batch
+from skhebae.fitted.parameters import Parameters
+from skhebae.likelihoods import find_likelihood
+from skhebae.model import Autoencoder
+from skhebae.objectives import Objective
+from skhebae.training import (
+    Checkpoint,
+    Generators,
+    Run,
+    Schedule,
+    Split,
+    resolve_device,
+    resolve_precision,
+)
+
+
+class Seeds(NamedTuple):
+    """One stream of random numbers per purpose; the same in all processes."""
+
+    weights: int
+    order: int
+    noise: int
+    mixture: int
+
+    @classmethod
+    def spawn(cls, seed: int, n_done: int) -> Seeds:
+        """Derive the seeds of a call after `n_done` epochs from the seed of the estimator."""
+        streams = np.random.SeedSequence(seed, spawn_key=(n_done,)).generate_state(4)
+        return cls(*(int(stream) for stream in streams))
+
+
+class FitPlan(NamedTuple):
+    """What is settled before networks are made, in agreement with all processes."""
+
+    objective: Objective
+    architecture: Architecture
+    batches: NDArray[Any]
+    scaling: Scaling
+    side: SideInformation
+    checkpoint: Checkpoint | None
+    resumed: dict[str, Any] | None
+    seed: int
+    seeds: Seeds
+
+
+def plan_fit(
+    parameters: Parameters,
+    table: Table,
+    earlier: FittedAutoencoder | None,
+    partial: bool,
+    checkpoint: str | os.PathLike[str] | None,
+) -> FitPlan:
+    """Settle what networks and data depend on, in agreement with all processes."""
+    group = table.group
+    batches = agree_on_batches(table) if earlier is None else earlier.batches
+    table = replace(table, size_factor=agree_on_size_factors(table))
+    if len(table) == 0 and group.size > 1:  # a process without rows need not give labels
+        table = replace(table, batch=batches[:0] if len(batches) else None)
+    objective = parameters.make_objective()
+    architecture = make_architecture(parameters, table.n_features, objective, len(batches))
+    if earlier is None:
+        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(table)
+    else:
+        check_same_architecture(architecture, earlier.architecture)
+        scaling = earlier.scaling
+    n_done = 0 if earlier is None else len(earlier.history["loss"])
+    file, resumed = None, None
+    if checkpoint is not None:
+        file = Checkpoint(checkpoint, fingerprint(parameters, table, scaling, n_done), group)
+        resumed = file.read()
+    if partial and earlier is not None:
+        seed = earlier.seed
+    elif resumed is not None:
+        seed = int(resumed["seed"])
+    else:
+        seed = int(check_random_state(parameters.random_state).randint(np.iinfo(np.int32).max))
+    seed = group.gather(seed)[0]
+    if file is not None:
+        file.facts["seed"] = seed
+    index = resolve_batch(table.batch, batches, len(table))
+    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
+    return FitPlan(
+        objective=objective,
+        architecture=architecture,
+        batches=batches,
+        scaling=scaling,
+        side=SideInformation(index, log_size),
+        checkpoint=file,
+        resumed=resumed,
+        seed=seed,
+        seeds=Seeds.spawn(seed, n_done),
+    )
+
+
+def make_run(
+    parameters: Parameters,
+    plan: FitPlan,
+    table: Table,
+    earlier: FittedAutoencoder | None,
+    partial: bool,
+) -> Run:
+    """Make the model, or copy the earlier one, on the device that trains it."""
+    group = table.group
+    device = resolve_device(parameters.device)
+    if earlier is None:
+        generator = torch.Generator().manual_seed(plan.seeds.weights)
+        scale = plan.objective.initial_scale
+        model = build_model(plan.architecture, plan.scaling, generator, scale)
+    else:
+        model = deepcopy(earlier.model)
+    model = model.to(device)
+    largest_layer = max(p.numel() for p in model.parameters())
+    model.training_dtype = resolve_precision(parameters.precision, device, largest_layer)
+    own_order, own_noise = (
+        seed_of_rank(seed, group.rank) for seed in (plan.seeds.order, plan.seeds.noise)
+    )
+    shared = torch.Generator(device).manual_seed(plan.seeds.noise) if group.size > 1 else None
+    run = Run(
+        model,
+        plan.objective,
+        Generators(
+            order=torch.Generator().manual_seed(own_order),
+            noise=torch.Generator(device).manual_seed(own_noise),
+            shared=shared,
+        ),
+        weight_decay=parameters.weight_decay,
+        compiles=parameters.compile,
+        uses_global_state=parameters.encoder is not None or parameters.decoder is not None,
+        group=group,
+    )
+    if partial and earlier is not None and earlier.optimizer_state is not None:
+        run.optimizer.restore(earlier.optimizer_state)
+    return run
+
+
+def make_schedule(
+    parameters: Parameters, table: Table, model: Autoencoder, partial: bool
+) -> Schedule:
+    """Resolve how long and how to train."""
+    n_rows, n_processes = table.total_rows, table.group.size
+    batch_size = parameters.batch_size
+    if isinstance(batch_size, str):
+        batch_size = auto_batch_size(n_rows // n_processes, parameters.n_components)
+    input_noise = parameters.input_noise
+    if isinstance(input_noise, str):
+        input_noise = auto_input_noise(model, n_rows)
+    if partial:
+        return Schedule(
+            n_epochs=1,
+            batch_size=int(batch_size),
+            learning_rate=parameters.learning_rate_init,
+            decay="constant",
+            input_noise=float(input_noise),
+        )
+    n_epochs = parameters.max_iter
+    if isinstance(n_epochs, str):
+        n_epochs = auto_epochs(n_rows, n_processes * batch_size, model.likelihood.half_rows)
+    return Schedule(
+        n_epochs=int(n_epochs),
+        batch_size=int(batch_size),
+        learning_rate=parameters.learning_rate_init,
+        decay=parameters.learning_rate,
+        tol=parameters.tol * table.n_features,
+        n_iter_no_change=parameters.n_iter_no_change,
+        stop_on_plateau=parameters.max_iter != "auto",
+        input_noise=float(input_noise),
+    )
+
+
+def split_rows(
+    parameters: Parameters, table: Table, order: torch.Generator, partial: bool
+) -> Split:
+    """Hold out rows of this process if parameters ask for early stopping.
+
+    Raises
+    ------
+    ValueError
+        If too few rows are left.
+    """
+    n_rows, group = len(table), table.group
+    if partial or not parameters.early_stopping:
+        return Split(np.arange(n_rows))
+    n_validation = round(parameters.validation_fraction * n_rows)
+    if group.size == 1:
+        n_validation = max(2, n_validation)
+    held_out = sum(group.gather(n_validation))
+    if table.total_rows - held_out < 2 or held_out < 2:
+        raise ValueError(
+            f"early_stopping=True with validation_fraction={parameters.validation_fraction} leaves "
+            f"{max(0, table.total_rows - held_out)} of {table.total_rows} samples to train on. Use "
+            "early_stopping=False or more samples."
+        )
+    shuffled = torch.randperm(n_rows, generator=order).numpy()
+    return Split(shuffled[n_validation:], shuffled[:n_validation])
+
+
+def make_architecture(
+    parameters: Parameters, n_features: int, objective: Objective, n_batches: int
+) -> Architecture:
+    """Describe the networks that parameters ask for.
+
+    Raises
+    ------
+    ValueError
+        If a parameter does not go with the table or with another parameter.
+    TypeError
+        If the objective does not support the prior.
+    """
+    sizes = tuple(parameters.hidden_layer_sizes)
+    if any(not isinstance(size, Integral) or size < 1 for size in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes={parameters.hidden_layer_sizes!r} must hold integers >= 1, "
+            "for example (128,), or nothing for linear networks."
+        )
+    encode_batch = bool(parameters.encode_batch and n_batches)
+    if encode_batch and parameters.encoder is not None:
+        raise ValueError(
+            "encode_batch=True shows labels to the built-in encoder only. Leave it out, or leave "
+            "encoder= out."
+        )
+    n_components = int(parameters.n_components)
+    prior = build_prior(parameters.prior_factory, n_components)
+    if not objective.supports(prior):
+        raise TypeError(
+            f"{type(objective).__name__} cannot regularise codes towards {type(prior).__name__}. "
+            "Use another prior= or objective=."
+        )
+    return Architecture(
+        n_features=n_features,
+        n_components=n_components,
+        hidden_layer_sizes=tuple(int(size) for size in sizes),
+        activation=parameters.activation,
+        likelihood=parameters.likelihood,
+        n_scales=objective.n_scales(n_components),
+        n_batches=n_batches,
+        encode_batch=encode_batch,
+        encoder=parameters.encoder,
+        decoder=parameters.decoder,
+        image_shape=check_image_shape(parameters, n_features),
+        prior=parameters.prior_factory,
+    )
+
+
+def check_image_shape(parameters: Parameters, n_features: int) -> tuple[int, ...] | None:
+    """Check the shape in which the user's networks see a row.
+
+    Raises
+    ------
+    ValueError
+        If it is not a shape of rows, or nobody sees it.
+    """
+    if parameters.image_shape is None:
+        return None
+    shape = tuple(parameters.image_shape)
+    if any(not isinstance(size, Integral) or size < 1 for size in shape):
+        raise ValueError(
+            f"image_shape={parameters.image_shape!r} must hold integers >= 1, for example "
+            "(1, 28, 28)."
+        )
+    if prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={parameters.image_shape!r} has {prod(shape)} numbers, but X has "
+            f"{n_features} features. Rows are images flattened in C order."
+        )
+    if parameters.encoder is None and parameters.decoder is None:
+        raise ValueError(
+            f"image_shape={parameters.image_shape!r} is the shape that encoder= and decoder= see, "
+            "and neither is given. The built-in perceptrons see flat rows."
+        )
+    return tuple(int(size) for size in shape)
+
+
+def check_same_architecture(wanted: Architecture, fitted: Architecture) -> None:
+    """Raise unless a fit can continue with the networks of an earlier one.
+
+    Raises
+    ------
+    ValueError
+        Naming what differs.
+    """
+    for field, new, old in zip(wanted._fields, wanted, fitted, strict=True):
+        if new != old:
+            name = "posterior_scale's width" if field == "n_scales" else field
+            raise ValueError(
+                f"{name} is {factory_name(new) if callable(new) else repr(new)}, but the fitted "
+                "networks that warm_start or partial_fit would continue have "
+                f"{factory_name(old) if callable(old) else repr(old)}. Set it back, or refit with "
+                "warm_start=False."
+            )
