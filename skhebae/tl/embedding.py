@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skhebae.estimators import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae.estimators import (
+    BaseAutoencoder,
+    HEBAETransformer,
+    VAETransformer,
+    WAETransformer,
+)
 from skhebae.tl.matrices import (
     HIGHLY_VARIABLE,
     check_adata,
@@ -23,8 +28,6 @@ from skhebae.tl.matrices import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from skhebae.estimators import BaseAutoencoder
 
 #: What `mask_var` is unless it is given: var["highly_variable"] if present.
 IF_PRESENT = "highly_variable if present"
@@ -105,98 +108,34 @@ class Request:
     return_model: bool
 
 
-def documented(function: Any) -> Any:
-    """Fill in the part of the docstring that the three functions share."""
-    name = function.__name__
-    cls = {"hebae": "HEBAETransformer", "vae": "VAETransformer", "wae": "WAETransformer"}[name]
-    if function.__doc__ is not None:  # python -OO strips docstrings
-        function.__doc__ = (
-            function.__doc__.replace("{arguments}", ARGUMENTS)
-            .replace("{name}", name)
-            .replace("{cls}", cls)
+def make_tool(name: str, cls: type[BaseAutoencoder], summary: str) -> Callable[..., Any]:
+    """Make the function that embeds cells by one estimator, documented under its own name."""
+
+    def tool(
+        adata: AnnData,
+        n_comps: int = 10,
+        *,
+        layer: str | None = None,
+        mask_var: str | Sequence[bool] | None = IF_PRESENT,
+        batch_key: str | None = None,
+        size_factor_key: str | None = None,
+        key_added: str | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        copy: bool = False,
+        return_model: bool = False,
+        **params: Any,
+    ) -> Any:
+        model = cls(n_comps, random_state=random_state, **params)
+        request = Request(
+            layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
         )
-    return function
+        return embed(adata, name, model, request, chooses="likelihood" not in params)
 
-
-@documented
-def hebae(
-    adata: AnnData,
-    n_comps: int = 10,
-    *,
-    layer: str | None = None,
-    mask_var: str | Sequence[bool] | None = IF_PRESENT,
-    batch_key: str | None = None,
-    size_factor_key: str | None = None,
-    key_added: str | None = None,
-    random_state: int | np.random.RandomState | None = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    copy: bool = False,
-    return_model: bool = False,
-    **params: Any,
-) -> Any:
-    """Embed cells by a hierarchical empirical Bayes autoencoder (arXiv:2007.10389).
-
-    {arguments}
-    """
-    model = HEBAETransformer(n_comps, random_state=random_state, **params)
-    request = Request(
-        layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
-    )
-    return embed(adata, "hebae", model, request, chooses="likelihood" not in params)
-
-
-@documented
-def vae(
-    adata: AnnData,
-    n_comps: int = 10,
-    *,
-    layer: str | None = None,
-    mask_var: str | Sequence[bool] | None = IF_PRESENT,
-    batch_key: str | None = None,
-    size_factor_key: str | None = None,
-    key_added: str | None = None,
-    random_state: int | np.random.RandomState | None = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    copy: bool = False,
-    return_model: bool = False,
-    **params: Any,
-) -> Any:
-    """Embed cells by a variational autoencoder (arXiv:1312.6114).
-
-    {arguments}
-    """
-    model = VAETransformer(n_comps, random_state=random_state, **params)
-    request = Request(
-        layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
-    )
-    return embed(adata, "vae", model, request, chooses="likelihood" not in params)
-
-
-@documented
-def wae(
-    adata: AnnData,
-    n_comps: int = 10,
-    *,
-    layer: str | None = None,
-    mask_var: str | Sequence[bool] | None = IF_PRESENT,
-    batch_key: str | None = None,
-    size_factor_key: str | None = None,
-    key_added: str | None = None,
-    random_state: int | np.random.RandomState | None = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    copy: bool = False,
-    return_model: bool = False,
-    **params: Any,
-) -> Any:
-    """Embed cells by a Wasserstein autoencoder (arXiv:1711.01558).
-
-    {arguments}
-    """
-    model = WAETransformer(n_comps, random_state=random_state, **params)
-    request = Request(
-        layer, mask_var, batch_key, size_factor_key, key_added, checkpoint, copy, return_model
-    )
-    return embed(adata, "wae", model, request, chooses="likelihood" not in params)
+    tool.__name__ = tool.__qualname__ = name
+    arguments = ARGUMENTS.replace("{name}", name).replace("{cls}", cls.__name__)
+    tool.__doc__ = f"{summary}\n\n    {arguments}\n    "
+    return tool
 
 
 def embed(
@@ -259,3 +198,16 @@ def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dic
         "history": {key: np.asarray(values) for key, values in model.history_.items()},
         "versions": {name: version(name) for name in RECORDED},
     }
+
+
+hebae = make_tool(
+    "hebae",
+    HEBAETransformer,
+    "Embed cells by a hierarchical empirical Bayes autoencoder (arXiv:2007.10389).",
+)
+vae = make_tool(
+    "vae", VAETransformer, "Embed cells by a variational autoencoder (arXiv:1312.6114)."
+)
+wae = make_tool(
+    "wae", WAETransformer, "Embed cells by a Wasserstein autoencoder (arXiv:1711.01558)."
+)
