@@ -170,7 +170,7 @@ def test_files_of_another_fit_are_refused(X, tmp_path):
     with pytest.raises(FileNotFoundError, match="in a folder that does not exist"):
         estimator().fit(X, checkpoint=tmp_path / "none" / "fit")
     model.save(tmp_path / "model")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         model.set_params(reg_weight=1.0).fit(X, checkpoint=tmp_path / "model")
 
 
