@@ -109,8 +109,7 @@ class Autoencoder(nn.Module):
     def labels(self, batch: Tensor | None) -> Tensor:
         """Return one-hot labels of experimental batches, (n, n_batches), float32."""
         assert batch is not None  # checked where rows enter
-        labels = torch.zeros(len(batch), self.n_batches, device=batch.device)
-        return labels.scatter_(1, batch[:, None], 1.0)
+        return one_hot(batch, self.n_batches, torch.float32)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Lower the precision of the networks, in training only.
@@ -120,3 +119,9 @@ class Autoencoder(nn.Module):
         if not self.training or self.training_dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.training_dtype)
+
+
+def one_hot(index: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:
+    """Return one-hot rows, (n, n_classes), for indices (n,)."""
+    rows = torch.zeros(len(index), n_classes, dtype=dtype, device=index.device)
+    return rows.scatter_(1, index[:, None], 1.0)

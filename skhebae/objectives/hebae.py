@@ -9,7 +9,7 @@ from torch.nn import functional
 from skhebae.data import Minibatch
 from skhebae.divergences import group_kl_to_standard, in_double, regularised_covariance
 from skhebae.finite_sample import expected_prior_kl
-from skhebae.model import Autoencoder
+from skhebae.model import Autoencoder, one_hot
 from skhebae.objectives.aggregate import aggregate
 from skhebae.objectives.base import Objective, Terms
 from skhebae.objectives.fused import fused_aggregate
@@ -100,8 +100,14 @@ class HEBAEObjective(Objective):
 
     def _batch_divergence(self, model: Autoencoder, minibatch: Minibatch, codes: Tensor) -> Tensor:
         """Average the divergences of the moments of each experimental batch's codes, ()."""
+        assert minibatch.batch is not None  # the model has batches
+        batch, n_batches = minibatch.gather(minibatch.batch), model.n_batches
+        if batch.device.type == "cpu":
+            # Of thousands of batches a minibatch has few. (A GPU would have to wait for this.)
+            present, batch = torch.unique(batch, return_inverse=True)
+            n_batches = len(present)
         wide = in_double(codes)
-        labels = minibatch.gather(model.labels(minibatch.batch)).to(wide.dtype)
+        labels = one_hot(batch, n_batches, wide.dtype)
         return group_kl_to_standard(wide, labels, self.covariance_prior).to(codes.dtype)
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
