@@ -20,6 +20,7 @@ from skhebae.data import (
     SideInformation,
     map_rows,
     row_totals,
+    send,
 )
 from skhebae.divergences import cholesky_factor
 from skhebae.fitted.build import Architecture, build_model
@@ -326,7 +327,7 @@ class FittedAutoencoder:
         def read(rows: slice) -> Minibatch:
             x = self.scaling.standardise(X[rows])
             minibatch = side.minibatch(x, rows, may_miss=self.scaling.may_miss)
-            return minibatch.map_rows(lambda tensor: tensor.to(self.model.device))
+            return send(minibatch, self.model.device)
 
         width = max(numbers_per_row, self.n_features)
         return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)
@@ -370,8 +371,7 @@ class FittedAutoencoder:
 
         def read(rows: slice) -> Minibatch:
             # A copy: `codes` may be the caller's read-only memory map.
-            first = sides[0].minibatch(np.array(codes[rows]), rows)
-            return first.map_rows(lambda tensor: tensor.to(self.model.device))
+            return send(sides[0].minibatch(np.array(codes[rows]), rows), self.model.device)
 
         def decode(minibatch: Minibatch) -> Tensor:
             z = minibatch.x
