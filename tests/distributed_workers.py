@@ -77,6 +77,25 @@ def left_after_fit(params, X):
     return "DistributedDataParallel" in kinds
 
 
+def left_after_failing(params, X):
+    """Names of what outlives a fit whose third epoch raises, and the error's name."""
+
+    def rate(epoch):
+        if epoch == 2:
+            raise InterruptedFitError
+        return 1.0
+
+    gc.disable()
+    try:
+        skhebae.HEBAETransformer(**{**params, "learning_rate": rate}).fit(X)
+    except InterruptedFitError as error:
+        kinds = [type(thing).__name__ for thing in gc.get_objects()]
+        return "DistributedDataParallel" in kinds, type(error).__name__
+    finally:
+        gc.enable()
+    return None
+
+
 def fit_transform(params, X):
     """Return the codes of this process's rows."""
     return skhebae.HEBAETransformer(**params).fit_transform(X)

@@ -21,6 +21,7 @@ from distributed_workers import (
     gathered_gradient,
     interrupted,
     killed_in_epoch,
+    left_after_failing,
     left_after_fit,
     measured,
     recorded_losses,
@@ -577,6 +578,13 @@ def test_nothing_of_the_group_outlives_a_fit(pair):
     """What did was destroyed at the end of the process, and could abort it."""
     X = table()
     assert pair.run(left_after_fit, (QUICK, X[:300]), (QUICK, X[300:])) == [False, False]
+
+
+def test_nothing_of_the_group_outlives_an_epoch_that_raises(pair):
+    """Not even while the error is handled, whose traceback holds the frames of the fit."""
+    X = table()
+    answers = pair.run(left_after_failing, (QUICK, X[:300]), (QUICK, X[300:]))
+    assert answers == [(False, "InterruptedFitError")] * 2
 
 
 def test_true_needs_a_group():

@@ -331,3 +331,18 @@ def test_training_stops_at_a_nonfinite_loss():
     schedule = Schedule(n_epochs=3, batch_size=30, learning_rate=1e-3)
     with pytest.raises(NonFiniteLossError, match=r"The penalty became -inf in epoch 1\."):
         train(run, rows, Split(np.arange(90)), schedule)
+
+
+def test_an_epoch_that_raises_leaves_no_gradient_behind(monkeypatch):
+    run, rows = make_run()
+    released = []
+    monkeypatch.setattr(type(run.group), "release", lambda self: released.append(1))
+    # The third epoch raises, so there are gradients of the second to leave.
+    schedule = Schedule(
+        n_epochs=5, batch_size=30, learning_rate=1e-3, decay=lambda epoch: 1.0 / (2 - epoch)
+    )
+    with pytest.raises(ZeroDivisionError):
+        train(run, rows, Split(np.arange(90)), schedule)
+    assert run.n_steps == 6
+    assert all(p.grad is None for p in run.model.parameters())
+    assert released == [1]

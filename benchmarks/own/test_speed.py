@@ -6,13 +6,17 @@ pytest-benchmark's ``--benchmark-compare-fail=min:10%`` for a threshold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.work import BATCH_SIZE, counts, images, log_values, ours, paper
 from skhebae import HEBAETransformer
+from skhebae.objectives.aggregate import aggregate
+from skhebae.objectives.fused import fused_aggregate
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -53,3 +57,17 @@ def test_inference(benchmark: Any, method: str) -> None:
         "one_row": lambda: model.transform(rows[:1]),
     }
     benchmark(calls[method])
+
+
+@pytest.mark.parametrize("form", [aggregate, fused_aggregate])
+def test_aggregate(benchmark: Any, form: Callable[..., Any]) -> None:
+    """Evaluate HEBAE's equation and its gradient on a minibatch, readable and fused."""
+    generator = torch.Generator().manual_seed(0)
+    mu = torch.randn(BATCH_SIZE, 10, generator=generator).requires_grad_()
+    eps = torch.randn(BATCH_SIZE, 10, generator=generator)
+
+    def step() -> None:
+        result = form(mu, eps, 1.0, False)
+        torch.autograd.grad(result.noise.sum() + result.divergence, mu)
+
+    benchmark(step)

@@ -1,4 +1,4 @@
-"""What is known about each row of a table in addition to its features."""
+"""Facts about each row of a table in addition to its features."""
 
 from __future__ import annotations
 

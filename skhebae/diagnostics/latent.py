@@ -53,7 +53,7 @@ def latent_report(
         At least 3 rows, and 30 for warnings; held-out ones say how new rows
         will fare. Statistics of pairs of rows take a random 1,000 of them.
     random_state : int, RandomState instance or None, default=0
-        Of the draws and of the rows taken for pairs.
+        Seeds the draws and the choice of rows for pairs.
     batch, size_factor : array-like of shape (n_samples,), optional
         Batches and size factors of the rows, as in `fit`.
 

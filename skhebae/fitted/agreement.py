@@ -1,4 +1,4 @@
-"""What the processes of a fit have to agree on before they train."""
+"""Agreement between the processes of a fit before they train."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_group(parameter: bool | str, device: torch.device, stacklevel: int) -> 
     device : torch.device
         Where this process computes.
     stacklevel : int
-        Of the warning, counted from this function.
+        Stack level of the warning, counted from this function.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a fitted model keeps of the training codes: moments, and a mixture to sample."""
+"""Moments of the training codes, and a mixture to sample from."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def fit_autoencoder(
 
 
 class CodeDensity(NamedTuple):
-    """What a fit keeps of the codes of its rows."""
+    """Facts about the codes of the training rows that a fitted value keeps."""
 
     moments: CodeMoments
     mixture: CodeMixture | LateMixture

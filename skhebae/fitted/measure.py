@@ -74,7 +74,7 @@ def measure_codes(
         With a trained model.
     rows : Rows
     seed : int
-        Of the choice of codes.
+        Seeds the choice of codes.
     out : ndarray of shape (n_samples, n_components), optional
         Receives the codes of all rows of this process.
     """

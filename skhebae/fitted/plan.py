@@ -1,4 +1,4 @@
-"""What a fit settles before it trains: networks, data, schedule and seeds."""
+"""Decisions of a fit before it trains: networks, data, schedule and seeds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Seeds(NamedTuple):
 
 
 class FitPlan(NamedTuple):
-    """What is settled before networks are made, in agreement with all processes."""
+    """Decisions that come before the networks, the same in all processes."""
 
     objective: Objective
     architecture: Architecture
@@ -72,7 +72,7 @@ def plan_fit(
     partial: bool,
     checkpoint: str | os.PathLike[str] | None,
 ) -> FitPlan:
-    """Settle what networks and data depend on, in agreement with all processes."""
+    """Decide on everything that networks and data depend on, with all processes."""
     group = table.group
     batches = agree_on_batches(table) if earlier is None else earlier.batches
     table = replace(table, size_factor=agree_on_size_factors(table))

@@ -23,7 +23,7 @@ Float32Array = NDArray[np.float32]
 
 
 class Evidence(Protocol):
-    """What `Likelihood.finish` may ask about the trained networks and the rows of `fit`."""
+    """The trained networks and the training rows, as `Likelihood.finish` sees them."""
 
     #: Whether codes of training have less noise than their posterior, so that residuals are too
     #: small.

@@ -103,7 +103,7 @@ class HEBAEObjective(Objective):
         assert minibatch.batch is not None  # the model has batches
         batch, n_batches = minibatch.gather(minibatch.batch), model.n_batches
         if batch.device.type == "cpu":
-            # Of thousands of batches a minibatch has few. (A GPU would have to wait for this.)
+            # A minibatch has few of thousands of batches. (A GPU would have to wait for this.)
             present, batch = torch.unique(batch, return_inverse=True)
             n_batches = len(present)
         wide = in_double(codes)

@@ -87,7 +87,7 @@ Parameters
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of an embedding.
+    """A request for an embedding.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a fitted model does with an AnnData: `project`, `denoise`, `sample`, `score`."""
+"""Use a fitted model on an AnnData: `project`, `denoise`, `sample`, `score`."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def sample(
     size_factor : float, optional
         Total counts of every cell; by default drawn as in the cells of the fit.
     random_state : int, RandomState instance or None, default=0
-        Of the draw.
+        Seeds the draw.
 
     Returns
     -------

@@ -40,7 +40,7 @@ class Split(NamedTuple):
 
 @dataclass(eq=False)
 class Progress:
-    """What a training has done so far.
+    """The progress of a training.
 
     Attributes
     ----------

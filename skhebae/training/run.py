@@ -1,4 +1,4 @@
-"""What a training changes, as one record that a checkpoint can hold."""
+"""The state of a training, as one record that a checkpoint can hold."""
 
 from __future__ import annotations
 

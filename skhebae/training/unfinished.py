@@ -19,7 +19,7 @@ ASK_STEPS = 64
 
 
 class UnfinishedEpoch:
-    """What an epoch depends on in addition to the state of its run.
+    """State of an epoch in addition to that of its run.
 
     The order of its rows follows from the generator's state before they were shuffled, and the
     pool of noise from the generator's state before it was drawn.
