@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,9 +34,12 @@ class Prior(ABC):
     ----------
     log_normaliser : float
         ``log_kernel(z) - log_prob(z)``, the same for all codes.
+    is_standard : bool
+        Whether the prior is N(0, I), for which some quantities have closed forms.
     """
 
     log_normaliser: float = 0.0
+    is_standard: ClassVar[bool] = False
 
     def __init__(self, n_components: int) -> None:
         self.n_components = n_components
@@ -112,6 +116,8 @@ class Prior(ABC):
 
 class StandardNormalPrior(Prior):
     """``p(z) = N(z; 0, I)``."""
+
+    is_standard: ClassVar[bool] = True
 
     def __init__(self, n_components: int) -> None:
         super().__init__(n_components)

@@ -116,6 +116,17 @@ def test_the_prior_is_used_everywhere(wine, model):
     assert likelihood > model.elbo(wine).mean() - 0.05
 
 
+def test_a_picture_does_not_call_another_prior_the_standard_one(wine, model, table, quick):
+    pytest.importorskip("matplotlib").use("agg")
+    from skhebae.plotting import LatentDisplay
+
+    display = LatentDisplay.from_estimator(model, wine)
+    texts = [text.get_text() for text in display.ax_.artists[-1].get_texts()]
+    assert "N(0, I), which is not the prior" in texts
+    standard = LatentDisplay.from_estimator(HEBAETransformer(**quick).fit(table), table)
+    assert "prior N(0, I)" in [text.get_text() for text in standard.ax_.artists[-1].get_texts()]
+
+
 def test_free_bits_are_free(wine):
     """Without an allowance it is the VAE, to the last bit."""
 

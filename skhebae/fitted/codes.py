@@ -17,7 +17,7 @@ from sklearn.mixture import GaussianMixture
 
 from skhebae.divergences import cholesky_factor, regularised_covariance
 from skhebae.finite_sample import expected_prior_kl
-from skhebae.prior import Prior, StandardNormalPrior
+from skhebae.prior import Prior
 
 FloatArray = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ class CodeMoments:
 
     def excess_kl(self, prior: Prior) -> float:
         """Return `kl_to` minus its mean over as many draws from N(0, I), if that is the prior."""
-        if not isinstance(prior, StandardNormalPrior):
+        if not prior.is_standard:
             return self.kl_to(prior)
         return self.kl_to(prior) - expected_prior_kl(self.n_rows, len(self.mean), PSEUDO_ROWS)
 

@@ -13,7 +13,7 @@ from skhebae.model import Autoencoder, one_hot
 from skhebae.objectives.aggregate import aggregate
 from skhebae.objectives.base import Objective, Terms
 from skhebae.objectives.fused import fused_aggregate
-from skhebae.prior import Prior, StandardNormalPrior
+from skhebae.prior import Prior
 
 #: Smallest standard deviation of posterior noise, as a share of the codes'.
 SMALLEST_SPREAD = 1e-12
@@ -136,4 +136,4 @@ class HEBAEObjective(Objective):
 
     def supports(self, prior: Prior) -> bool:
         """Whether `prior` is N(0, I), to which equation 7 gives the divergence."""
-        return isinstance(prior, StandardNormalPrior)
+        return prior.is_standard

@@ -75,6 +75,7 @@ class LatentDisplay:
 
     ax_: Axes
     figure_: Figure | SubFigure
+    _circle_label = "prior N(0, I)"
 
     def __init__(
         self,
@@ -168,6 +169,8 @@ class LatentDisplay:
             covariance=estimator.latent_covariance_[np.ix_(chosen, chosen)] if ellipses else None,
             components=chosen,
         )
+        if ellipses and not estimator.fitted_.prior.is_standard:
+            display._circle_label = "N(0, I), which is not the prior"
         return display.plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
@@ -273,7 +276,7 @@ class LatentDisplay:
         posterior = draw_ellipses(self.ax_, self.mean, self.covariance, "black", "-")
         prior = draw_ellipses(self.ax_, np.zeros(2), np.eye(2), "0.35", ":")
         posterior.set_label("aggregated posterior")
-        prior.set_label("prior N(0, I)")
+        prior.set_label(self._circle_label)
         self.ax_.autoscale_view()
         legend = self.ax_.legend(
             handles=[posterior, prior],
