@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from torch import nn
 
-from skhebae import HEBAETransformer, VAETransformer, WAETransformer
+from skhebae import HEBAETransformer, VAETransformer, WAETransformer, files
 from skhebae.data import ResidentRows, StoredTable
 from skhebae.exceptions import CheckpointError, CheckpointWarning
 from skhebae.training import checkpoint as module
@@ -145,6 +145,19 @@ def test_a_damaged_file_gives_way_to_the_one_before(X, tmp_path, how):
         damage(tmp_path / name, how)
     with pytest.raises(CheckpointError, match="Delete it"):
         estimator().fit(X, checkpoint=path)
+
+
+def test_a_file_without_newer_constants_is_resumed(X, tmp_path):
+    """Checkpoints of 0.1 have no `log_unit` of the Gaussian likelihood."""
+    expected = estimator().fit(X)
+    path = tmp_path / "fit"
+    interrupted_fit(estimator(), X, path, 2)
+    document = files.read_document(path)
+    del document["state"]["trainer"]["buffers"]["likelihood.log_unit"]
+    files.write_document(path, document)
+    model = estimator().fit(X, checkpoint=path)
+    assert_array_equal(model.transform(X), expected.transform(X))
+    assert_array_equal(model.score_samples(X), expected.score_samples(X))
 
 
 def test_a_lost_last_file_gives_way_too(X, tmp_path):

@@ -89,10 +89,13 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a `state`."""
-        tensors = as_tensors({**state["parameters"], **state["buffers"]})
+        parameters, buffers = (as_tensors(state[name]) for name in ("parameters", "buffers"))
         with torch.no_grad():
-            for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
-                tensor.copy_(tensors[name])
+            for name, tensor in self.model.named_parameters():
+                tensor.copy_(parameters[name])
+            for name, tensor in self.model.named_buffers():
+                # Files of earlier versions lack constants that were not kept then.
+                tensor.copy_(buffers.get(name, tensor))
         self.optimizer.restore({int(i): as_tensors(own) for i, own in state["moments"].items()})
         generators = as_tensors(select_own(self.group, state["generators"]))
         for name, generator in self.generators.by_name().items():
