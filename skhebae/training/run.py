@@ -91,11 +91,11 @@ class Run:
         """Go back to a `state`."""
         parameters, buffers = (as_tensors(state[name]) for name in ("parameters", "buffers"))
         with torch.no_grad():
-            for name, tensor in self.model.named_parameters():
-                tensor.copy_(parameters[name])
-            for name, tensor in self.model.named_buffers():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(parameters[name])
+            for name, buffer in self.model.named_buffers():
                 # Files of earlier versions lack constants that were not kept then.
-                tensor.copy_(buffers.get(name, tensor))
+                buffer.copy_(buffers.get(name, buffer))
         self.optimizer.restore({int(i): as_tensors(own) for i, own in state["moments"].items()})
         generators = as_tensors(select_own(self.group, state["generators"]))
         for name, generator in self.generators.by_name().items():
