@@ -277,7 +277,7 @@ MUTANTS = {
     ),
     "mode of the likelihood alone": Mutant("posterior.py", " + prior.gradient(z)", "", MODEL),
     "missing entries in the precision": Mutant(
-        "posterior.py", "weight = weight * mask", "pass", MODEL
+        "posterior.py", "weight = weight * at.mask", "pass", MODEL
     ),
     "missing entries in the slope": Mutant(
         "posterior.py",
@@ -299,8 +299,8 @@ MUTANTS = {
     ),
     "entries in the unit of the networks": Mutant(
         "likelihoods/gaussian.py",
-        "math.log(2.0 * math.pi) + 2.0 * self.scale.log()",
-        "math.log(2.0 * math.pi)",
+        "log_unit = math.log(2.0 * math.pi) + 2.0 * log_scale",
+        "log_unit = math.log(2.0 * math.pi) + 0.0 * log_scale",
         LIKELIHOODS,
     ),
     "zero inflation without its other zeros": Mutant(
