@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from skhebae import AutoencoderTransformer
 from skhebae.data import Minibatch, Scaling
+from skhebae.divergences import in_double
 from skhebae.likelihoods import Evidence, Likelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Terms, VAEObjective
@@ -102,7 +103,8 @@ class WidePrior(Prior):
 
     def precision(self, z: Tensor) -> Tensor:
         """Return ``I / s^2`` for every code, (n, d, d)."""
-        identity = torch.eye(z.shape[1], dtype=torch.float64, device=z.device)
+        wide = in_double(z)
+        identity = torch.eye(z.shape[1], dtype=wide.dtype, device=z.device)
         return (identity / self.deviation**2).expand(len(z), -1, -1)
 
     def gaussian_kl(self, mean: Tensor, factor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import importlib.util
 import pickle
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,8 @@ def test_the_prior_is_used_everywhere(wine, model):
     report = quiet_report(model, wine)
     assert_allclose(report.row_kl, divergence.mean(), rtol=1e-4)
     assert_allclose(report.elbo, elbo.mean(), rtol=1e-4)
+    assert report.prior == "WidePrior"
+    assert "MMD to WidePrior" in repr(report)
     # The bound of the last epoch, in training, with more noise than at the end.
     assert model.history_["elbo"][-1] == pytest.approx(elbo.mean(), abs=3.0)
     # A row's likelihood is above both bounds.
@@ -152,10 +155,13 @@ def quiet_report(model, X):
 
 
 def test_none_is_hebae(table, quick):
-    ours = AutoencoderTransformer(**quick).fit(table)
-    expected = HEBAETransformer(**quick, batch_share=0.0).fit(table)
+    batch = np.arange(len(table)) % 3
+    ours = AutoencoderTransformer(**quick).fit(table, batch=batch)
+    expected = HEBAETransformer(**quick).fit(table, batch=batch)
     assert_array_equal(ours.transform(table), expected.transform(table))
-    assert_array_equal(ours.score_samples(table), expected.score_samples(table))
+    assert_array_equal(
+        ours.score_samples(table, batch=batch), expected.score_samples(table, batch=batch)
+    )
 
 
 def test_copies_and_files(wine, model, tmp_path):
@@ -209,6 +215,12 @@ def not_a_prior(n_components):
         ({"objective": not_an_objective}, TypeError, "returned int. It must return a skhebae.obj"),
         ({"prior": not_a_prior}, TypeError, "returned int. It must return a skhebae.prior.Prior"),
         ({"objective": HEBAEObjective()}, TypeError, "Pass the class, or a function"),
+        ({"prior": parts.WidePrior(3)}, TypeError, "is a prior, but every fit makes a new one"),
+        (
+            {"likelihood": parts.LaplaceLikelihood(torch.zeros(12), torch.ones(12))},
+            TypeError,
+            "the class, not an instance",
+        ),
         ({"objective": HEBAEObjective, "prior": parts.WidePrior}, TypeError, "cannot regularise"),
         ({"objective": WAEObjective, "prior": parts.WidePrior}, TypeError, "cannot regularise"),
         ({"prior": parts.WidePrior}, TypeError, "HEBAEObjective cannot regularise.*WidePrior"),
@@ -237,6 +249,84 @@ def test_scikit_learns_checks(params):
     estimator = AutoencoderTransformer(2, max_iter=2, random_state=0, **params)
     for checked, check in estimator_checks_generator(estimator):
         check(checked)
+
+
+def test_missing_values_need_a_scaling_that_marks_them():
+    with pytest.raises(TypeError, match=r"FeatureScaling\.may_miss is False"):
+
+        class Careless(parts.LaplaceLikelihood):
+            accepts_missing = True
+
+
+# Subclasses as scikit-learn's users write them
+
+
+class Shifted(HEBAETransformer):
+    """An estimator that does more in `fit` and in `transform`."""
+
+    def __init__(self, n_components=3, *, shift=1.0, max_iter=2, random_state=0):
+        super().__init__(n_components, max_iter=max_iter, random_state=random_state)
+        self.shift = shift
+
+    def fit(self, X, y=None, **options):
+        super().fit(X, y, **options)
+        self.width_ = float(np.ptp(X))
+        return self
+
+    def transform(self, X, **options):
+        return super().transform(X, **options) + self.shift
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_subclasses_keep_what_they_add(table, tmp_path):
+    model = Shifted()
+    codes = model.fit_transform(table)
+    assert_array_equal(codes, model.transform(table))
+    plain = HEBAETransformer(3, max_iter=2, random_state=0).fit(table)
+    assert_allclose(codes, plain.transform(table) + 1.0)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert other.width_ == model.width_
+        assert_array_equal(other.transform(table), codes)
+    # Its parameters are part of a fit, too.
+    path = tmp_path / "fit"
+    Shifted().fit(table, checkpoint=path)
+    with pytest.raises(ValueError, match="which differs in shift"):
+        Shifted(shift=2.0).fit(table, checkpoint=path)
+
+
+def with_width(allowance):
+    return parts.FreeBits()
+
+
+def test_partial_factories_are_told_apart(wine, tmp_path):
+    params = {"n_components": 2, "max_iter": "auto", "random_state": 0}
+    path = tmp_path / "fit"
+    first, second = (partial(with_width, allowance=value) for value in (1.0, 2.0))
+    AutoencoderTransformer(**params, objective=first).fit(wine, checkpoint=path)
+    with pytest.raises(ValueError, match=r"differs in objective .*allowance=2\.0"):
+        AutoencoderTransformer(**params, objective=second).fit(wine, checkpoint=path)
+
+
+def test_files_hold_what_was_fitted_whatever_the_parameters_say_now(table, quick, tmp_path):
+    model = VAETransformer(**quick).fit(table)
+    codes = model.transform(table)
+    model.set_params(likelihood=parts.LaplaceLikelihood, encoder=with_width)
+    model.save(tmp_path / "model")
+    assert_array_equal(VAETransformer.load(tmp_path / "model").transform(table), codes)
+    model.set_params(likelihood="bernoulli", encoder=None).save(tmp_path / "model")
+    loaded = VAETransformer.load(tmp_path / "model")
+    assert_array_equal(loaded.transform(table), codes)
+    assert loaded.likelihood == "bernoulli"
+
+
+def test_average_of_no_batches_is_an_error(table, quick):
+    model = VAETransformer(**quick).fit(table)
+    with pytest.raises(ValueError, match="fitted without batch="):
+        model.inverse_transform(model.transform(table[:2]), batch="average")
+
+
+def test_tags_of_an_unknown_likelihood():
+    assert not VAETransformer(likelihood="unknown").__sklearn_tags__().input_tags.positive_only
 
 
 # Rows with masks and weights

@@ -123,7 +123,7 @@ def test_files_name_the_factories_and_do_not_hold_them(cls, images, tmp_path):
     with pytest.raises(ValueError, match="fitted with decoder=conv_decoder"):
         cls.load(path, encoder=conv_encoder)
     # Of another width than the one it was saved with: not what the weights are for.
-    with pytest.raises(ModelFileError, match="does not describe"):
+    with pytest.raises(ModelFileError, match="that this skhebae knows"):
         cls.load(path, encoder=partial(conv_encoder, width=6), decoder=conv_decoder)
     plain = cls(2, max_iter=2, random_state=0).fit(images)
     plain.save(path)

@@ -2,7 +2,6 @@
 
 from skhebae.data.chunks import map_rows, rows_per_chunk
 from skhebae.data.minibatch import Minibatch
-from skhebae.data.prefetch import send
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
 from skhebae.data.scaling import FeatureMoments, FeatureScaling, Scaling
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
@@ -33,6 +32,5 @@ __all__ = [
     "open_rows",
     "row_totals",
     "rows_per_chunk",
-    "send",
     "table_of",
 ]

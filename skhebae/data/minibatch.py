@@ -68,6 +68,12 @@ class Minibatch:
         """Apply a function to each tensor that holds one entry per row."""
         return self.replace(**{k: function(v) for k, v in self.row_tensors().items()})
 
+    def to(self, device: torch.device) -> Self:
+        """Move the rows to a device; return the minibatch itself on a CPU."""
+        if device.type == "cpu":
+            return self
+        return self.map_rows(lambda tensor: tensor.to(device))
+
     def padded(self, n_rows: int) -> Self:
         """Append zeros until there are `n_rows` rows."""
         short = n_rows - len(self)

@@ -139,6 +139,7 @@ def _report(
         estimator=estimator,
         n_rows=len(mean),
         n_pair_rows=len(rows),
+        prior="N(0, I)" if fitted.prior.is_standard else type(fitted.prior).__name__,
         names=names,
         mean_variance=np.diag(moments.covariance).copy(),
         posterior_variance=variance.mean(dim=0).numpy(),

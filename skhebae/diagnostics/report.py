@@ -38,7 +38,7 @@ SHOWN_DIMENSIONS = 20
 
 @dataclass(frozen=True, eq=False)
 class LatentReport:
-    """Comparison of the codes of rows with the prior N(0, I).
+    """Comparison of the codes of rows with the prior.
 
     `latent_report` returns one. Divergences, information and bounds are in nats
     per row. ``print(report)`` shows the report as text, a notebook shows it as a
@@ -53,6 +53,8 @@ class LatentReport:
     n_pair_rows : int
         Number of rows behind `mmd` and `mutual_information`, which compare all
         pairs of rows.
+    prior : str
+        Name of the prior, "N(0, I)" unless the model has another.
     names : tuple of str
         Names of the dimensions, from `get_feature_names_out`.
     mean_variance : ndarray of shape (n_components,)
@@ -61,21 +63,21 @@ class LatentReport:
         Mean over rows of the posterior variance, that is, of the noise.
     kl : ndarray of shape (n_components,)
         Mean over rows of the divergence of each dimension's posterior from
-        N(0, 1).
+        N(0, 1), whatever the prior.
     active : ndarray of bool of shape (n_components,)
         Whether `mean_variance` exceeds 0.01; the other dimensions have
         collapsed.
     mean_abs_correlation : float
         Mean absolute correlation between the active dimensions of the codes.
     moments_kl : float
-        ``KL(N(m, A) || N(0, I))``, where m and A are the mean and covariance of
-        one draw from each row's posterior, less its average over as many draws
-        from N(0, I). Draws from every row's posterior are draws from the
+        ``KL(N(m, A) || p(z))``, where m and A are the mean and covariance of
+        one draw from each row's posterior; for N(0, I), less its average over as
+        many draws from the prior. Draws from every row's posterior are draws from the
         aggregated posterior, so the value is 0 up to chance if that is the
         prior. One pseudo-row of N(0, I) keeps A positive definite.
     mmd, mmd_p_value : float
         Squared maximum mean discrepancy between such draws and draws from
-        N(0, I), and its permutation p-value. Unlike `moments_kl`, it is
+        the prior, and its permutation p-value. Unlike `moments_kl`, it is
         sensitive to the whole distribution.
     mutual_information, mutual_information_error : float
         Estimate of the index-code mutual information of equation 10 over
@@ -92,14 +94,16 @@ class LatentReport:
     elbo : float
         ``-reconstruction - row_kl``, the standard evidence lower bound.
     training_bound : float
-        ``-reconstruction`` minus the penalty of the estimator's objective, with
-        its weights. The part of the penalty that falls on the aggregate is
-        evaluated on all rows together, regardless of `batch_share`.
+        ``-reconstruction`` minus the penalty of the built-in objectives, with
+        the objective's weights: a share on each row's divergence, the rest on the
+        aggregate of all rows together, regardless of `batch_share`. An objective
+        of your own may penalise something else.
     """
 
     estimator: str
     n_rows: int
     n_pair_rows: int
+    prior: str
     names: tuple[str, ...]
     mean_variance: FloatArray
     posterior_variance: FloatArray
@@ -180,11 +184,11 @@ class LatentReport:
         return [
             ("active dimensions", f"{self.active.sum()} of {len(self.active)}"),
             ("mean |correlation| between them", f"{self.mean_abs_correlation:.3f}"),
-            ("KL of the aggregate's moments to N(0, I)", f"{self.moments_kl:.3f}"),
-            ("MMD to N(0, I)", f"{self.mmd:.5f} (p = {self.mmd_p_value:.3f}, {pairs})"),
+            (f"KL of the aggregate's moments to {self.prior}", f"{self.moments_kl:.3f}"),
+            (f"MMD to {self.prior}", f"{self.mmd:.5f} (p = {self.mmd_p_value:.3f}, {pairs})"),
             ("mutual information of row and code", information),
             ("reconstruction, -E log p(x | z)", f"{self.reconstruction:.2f}"),
-            ("KL of a row's posterior to N(0, I)", f"{self.row_kl:.2f}"),
+            (f"KL of a row's posterior to {self.prior}", f"{self.row_kl:.2f}"),
             ("standard ELBO", f"{self.elbo:.2f}"),
             ("bound as trained", f"{self.training_bound:.2f}"),
         ]

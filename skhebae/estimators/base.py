@@ -26,7 +26,12 @@ from skhebae._sklearn import (
 )
 from skhebae.data import Matrix, Table, is_stream
 from skhebae.distributed import Group, name_lost_process
-from skhebae.estimators.saving import file_parameters, restore_factories, split_state
+from skhebae.estimators.saving import (
+    file_attributes,
+    file_parameters,
+    restore_factories,
+    split_state,
+)
 from skhebae.estimators.streaming import fit_each
 from skhebae.estimators.tables import as_numpy, validate_table
 from skhebae.exceptions import ModelFileError
@@ -34,7 +39,7 @@ from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_
 from skhebae.fitted.agreement import check_same, check_total_rows, find_group
 from skhebae.fitted.fingerprint import describe_parameters
 from skhebae.fitted.labels import check_labels, check_size_factor
-from skhebae.fitted.model_file import read_model, write_model
+from skhebae.fitted.model_file import read_model
 from skhebae.likelihoods import find_likelihood
 from skhebae.training import resolve_device
 
@@ -89,6 +94,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ``mean + mean**2 / theta``; only with the negative binomial likelihoods.
     batches_ : ndarray
         Sorted labels of the experimental batches, if `fit` was given any.
+    anndata_ : dict
+        Names of genes, layer and keys; only after a fit by `skhebae.tl`.
     """
 
     fitted_: FittedAutoencoder = field(init=False)
@@ -228,6 +235,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ndarray of shape (n_samples, n_components), float32
             The same codes as `transform` returns.
         """
+        cls = type(self)
+        if cls.fit is not BaseAutoencoder.fit or cls.transform is not BaseAutoencoder.transform:
+            # A subclass that does more in one of them does it here too.
+            fitted = self.fit(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
+            return np.asarray(fitted.transform(X, batch=batch))
         codes = self._fit(X, batch, size_factor, checkpoint=checkpoint, keep_codes=True)
         self._warn_unless_converged()
         assert codes is not None
@@ -433,7 +445,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         latent : {"mixture", "gaussian", "prior"}, default="mixture"
             Where codes come from: a Gaussian mixture fitted to at most 10,000
             training codes, the Gaussian with `latent_mean_` and
-            `latent_covariance_`, or the prior, N(0, I). Codes that match N(0, I) in their
+            `latent_covariance_`, or the prior p(z). Codes that match N(0, I) in their
             moments need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
             Seeds this draw only; None draws afresh at every call.
@@ -515,7 +527,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         The evidence lower bound ``E_q log p(x | z) - KL(q(z) || p(z))``,
         where q is the Gaussian at the row's code whose covariance follows from
-        the decoder's local linearisation, ``(I + J^T W J)^-1``. It does not use
+        the decoder's local linearisation, ``(I + J^T W J)^-1`` with the precision I of
+        the prior. It does not use
         the encoder's noise, so the three estimators (and WAE, which has none)
         are scored in the same way. The expectation is a deterministic cubature: exact,
         and so a true bound, for linear decoders with Gaussian likelihood;
@@ -699,13 +712,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self.fitted_.batches
 
     @property
-    def anndata_(self) -> dict[str, Any] | None:
-        """Names of genes, layer and keys of a fit by `skhebae.tl`, else None."""
+    def anndata_(self) -> dict[str, Any]:
+        """Names of genes, layer and keys, of a fit by `skhebae.tl`."""
+        if self.fitted_.annotations is None:
+            raise AttributeError("anndata_ exists only after a fit by skhebae.tl.")
         return self.fitted_.annotations
-
-    @anndata_.setter
-    def anndata_(self, annotations: dict[str, Any]) -> None:
-        self.fitted_ = self.fitted_.annotate(annotations)
 
     def _learned(self, name: str) -> NDArray[np.float64]:
         """Return an attribute that only some likelihoods learn."""
@@ -741,8 +752,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             If the folder of `path` does not exist.
         """
         check_is_fitted(self)
-        params, fitted = file_parameters(self.get_params(deep=False), self.__getstate__())
-        write_model(path, type(self).__name__, params, fitted)
+        fitted, _ = split_state(self.__getstate__())
+        params = file_parameters(self.get_params(deep=False), self.fitted_.architecture)
+        self.fitted_.save(path, type(self).__name__, params, file_attributes(fitted))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **factories: Any) -> Self:
@@ -773,14 +785,17 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         params, fitted = read_model(path, cls.__name__)
         restore_factories(path, cls.__name__, params, fitted, factories)
+        unknown = f"{str(path)!r} holds no {cls.__name__} that this skhebae knows"
         try:
             estimator = cls(**params)
+        except TypeError as error:
+            raise ModelFileError(f"{unknown} ({error}).") from error
+        if factories:
+            estimator.make_objective()  # names what is wrong with a function of the user's
+        try:
             estimator.__setstate__({**estimator.__dict__, **fitted})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelFileError(
-                f"{str(path)!r} does not describe a {cls.__name__} that this skhebae knows "
-                f"({error})."
-            ) from error
+            raise ModelFileError(f"{unknown} ({error}).") from error
         return estimator
 
     def __getstate__(self) -> dict[str, Any]:
@@ -798,6 +813,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             with suppress(ValueError, TypeError):
                 device = resolve_device(self.device)
             self.fitted_ = FittedAutoencoder.unpack(packed, self.make_objective(), device)
+            for name in self.fitted_.learned:  # packed for readers of files
+                self.__dict__.pop(name, None)
 
     # The rest of the contract
 
@@ -811,8 +828,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        family = find_likelihood(self.likelihood)
-        tags.input_tags.positive_only = family.support[0] >= 0
-        tags.input_tags.allow_nan = family.accepts_missing
+        with suppress(TypeError):  # a likelihood that does not exist is an error of `fit`
+            family = find_likelihood(self.likelihood)
+            tags.input_tags.positive_only = family.support[0] >= 0
+            tags.input_tags.allow_nan = family.accepts_missing
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

@@ -8,6 +8,7 @@ from skhebae.estimators.base import BaseAutoencoder
 from skhebae.fitted import parameter, with_parameters
 from skhebae.fitted.build import PriorFactory
 from skhebae.objectives import HEBAEObjective, Objective
+from skhebae.prior import Prior
 
 
 @with_parameters
@@ -44,7 +45,7 @@ class AutoencoderTransformer(BaseAutoencoder):
     """
 
     objective: Callable[[], Objective] | None = parameter(callable, None, default=None)
-    prior: PriorFactory | None = parameter(callable, None, default=None)
+    prior: PriorFactory | None = parameter(callable, Prior, None, default=None)
 
     def make_objective(self) -> Objective:
         """Make the objective.
@@ -59,7 +60,9 @@ class AutoencoderTransformer(BaseAutoencoder):
                 f"objective={type(self.objective).__name__}(...) is an objective, but every fit "
                 "makes a new one. Pass the class, or a function that returns it."
             )
-        objective = HEBAEObjective() if self.objective is None else self.objective()
+        if self.objective is None:
+            return HEBAEObjective(batch_share=1.0)
+        objective = self.objective()
         if not isinstance(objective, Objective):
             raise TypeError(
                 f"objective={self.objective!r} returned {type(objective).__name__}. It must "

@@ -7,14 +7,14 @@ from numbers import Integral
 from typing import Any
 
 from skhebae.fitted.build import FACTORIES as IN_ARCHITECTURE
-from skhebae.fitted.build import factory_name
+from skhebae.fitted.build import Architecture, factory_name
 from skhebae.likelihoods import LIKELIHOODS
 
 #: Parameters that may be code of the user's, which a file only names.
 FACTORIES = ("encoder", "decoder", "objective", "likelihood", "prior")
 
-#: Private keys of a packed `FittedAutoencoder`; its public ones end in an underscore.
-PACKED = {
+#: Private keys of a packed `FittedAutoencoder`.
+PRIVATE = {
     "_architecture",
     "_mixture",
     "_moments",
@@ -24,31 +24,23 @@ PACKED = {
     "_weights",
 }
 
-#: Attributes that scikit-learn sets on the estimator itself.
-OF_ESTIMATOR = {"n_features_in_", "feature_names_in_"}
+#: Its public keys, apart from those that the likelihood has learned.
+PUBLIC = {"anndata_", "batches_", "history_", "latent_covariance_", "latent_mean_", "n_iter_"}
 
 
 def split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a pickled state into the estimator's own and that of its fitted value, if any."""
     if "_weights" not in state:
         return state, {}
-    packed = {
-        name: value
-        for name, value in state.items()
-        if name in PACKED or (is_fitted_attribute(name) and name not in OF_ESTIMATOR)
-    }
+    packed = {name: value for name, value in state.items() if name in PRIVATE | PUBLIC}
     return {name: value for name, value in state.items() if name not in packed}, packed
 
 
-def is_fitted_attribute(name: str) -> bool:
-    """Whether scikit-learn's rules make an attribute of this name a public fitted one."""
-    return name.endswith("_") and not name.startswith("_")
+def file_parameters(params: dict[str, Any], fitted: Architecture) -> dict[str, Any]:
+    """Return parameters as a file can hold them; code of the user's becomes its name.
 
-
-def file_parameters(
-    params: dict[str, Any], state: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters and the fitted state as a file can hold them."""
+    The names are those of the code that was fitted, whatever the parameters say by now.
+    """
     params = dict(params)
     sizes = params["hidden_layer_sizes"]
     # `fit` takes any sequence of integers; JSON has lists, and we tuples.
@@ -58,17 +50,26 @@ def file_parameters(
         params["random_state"] = None
     if callable(params["learning_rate"]):
         params["learning_rate"] = "linear"
-    architecture = dict(state["_architecture"])
-    architecture["likelihood"] = factory_name(architecture["likelihood"])
     for name in IN_ARCHITECTURE:
-        architecture.pop(name, None)
-    for name in FACTORIES:
         if name in params:
-            params[name] = factory_name(params[name])
-    # What `fit` sets, and the user's set_output; not what else hangs on the object.
-    kept = PACKED | {"_sklearn_output_config"}
-    fitted = {k: v for k, v in state.items() if k in kept or is_fitted_attribute(k)}
-    return params, {**fitted, "_architecture": architecture}
+            params[name] = factory_name(getattr(fitted, name))
+    if callable(params["likelihood"]) or callable(fitted.likelihood):
+        params["likelihood"] = factory_name(fitted.likelihood)
+    if "objective" in params:
+        params["objective"] = factory_name(params["objective"])
+    return params
+
+
+def file_attributes(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file keeps of an estimator beside its fitted value.
+
+    What `fit` sets, and the user's set_output; not what else hangs on the object.
+    """
+    return {
+        name: value
+        for name, value in state.items()
+        if name == "_sklearn_output_config" or (name.endswith("_") and not name.startswith("_"))
+    }
 
 
 def restore_factories(
@@ -104,7 +105,5 @@ def restore_factories(
             )
         if is_code:
             params[name] = factory
-        if name == "likelihood":
-            fitted["_architecture"][name] = params[name]
-        elif name in IN_ARCHITECTURE:
+        if name in IN_ARCHITECTURE or (name == "likelihood" and is_code):
             fitted["_architecture"][name] = factory

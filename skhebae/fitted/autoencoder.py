@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -20,13 +21,13 @@ from skhebae.data import (
     SideInformation,
     map_rows,
     row_totals,
-    send,
 )
 from skhebae.divergences import cholesky_factor
-from skhebae.fitted.build import Architecture, build_model
+from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
+from skhebae.fitted.model_file import write_model
 from skhebae.likelihoods import Likelihood, find_likelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
@@ -327,7 +328,7 @@ class FittedAutoencoder:
         def read(rows: slice) -> Minibatch:
             x = self.scaling.standardise(X[rows])
             minibatch = side.minibatch(x, rows, may_miss=self.scaling.may_miss)
-            return send(minibatch, self.model.device)
+            return minibatch.to(self.model.device)
 
         width = max(numbers_per_row, self.n_features)
         return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)
@@ -359,6 +360,7 @@ class FittedAutoencoder:
         """
         n_rows = len(codes)
         averages = isinstance(batch, str) and batch == AVERAGE and batch not in self.batches
+        averages = averages and len(self.batches) > 0
         labels = list(self.batches) if averages else [batch]
         sides = [
             self._side(
@@ -371,7 +373,7 @@ class FittedAutoencoder:
 
         def read(rows: slice) -> Minibatch:
             # A copy: `codes` may be the caller's read-only memory map.
-            return send(sides[0].minibatch(np.array(codes[rows]), rows), self.model.device)
+            return sides[0].minibatch(np.array(codes[rows]), rows).to(self.model.device)
 
         def decode(minibatch: Minibatch) -> Tensor:
             z = minibatch.x
@@ -418,6 +420,33 @@ class FittedAutoencoder:
         if self.annotations is not None:
             packed["anndata_"] = self.annotations
         return packed
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        kind: str,
+        params: dict[str, Any],
+        further: dict[str, Any],
+    ) -> None:
+        """Write a model file, which holds no code.
+
+        Parameters
+        ----------
+        path : path-like
+            Overwritten if it exists.
+        kind : str
+            Name of the estimator class that loads the file.
+        params : dict
+            Its parameters, as JSON values and tuples.
+        further : dict
+            Its own fitted attributes, as JSON values, tuples and arrays.
+        """
+        packed = self.pack()
+        architecture = packed["_architecture"]
+        architecture["likelihood"] = factory_name(architecture["likelihood"])
+        for name in FACTORIES:
+            architecture.pop(name, None)
+        write_model(path, kind, params, {**further, **packed})
 
     @classmethod
     def unpack(

@@ -113,10 +113,15 @@ def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
     Raises
     ------
     TypeError
-        If the factory returns something else than a `Prior`.
+        If the factory is a prior itself, or returns something else than one.
     """
     if factory is None:
         return StandardNormalPrior(n_components)
+    if isinstance(factory, Prior):
+        raise TypeError(
+            f"prior={type(factory).__name__}(...) is a prior, but every fit makes a new one. Pass "
+            "the class, or a function of n_components that returns it."
+        )
     prior = factory(n_components)
     if not isinstance(prior, Prior):
         raise TypeError(

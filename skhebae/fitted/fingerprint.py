@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -57,4 +58,8 @@ def hash_rows(rows: bytes, n_rows: int) -> bytes:
 
 def describe(value: object) -> str:
     """Return a text that is the same in every process; for a function, its name."""
+    if isinstance(value, partial):
+        given = [describe(part) for part in (value.func, *value.args)]
+        given += [f"{name}={describe(part)}" for name, part in sorted(value.keywords.items())]
+        return f"partial({', '.join(given)})"
     return getattr(value, "__qualname__", type(value).__name__) if callable(value) else repr(value)

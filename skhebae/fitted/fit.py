@@ -62,7 +62,8 @@ def fit_autoencoder(
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
     shows = bool(parameters.verbose) and not partial and run.group.rank == 0
-    bar = progress_bar(type(parameters).__name__, schedule.n_epochs, shows)
+    n_done = 0 if plan.resumed is None else len(plan.resumed["history"]["loss"])
+    bar = progress_bar(type(parameters).__name__, n_done, schedule.n_epochs, shows)
     with random_state_of(run, plan), bar as on_epoch:
         history, converged = train(
             run,
@@ -160,14 +161,16 @@ def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def progress_bar(name: str, n_epochs: int, shows: bool) -> Iterator[Callable[[float], object]]:
+def progress_bar(
+    name: str, n_done: int, n_epochs: int, shows: bool
+) -> Iterator[Callable[[float], object]]:
     """Yield what to call with the loss of each epoch; it moves a bar if that `shows`."""
     if not shows:
         yield lambda loss: None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=n_epochs, desc=name, unit="epoch") as bar:
+    with tqdm(initial=n_done, total=n_epochs, desc=name, unit="epoch") as bar:
 
         def report(loss: float) -> None:
             bar.set_postfix(loss=f"{loss:.4g}", refresh=False)

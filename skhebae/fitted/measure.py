@@ -19,7 +19,7 @@ from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
 from skhebae.training import Run
 from skhebae.training.loop import check_finite
-from skhebae.training.step import jacobian_rows, lacks_noise
+from skhebae.training.step import jacobian_rows
 
 #: Rows per chunk of the pass over the decoded rows.
 DECODED_ROWS = 1024
@@ -155,7 +155,7 @@ class TrainedRows:
     ) -> None:
         self._run, self._rows = run, rows
         self._posterior_noise, self._encoded = posterior_noise, encoded
-        self.lacks_noise = lacks_noise(run)
+        self.lacks_noise = run.objective.row_weight < 1.0
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).

@@ -183,7 +183,7 @@ class Parameters(ABC):
     hidden_layer_sizes: Sequence[int] = parameter("array-like", default=(128,))
     activation: str = parameter(StrOptions(set(ACTIVATIONS)), default="silu")
     likelihood: str | type[Likelihood] = parameter(
-        StrOptions(set(LIKELIHOODS)), type, default="gaussian"
+        StrOptions(set(LIKELIHOODS)), type, Likelihood, default="gaussian"
     )
     encode_batch: bool = parameter("boolean", default=False)
     encoder: EncoderFactory | None = parameter(callable, None, default=None)
@@ -217,6 +217,10 @@ class Parameters(ABC):
     verbose: int = parameter("verbose", default=0)
 
     @abstractmethod
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return all parameters of the constructor with their values, as scikit-learn does."""
+
+    @abstractmethod
     def make_objective(self) -> Objective:
         """Make the objective from the parameters."""
 
@@ -229,5 +233,5 @@ class Parameters(ABC):
 def changes_result(parameters: Parameters) -> dict[str, Any]:
     """Return the parameters that change what is learned, with their values."""
     free = ("verbose", "device", "warm_start", "distributed")
-    names = (f.name for f in fields(parameters) if f.init and f.name not in free)
-    return {name: getattr(parameters, name) for name in names}
+    params = parameters.get_params(deep=False)
+    return {name: value for name, value in params.items() if name not in free}

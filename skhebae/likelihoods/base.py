@@ -88,6 +88,14 @@ class Likelihood(nn.Module, ABC):
     location: Tensor
     scale: Tensor
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.accepts_missing and not cls.scaling_class.may_miss:
+            raise TypeError(
+                f"{cls.__name__} accepts missing values, so its scaling_class must mark them: "
+                f"{cls.scaling_class.__name__}.may_miss is False. Use a Scaling of your own."
+            )
+
     def __init__(self, location: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("location", location)

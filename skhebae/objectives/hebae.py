@@ -102,7 +102,7 @@ class HEBAEObjective(Objective):
         """Average the divergences of the moments of each experimental batch's codes, ()."""
         assert minibatch.batch is not None  # the model has batches
         batch, n_batches = minibatch.gather(minibatch.batch), model.n_batches
-        if batch.device.type == "cpu":
+        if batch.device.type == "cpu" and not torch.compiler.is_compiling():
             # A minibatch has few of thousands of batches. (A GPU would have to wait for this.)
             present, batch = torch.unique(batch, return_inverse=True)
             n_batches = len(present)

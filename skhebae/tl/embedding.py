@@ -165,13 +165,14 @@ def embed(
         X, batch=batch, size_factor=size_factor, checkpoint=request.checkpoint
     )
     names = np.asarray(adata.var_names, dtype=object)
-    model.anndata_ = {
+    annotations = {
         "var_names": names if columns is None else names[columns],
         "name": name,
         "layer": request.layer,
         "batch_key": request.batch_key,
         "size_factor_key": request.size_factor_key,
     }
+    model.fitted_ = model.fitted_.annotate(annotations)
     target = adata.copy() if request.copy else adata
     target.obsm[request.key_added or f"X_{name}"] = np.asarray(codes)
     target.uns[request.key_added or name] = record(model, mask_var)
@@ -184,7 +185,7 @@ def embed(
 
 def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dict[str, Any]:
     """Collect what `uns` keeps, which is only what a file can store."""
-    described = {**model.get_params(deep=False), **(model.anndata_ or {})}
+    described = {**model.get_params(deep=False), **model.anndata_}
     described["mask_var"] = mask_var if isinstance(mask_var, str) else None
     described["n_genes"] = len(described.pop("var_names"))
     kept: dict[str, Any] = {}

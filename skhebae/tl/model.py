@@ -298,7 +298,7 @@ def fitted_fields(model: BaseAutoencoder) -> dict[str, Any]:
             f"{type(model).__name__}."
         )
     check_is_fitted(model)
-    fields = model.anndata_
+    fields = model.fitted_.annotations
     if fields is None:
         raise ValueError(
             "The model was fitted to a plain matrix and knows no genes. Fit it by "

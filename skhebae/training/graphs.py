@@ -74,10 +74,19 @@ class GraphedStep:
 def can_be_captured(model: Autoencoder, objective: object) -> bool:
     """Whether a step does the same every time, as far as we can know.
 
-    Parts that are not torch's or ours may decide by values, which a capture would freeze.
+    Parts of the user's may decide by values, which a capture would freeze.
     """
     if model.device.type != "cuda":
         return False
-    parts: list[object] = [*model.encoder.modules(), *model.decoder.modules()]
-    parts += [*model.likelihood.modules(), model.prior, objective]
-    return all(type(part).__module__.split(".")[0] in ("torch", "skhebae") for part in parts)
+    networks = [*model.encoder.modules(), *model.decoder.modules()]
+    return all_ours(model, objective) and all(is_ours(module) for module in networks)
+
+
+def all_ours(model: Autoencoder, objective: object) -> bool:
+    """Whether likelihood, prior and objective are skhebae's own."""
+    return all(is_ours(part) for part in (*model.likelihood.modules(), model.prior, objective))
+
+
+def is_ours(part: object) -> bool:
+    """Whether the class of an object is skhebae's, or torch's."""
+    return type(part).__module__.split(".")[0] in ("torch", "skhebae")

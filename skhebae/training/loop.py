@@ -107,6 +107,7 @@ def train(
         progress = Progress(resumed["history"], resumed["converged"], resumed["ended"])
 
     def state() -> dict[str, Any]:
+        # "trainer" is what files have called it from the first version on.
         return {"trainer": run.state(), "stopper": stopper.state(), **vars(progress)}
 
     with open_steps(run) as step:

@@ -14,7 +14,7 @@ from skhebae.model import Autoencoder
 from skhebae.networks import CustomDecoder, CustomEncoder
 from skhebae.objectives import Terms
 from skhebae.posterior import code_variance, jacobian_numbers, linearise
-from skhebae.training.graphs import GraphedStep, can_be_captured
+from skhebae.training.graphs import GraphedStep, all_ours, can_be_captured
 from skhebae.training.run import Run
 
 #: Steps between two measurements of the code variance, and the rows that each looks at.
@@ -54,8 +54,8 @@ def loss_terms(
     return LossTerms(loss, reconstruction, penalty, terms.elbo(minibatch.mean))
 
 
-def lacks_noise(run: Run) -> bool:
-    """Whether codes of training have less noise than their posterior, and it matters."""
+def counts_missing_noise(run: Run) -> bool:
+    """Whether the likelihood counts the noise that codes of training lack."""
     return run.model.likelihood.counts_code_variance and run.objective.row_weight < 1.0
 
 
@@ -81,7 +81,7 @@ class Stepper:
         self._run = run
         self._graphs: dict[float, GraphedStep] = {}
         self._captures = run.group.size == 1 and can_be_captured(run.model, run.objective)
-        self._lacks_noise = lacks_noise(run)
+        self._counts_missing_noise = counts_missing_noise(run)
         evaluate: Callable[..., Terms] | None = None
         if run.compiles:
             # Not `prior_penalty`, whose cache the compiler would not keep.
@@ -92,13 +92,14 @@ class Stepper:
 
         self._forward: Callable[[Minibatch], LossTerms] | None = forward
         if run.group.size > 1:
-            idle = has_idle_parameters(run.model)
-            self._forward = run.group.data_parallel(run.model, forward, unused=idle)
+            # Parts of the user's may leave out parameters in some steps.
+            unused = has_idle_parameters(run.model) or not all_ours(run.model, run.objective)
+            self._forward = run.group.data_parallel(run.model, forward, unused=unused)
 
     def __call__(self, minibatch: Minibatch) -> LossTerms:
         """Move the weights by one minibatch; return its terms, detached."""
         run = self._run
-        if self._lacks_noise and run.n_steps % CODE_VARIANCE_STEPS == 0:
+        if self._counts_missing_noise and run.n_steps % CODE_VARIANCE_STEPS == 0:
             measure_code_variance(run, minibatch)
         run.n_steps += 1
         if not self._captures:
@@ -115,7 +116,7 @@ class Stepper:
         assert self._forward is not None
         terms = self._forward(minibatch)
         loss = terms.loss
-        if self._lacks_noise:
+        if self._counts_missing_noise:
             # It moves the feature-wise parameters only, and is not reported.
             extra = run.model.likelihood.extra_loss()
             loss = loss if extra is None else loss + extra
