@@ -1,11 +1,9 @@
 """Single cells: embeddings of cell types, of batches, and of cells of a new batch.
 
-``python -m benchmarks single-cell`` writes ``results/single_cell.json`` after each row:
-HEBAE, VAE and WAE on counts and on log-normalised values against PCA, UMAP and, where
-installed, scVI, with ten dimensions and 2,000 variable genes, all on the same cells. Types
-are measured by neighbours, k-means and silhouette, integration by scib-metrics, also after
-each batch has lost a type of its own. Batches that are left out of the fit are projected, and
-their types predicted by neighbours.
+``python -m benchmarks single-cell`` writes ``results/single_cell.json`` after each row: HEBAE, VAE
+and WAE against PCA, UMAP and, where installed, scVI on the same cells. Types are measured by
+neighbours, k-means and silhouette, integration by scib-metrics, also after each batch has lost a
+type of its own. Batches left out of the fit are projected, and their types predicted.
 """
 
 from __future__ import annotations
@@ -32,9 +30,7 @@ from skhebae import tl
 
 Array = NDArray[Any]
 
-N_COMPONENTS = 10
-N_GENES = 2000
-N_NEIGHBORS = 15
+N_COMPONENTS, N_GENES, N_NEIGHBORS = 10, 2000, 15
 
 #: Epochs of scVI, with batches and without; with many cells fewer by its own rule.
 SCVI_EPOCHS = {True: 200, False: 100}

@@ -1,7 +1,5 @@
 """Fill the pages in docs that show results of other benchmarks than ``paper``."""
 
-from __future__ import annotations
-
 from benchmarks import compare_page, performance_page, single_cell_page
 
 
