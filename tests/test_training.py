@@ -34,6 +34,13 @@ def test_max_iter_as_a_limit_warns(cls, table, quick):
     assert estimator.n_iter_ == 3
 
 
+@pytest.mark.parametrize("method", ["fit", "fit_transform"])
+def test_the_warning_points_to_the_caller(table, quick, method):
+    with pytest.warns(ConvergenceWarning) as record:
+        getattr(HEBAETransformer(**quick, max_iter=2), method)(table)
+    assert record[0].filename == __file__
+
+
 def test_max_iter_stops_when_flat_without_warning(cls, table, quick):
     estimator = cls(**quick, max_iter=1000, tol=0.05).fit(table)
     assert estimator.n_iter_ < 1000

@@ -241,7 +241,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             fitted = self.fit(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
             return np.asarray(fitted.transform(X, batch=batch))
         codes = self._fit(X, batch, size_factor, checkpoint=checkpoint, keep_codes=True)
-        self._warn_unless_converged()
+        self._warn_unless_converged(wrappers=2)  # its own, and that of set_output
         assert codes is not None
         return codes
 
@@ -314,14 +314,17 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self, X, likelihood, window_mb=self.window_mb, reset=reset, min_samples=min_samples
         )
 
-    def _warn_unless_converged(self) -> None:
-        """Warn where a number of epochs was given and was too small."""
+    def _warn_unless_converged(self, wrappers: int = 1) -> None:
+        """Warn where a number of epochs was given and was too small.
+
+        The warning points to the caller of the public method, behind scikit-learn's `wrappers`.
+        """
         if self.max_iter != "auto" and not self.fitted_.converged:
             warnings.warn(
                 f"max_iter={self.max_iter} epochs reached and the optimisation has not converged "
                 "yet. Increase max_iter, or set max_iter='auto'.",
                 ConvergenceWarning,
-                stacklevel=4,  # the caller of `fit`, behind scikit-learn's wrapper
+                stacklevel=3 + wrappers,
             )
 
     @contextmanager
