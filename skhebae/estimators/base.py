@@ -24,22 +24,18 @@ from skhebae._sklearn import (
     TransformerMixin,
     fit_context,
 )
-from skhebae.data import Matrix, Table, is_stream
-from skhebae.distributed import Group, name_lost_process
+from skhebae.data import Matrix, is_stream
+from skhebae.distributed import name_lost_process
 from skhebae.estimators.saving import (
     file_attributes,
     file_parameters,
-    restore_factories,
+    load_estimator,
     split_state,
 )
 from skhebae.estimators.streaming import fit_each
-from skhebae.estimators.tables import as_numpy, validate_table
-from skhebae.exceptions import ModelFileError
+from skhebae.estimators.tables import agreed_table, as_numpy, validate_table
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
-from skhebae.fitted.agreement import check_same, check_total_rows, find_group
-from skhebae.fitted.fingerprint import describe_parameters
-from skhebae.fitted.labels import check_labels, check_size_factor
-from skhebae.fitted.model_file import read_model
+from skhebae.fitted.agreement import find_group
 from skhebae.likelihoods import find_likelihood
 from skhebae.training import resolve_device
 
@@ -262,7 +258,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             # The warning is raised at the caller of `fit`, behind scikit-learn's wrapper.
             group = find_group(self.distributed, resolve_device(self.device), stacklevel=5)
             with name_lost_process(checkpoint) if group.size > 1 else nullcontext():
-                table = self._validated_table(X, batch, size_factor, group, earlier, checkpoint)
+                table = agreed_table(self, X, batch, size_factor, group, earlier, checkpoint)
                 codes: Float32Array | None = None
                 if keep_codes:
                     codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)
@@ -275,44 +271,6 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     codes=codes,
                 )
         return codes
-
-    def _validated_table(
-        self,
-        X: ArrayLike | Matrix,
-        batch: ArrayLike | None,
-        size_factor: ArrayLike | None,
-        group: Group,
-        earlier: FittedAutoencoder | None,
-        checkpoint: object,
-    ) -> Table:
-        """Validate this process's rows, and check that all processes agree on the fit."""
-        with group.agreement():
-            min_samples = 2 if group.size == 1 else 0
-            rows = self._validated(X, reset=earlier is None, min_samples=min_samples)
-            names = getattr(self, "feature_names_in_", None)
-            described = {
-                "n_features": int(rows.shape[1]),
-                "feature names": None if names is None else names.tolist(),
-                "whether they are fitted": earlier is not None,
-                "epochs before": 0 if earlier is None else len(earlier.history["loss"]),
-                "whether checkpoint= is given": checkpoint is not None,
-                **describe_parameters(self),
-            }
-            described.pop("random_state", None)  # that of rank 0 applies to all
-            check_same(described, group)
-            n_rows = int(rows.shape[0])
-            labels = None if batch is None else check_labels(batch, n_rows)
-            factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
-            table = Table(rows, labels, factors, group)
-            check_total_rows(table, 2)
-            return table
-
-    def _validated(self, X: ArrayLike | Matrix, *, reset: bool, min_samples: int = 1) -> Matrix:
-        """Check a table: an ndarray or CSR matrix, finite, of the right width."""
-        likelihood = self.likelihood if reset else self.fitted_.architecture.likelihood
-        return validate_table(
-            self, X, likelihood, window_mb=self.window_mb, reset=reset, min_samples=min_samples
-        )
 
     def _warn_unless_converged(self, wrappers: int = 1) -> None:
         """Warn where a number of epochs was given and was too small.
@@ -358,7 +316,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             As `transform`.
         """
         check_is_fitted(self)
-        return self._validated(X, reset=False)
+        likelihood = self.fitted_.architecture.likelihood
+        return validate_table(
+            self, X, likelihood, window_mb=self.window_mb, reset=False, min_samples=1
+        )
 
     def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
         """Map rows to codes, the means of their approximate posteriors.
@@ -786,20 +747,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         TypeError, ValueError
             If a function or class is missing, or superfluous.
         """
-        params, fitted = read_model(path, cls.__name__)
-        restore_factories(path, cls.__name__, params, fitted, factories)
-        unknown = f"{str(path)!r} holds no {cls.__name__} that this skhebae knows"
-        try:
-            estimator = cls(**params)
-        except TypeError as error:
-            raise ModelFileError(f"{unknown} ({error}).") from error
-        if factories:
-            estimator.make_objective()  # names what is wrong with a function of the user's
-        try:
-            estimator.__setstate__({**estimator.__dict__, **fitted})
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelFileError(f"{unknown} ({error}).") from error
-        return estimator
+        return load_estimator(cls, path, factories)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from skhebae.exceptions import ModelFileError
 from skhebae.fitted.build import FACTORIES as IN_ARCHITECTURE
 from skhebae.fitted.build import Architecture, factory_name
+from skhebae.fitted.model_file import read_model
 from skhebae.likelihoods import LIKELIHOODS
+
+if TYPE_CHECKING:
+    from skhebae.estimators.base import BaseAutoencoder
+
+E = TypeVar("E", bound="BaseAutoencoder")
 
 #: Parameters that may be code of the user's, which a file only names.
 FACTORIES = ("encoder", "decoder", "objective", "likelihood", "prior")
@@ -70,6 +77,30 @@ def file_attributes(state: dict[str, Any]) -> dict[str, Any]:
         for name, value in state.items()
         if name == "_sklearn_output_config" or (name.endswith("_") and not name.startswith("_"))
     }
+
+
+def load_estimator(cls: type[E], path: str | os.PathLike[str], factories: dict[str, Any]) -> E:
+    """Read an estimator of a class from a file, with the user's code put back.
+
+    Raises
+    ------
+    FileNotFoundError, ModelFileError, TypeError, ValueError
+        As `BaseAutoencoder.load`.
+    """
+    params, fitted = read_model(path, cls.__name__)
+    restore_factories(path, cls.__name__, params, fitted, factories)
+    unknown = f"{str(path)!r} holds no {cls.__name__} that this skhebae knows"
+    try:
+        estimator = cls(**params)
+    except TypeError as error:
+        raise ModelFileError(f"{unknown} ({error}).") from error
+    if factories:
+        estimator.make_objective()  # names what is wrong with a function of the user's
+    try:
+        estimator.__setstate__({**estimator.__dict__, **fitted})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{unknown} ({error}).") from error
+    return estimator
 
 
 def restore_factories(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,8 +10,60 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
-from skhebae.data import Checked, Matrix, StoredTable, is_mapped, is_stored, is_stream
+from skhebae.data import Checked, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
+from skhebae.distributed import Group
+from skhebae.fitted import FittedAutoencoder
+from skhebae.fitted.agreement import check_same, check_total_rows
+from skhebae.fitted.fingerprint import describe_parameters
+from skhebae.fitted.labels import check_labels, check_size_factor
 from skhebae.likelihoods import Likelihood, find_likelihood, likelihood_name
+
+if TYPE_CHECKING:
+    from skhebae.estimators.base import BaseAutoencoder
+
+
+def agreed_table(
+    estimator: BaseAutoencoder,
+    X: ArrayLike | Matrix,
+    batch: ArrayLike | None,
+    size_factor: ArrayLike | None,
+    group: Group,
+    earlier: FittedAutoencoder | None,
+    checkpoint: object,
+) -> Table:
+    """Validate this process's rows for a fit, and check that all processes agree on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In all processes, if the rows of any are not usable or processes disagree.
+    """
+    with group.agreement():
+        rows = validate_table(
+            estimator,
+            X,
+            estimator.likelihood if earlier is None else earlier.architecture.likelihood,
+            window_mb=estimator.window_mb,
+            reset=earlier is None,
+            min_samples=2 if group.size == 1 else 0,
+        )
+        names = getattr(estimator, "feature_names_in_", None)
+        described = {
+            "n_features": int(rows.shape[1]),
+            "feature names": None if names is None else names.tolist(),
+            "whether they are fitted": earlier is not None,
+            "epochs before": 0 if earlier is None else len(earlier.history["loss"]),
+            "whether checkpoint= is given": checkpoint is not None,
+            **describe_parameters(estimator),
+        }
+        described.pop("random_state", None)  # that of rank 0 applies to all
+        check_same(described, group)
+        n_rows = int(rows.shape[0])
+        labels = None if batch is None else check_labels(batch, n_rows)
+        factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
+        table = Table(rows, labels, factors, group)
+        check_total_rows(table, 2)
+        return table
 
 
 def validate_table(
