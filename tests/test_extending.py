@@ -201,6 +201,22 @@ def test_a_likelihood_of_ones_own_in_every_estimator(wine):
         _ = model.noise_variance_
 
 
+class Anchored(parts.LaplaceLikelihood):
+    """A family with a loss of its own, which counts no code variance."""
+
+    def extra_loss(self):
+        return 1e4 * (self.log_width + 0.5).square().sum()
+
+    def finish(self, evidence):
+        pass
+
+
+@pytest.mark.parametrize("cls", [HEBAETransformer, VAETransformer])  # row weights 0 and 1
+def test_an_extra_loss_is_added_whatever_the_objective(wine, cls):
+    model = cls(2, likelihood=Anchored, random_state=0).fit(wine)
+    assert_allclose(model.fitted_.likelihood.log_width.detach(), -0.5, atol=0.02)
+
+
 def not_an_objective():
     return 3
 

@@ -66,14 +66,12 @@ class ResidentRows(AnyOrder):
         device: torch.device,
         side: SideInformation = NO_SIDE_INFORMATION,
     ) -> None:
-        empty = scaling.standardise(X[:0])
-        whole = side.minibatch(empty, slice(0, 0), may_miss=scaling.may_miss)
+        whole = side.read(X, slice(0, 0), scaling)
         # On the device from the start: a GPU may hold more rows than fit into memory.
         self._rows = whole.map_rows(lambda t: t.new_empty(X.shape[0], *t.shape[1:], device=device))
         tensors = self._rows.row_tensors()
         for chunk in gen_batches(X.shape[0], CHUNK_ROWS):
-            rows = side.minibatch(scaling.standardise(X[chunk]), chunk, may_miss=scaling.may_miss)
-            for name, tensor in rows.row_tensors().items():
+            for name, tensor in side.read(X, chunk, scaling).row_tensors().items():
                 tensors[name][chunk] = tensor.to(device)
 
     def __len__(self) -> int:
@@ -118,9 +116,7 @@ class StreamedRows(AnyOrder):
 
     def take(self, indices: NDArray[np.intp]) -> Minibatch:
         """Read, densify, standardise and send rows."""
-        x = self._scaling.standardise(self._X[indices])
-        rows = self._side.minibatch(x, indices, may_miss=self._scaling.may_miss)
-        return send(rows, self._device)
+        return send(self._side.read(self._X, indices, self._scaling), self._device)
 
 
 def fits_on(device: torch.device, n_bytes: int) -> bool:

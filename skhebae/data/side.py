@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from skhebae.data.minibatch import Minibatch
+from skhebae.data.scaling import Scaling
+from skhebae.data.table import Matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,10 @@ class SideInformation:
 
     batch: NDArray[np.intp] | None = None
     log_size: NDArray[np.float64] | None = None
+
+    def read(self, X: Matrix, rows: Any, scaling: Scaling) -> Minibatch:
+        """Standardise some rows of a table, and join them with what is known about them."""
+        return self.minibatch(scaling.standardise(X[rows]), rows, may_miss=scaling.may_miss)
 
     def minibatch(self, x: NDArray[np.float32], rows: Any, *, may_miss: bool = False) -> Minibatch:
         """Join standardised rows with what is known about them.

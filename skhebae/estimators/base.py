@@ -716,9 +716,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             If the folder of `path` does not exist.
         """
         check_is_fitted(self)
-        fitted, _ = split_state(self.__getstate__())
         params = file_parameters(self.get_params(deep=False), self.fitted_.architecture)
-        self.fitted_.save(path, type(self).__name__, params, file_attributes(fitted))
+        self.fitted_.save(path, type(self).__name__, params, file_attributes(vars(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **factories: Any) -> Self:

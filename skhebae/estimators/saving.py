@@ -67,15 +67,16 @@ def file_parameters(params: dict[str, Any], fitted: Architecture) -> dict[str, A
     return params
 
 
-def file_attributes(state: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file keeps of an estimator beside its fitted value.
+def file_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file keeps of an estimator in addition to its fitted value.
 
     What `fit` sets, and the user's set_output; not what else hangs on the object.
     """
     return {
         name: value
-        for name, value in state.items()
-        if name == "_sklearn_output_config" or (name.endswith("_") and not name.startswith("_"))
+        for name, value in attributes.items()
+        if name == "_sklearn_output_config"
+        or (name.endswith("_") and not name.startswith("_") and name != "fitted_")
     }
 
 

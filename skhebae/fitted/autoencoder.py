@@ -239,14 +239,7 @@ class FittedAutoencoder:
         size_factor: ArrayLike | None = None,
     ) -> Float32Array:
         """Return the bound of the posterior that was trained."""
-        posterior = self._posterior()
-        return self._map(
-            lambda minibatch: bound(self.model, minibatch, *posterior(minibatch)),
-            X,
-            self.n_components**2,
-            batch,
-            size_factor,
-        )
+        return self._map_posterior(bound, X, batch, size_factor)
 
     def expected_log_prob(
         self,
@@ -255,14 +248,7 @@ class FittedAutoencoder:
         size_factor: ArrayLike | None = None,
     ) -> Float32Array:
         """Return ``E_q log p(x | z)`` under the posterior that was trained."""
-        posterior = self._posterior()
-        return self._map(
-            lambda minibatch: expected_log_prob(self.model, minibatch, *posterior(minibatch)),
-            X,
-            self.n_components**2,
-            batch,
-            size_factor,
-        )
+        return self._map_posterior(expected_log_prob, X, batch, size_factor)
 
     def log_likelihood(
         self,
@@ -283,16 +269,22 @@ class FittedAutoencoder:
 
     # Chunks of rows
 
-    def _posterior(self) -> Callable[[Minibatch], tuple[Tensor, Tensor]]:
-        """Return the map from rows to posterior means (n, d) and covariance factors (n, d, d)."""
+    def _map_posterior(
+        self,
+        function: Callable[[Autoencoder, Minibatch, Tensor, Tensor], Tensor],
+        X: Matrix,
+        batch: ArrayLike | None,
+        size_factor: ArrayLike | None,
+    ) -> Float32Array:
+        """Apply a function of each row's trained posterior: its mean and covariance factor."""
         common = torch.from_numpy(self.noise_factor).to(self.model.device, torch.float32)
 
-        def posterior(minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+        def evaluate(minibatch: Minibatch) -> Tensor:
             values = encode_with_spread(self.model, self.objective, minibatch)
             mu, spread = values.chunk(2, dim=1)
-            return mu, spread[:, :, None] * common
+            return function(self.model, minibatch, mu, spread[:, :, None] * common)
 
-        return posterior
+        return self._map(evaluate, X, self.n_components**2, batch, size_factor)
 
     def _map(
         self,
@@ -326,9 +318,7 @@ class FittedAutoencoder:
         """Apply a row-wise function to rows with what is known about them."""
 
         def read(rows: slice) -> Minibatch:
-            x = self.scaling.standardise(X[rows])
-            minibatch = side.minibatch(x, rows, may_miss=self.scaling.may_miss)
-            return minibatch.to(self.model.device)
+            return side.read(X, rows, self.scaling).to(self.model.device)
 
         width = max(numbers_per_row, self.n_features)
         return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)

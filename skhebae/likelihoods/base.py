@@ -185,7 +185,10 @@ class Likelihood(nn.Module, ABC):
     # Training
 
     def extra_loss(self) -> Tensor | None:
-        """Return a term that training adds to the loss without reporting it, (); or None."""
+        """Return a term that training adds to the loss without reporting it, (); or None.
+
+        A family that `counts_code_variance` is not asked where codes have their full noise.
+        """
         return None
 
     def set_code_variance(self, variance: Tensor) -> None:

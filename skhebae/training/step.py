@@ -54,11 +54,6 @@ def loss_terms(
     return LossTerms(loss, reconstruction, penalty, terms.elbo(minibatch.mean))
 
 
-def counts_missing_noise(run: Run) -> bool:
-    """Whether the likelihood counts the noise that codes of training lack."""
-    return run.model.likelihood.counts_code_variance and run.objective.row_weight < 1.0
-
-
 @contextmanager
 def open_steps(run: Run) -> Iterator[Step]:
     """Yield the function that takes a step, and release what it holds at the end.
@@ -79,9 +74,14 @@ class Stepper:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._graphs: dict[float, GraphedStep] = {}
-        self._captures = run.group.size == 1 and can_be_captured(run.model, run.objective)
-        self._counts_missing_noise = counts_missing_noise(run)
+        self._graphed: GraphedStep | None = None
+        if run.group.size == 1 and can_be_captured(run.model, run.objective):
+            self._graphed = GraphedStep(self._stacked, [run.generators.noise])
+        counts = run.model.likelihood.counts_code_variance
+        lacks_noise = run.objective.row_weight < 1.0
+        self._measures_variance = counts and lacks_noise
+        # With codes of full noise there is no variance to count.
+        self._adds_loss = lacks_noise or not counts
         evaluate: Callable[..., Terms] | None = None
         if run.compiles:
             # Not `prior_penalty`, whose cache the compiler would not keep.
@@ -99,27 +99,21 @@ class Stepper:
     def __call__(self, minibatch: Minibatch) -> LossTerms:
         """Move the weights by one minibatch; return its terms, detached."""
         run = self._run
-        if self._counts_missing_noise and run.n_steps % CODE_VARIANCE_STEPS == 0:
+        if self._measures_variance and run.n_steps % CODE_VARIANCE_STEPS == 0:
             measure_code_variance(run, minibatch)
         run.n_steps += 1
-        if not self._captures:
+        if self._graphed is None:
             return self._move(minibatch)
-        noise = minibatch.input_noise
-        deviation = 0.0 if noise is None else noise.deviation
-        if deviation not in self._graphs:
-            self._graphs[deviation] = GraphedStep(self._stacked, [run.generators.noise])
-        return LossTerms(*self._graphs[deviation](minibatch).unbind())
+        return LossTerms(*self._graphed(minibatch).unbind())
 
     def _move(self, minibatch: Minibatch) -> LossTerms:
         """Take the step."""
         run = self._run
         assert self._forward is not None
         terms = self._forward(minibatch)
-        loss = terms.loss
-        if self._counts_missing_noise:
-            # It moves the feature-wise parameters only, and is not reported.
-            extra = run.model.likelihood.extra_loss()
-            loss = loss if extra is None else loss + extra
+        # It moves the feature-wise parameters only, and is not reported.
+        extra = run.model.likelihood.extra_loss() if self._adds_loss else None
+        loss = terms.loss if extra is None else terms.loss + extra
         run.optimizer.zero_grad()
         torch.autograd.backward(loss)
         run.optimizer.step()
@@ -131,7 +125,7 @@ class Stepper:
 
     def close(self) -> None:
         """Forget graphs, and the wrapper of several processes."""
-        self._graphs.clear()
+        self._graphed = None
         self._forward = None
 
 
