@@ -44,7 +44,8 @@ class Table:
     X : ndarray, CSR or StoredTable of shape (n_samples, n_features)
         Validated rows.
     batch : ndarray of shape (n_samples,), optional
-        Validated labels of experimental batches.
+        Validated labels of experimental batches; where a `Scaling` measures the table, their
+        indices.
     size_factor : ndarray of shape (n_samples,), optional
         Validated size factors.
     group : Group

@@ -80,8 +80,10 @@ def plan_fit(
         table = replace(table, batch=batches[:0] if len(batches) else None)
     objective = parameters.make_objective()
     architecture = make_architecture(parameters, table.n_features, objective, len(batches))
+    index = resolve_batch(table.batch, batches, len(table))
     if earlier is None:
-        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(table)
+        indexed = replace(table, batch=index)
+        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(indexed)
     else:
         check_same_architecture(architecture, earlier.architecture)
         scaling = earlier.scaling
@@ -99,7 +101,6 @@ def plan_fit(
     seed = group.gather(seed)[0]
     if file is not None:
         file.facts["seed"] = seed
-    index = resolve_batch(table.batch, batches, len(table))
     log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     return FitPlan(
         objective=objective,
@@ -130,6 +131,7 @@ def make_run(
         model = build_model(plan.architecture, plan.scaling, generator, scale)
     else:
         model = deepcopy(earlier.model)
+        model.code_map = None  # training sees the encoder's own codes
     model = model.to(device)
     largest_layer = max(p.numel() for p in model.parameters())
     model.training_dtype = resolve_precision(parameters.precision, device, largest_layer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -22,18 +22,49 @@ from skhebae.data import FeatureScaling, Matrix, Scaling
 Float32Array = NDArray[np.float32]
 
 
+class Decoded(NamedTuple):
+    """Some rows of `fit` with what one draw of their codes decodes to.
+
+    Attributes
+    ----------
+    x : Tensor of shape (m, p)
+        Standardised rows.
+    parameter : Tensor of shape (m, p)
+        The likelihood's parameter.
+    mask : Tensor of bool of shape (m, p) or None
+        True where an entry is observed.
+    """
+
+    x: Tensor
+    parameter: Tensor
+    mask: Tensor | None
+
+
 class Evidence(Protocol):
     """The trained networks and the training rows, as `Likelihood.finish` sees them."""
 
     #: Whether codes of training have less noise than their posterior, so that residuals are too
     #: small.
     lacks_noise: bool
+    #: Rows of the table in all processes.
+    n_rows: int
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
 
         With one draw of each row's code.
         """
+        ...
+
+    def decode_some(self, n_numbers: int) -> list[Decoded]:
+        """Decode rows spread over the table until they have about `n_numbers` entries.
+
+        All rows of this process if they have no more. What they decode to is in memory together.
+        """
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up the values of all processes."""
         ...
 
     def code_variance(self) -> Tensor:
@@ -173,6 +204,14 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def mean(self, parameter: Tensor) -> Tensor:
         """Return E[x | z] on the standardised scale, (n, p)."""
+
+    def average(self, parameters: Tensor) -> Tensor:
+        """Return the parameter whose mean is the average of those of parameters (k, n, p), (n, p).
+
+        What several experimental batches decode to becomes one observation model. By default
+        the average of the parameters, which is right where `mean` is linear.
+        """
+        return parameters.mean(dim=0)
 
     @abstractmethod
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:

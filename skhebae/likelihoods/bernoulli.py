@@ -40,7 +40,7 @@ class BernoulliLikelihood(Likelihood):
 
     def original_rows(self, rows: Float32Array, scaling: Scaling, *, drawn: bool) -> Float32Array:
         """Map to original units; keep means within [0, 1] and draws at 0 or 1."""
-        # The way through standardised units may round a hair past the ends.
+        # The way through standardised units may round a hair past the ends, and off 0 and 1.
         table = scaling.restore(rows).clip(0.0, 1.0)
         return table.round() if drawn else table
 
@@ -60,6 +60,12 @@ class BernoulliLikelihood(Likelihood):
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the success probability, standardised, (n, p)."""
         return self._standardised(parameter.sigmoid())
+
+    def average(self, parameters: Tensor) -> Tensor:
+        """Return the logit of the average probability, (n, p)."""
+        # log sum b - log sum (1 - b), whose digits near 0 and 1 are not lost.
+        inside, outside = (functional.logsigmoid(sign * parameters) for sign in (1.0, -1.0))
+        return inside.logsumexp(dim=0) - outside.logsumexp(dim=0)
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Draw zeros and ones, standardised, (n, p)."""
