@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from skhebae.code_map import CodeMap
 from skhebae.data import Minibatch
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import CustomEncoder, Encoder
@@ -31,9 +32,13 @@ class Autoencoder(nn.Module):
     ----------
     training_dtype : torch.dtype
         Precision of matrix products in training mode; always float32 in evaluation mode.
+    code_map : CodeMap or None
+        The map behind the encoder and before the decoder; None in training, and where codes stay
+        as they are.
     """
 
     training_dtype = torch.float32
+    code_map: CodeMap | None
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.prior = prior
+        self.code_map = None
         self.n_batches = n_batches
         self.encode_batch = encode_batch
 
@@ -68,7 +74,10 @@ class Autoencoder(nn.Module):
         return self.encoder.n_components
 
     def encode(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
-        """Map rows to posterior means (n, d) and the scale head (n, n_scales), float32."""
+        """Map rows to posterior means (n, d) and the scale head (n, n_scales), float32.
+
+        The scales are those of the encoder's own codes, before the `code_map`.
+        """
         x = self.likelihood.encoder_input(minibatch.x)
         if minibatch.input_noise is not None:
             x = minibatch.input_noise(x)
@@ -76,7 +85,7 @@ class Autoencoder(nn.Module):
             x = torch.cat([x, self.labels(minibatch.batch)], dim=1)
         with self._autocast():
             mu, scales = self.encoder(x)
-        return mu, scales
+        return mu if self.code_map is None else self.code_map(mu), scales
 
     def decode(
         self, z: Tensor, batch: Tensor | None = None, log_size: Tensor | None = None
@@ -91,6 +100,8 @@ class Autoencoder(nn.Module):
         log_size : Tensor of shape (n,), optional
             Logarithm of each row's exposure; by default that of a typical row.
         """
+        if self.code_map is not None:
+            z = self.code_map.undo(z)
         if self.n_batches > 0:
             z = torch.cat([z, self.labels(batch)], dim=1)
         with self._autocast():

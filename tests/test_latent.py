@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn.decomposition import PCA
 
+from skhebae.code_map import CodeNoise
 from skhebae.fitted import codes as module
 from skhebae.fitted.codes import CodeMixture, CodeMoments, draw_codes
 from skhebae.prior import StandardNormalPrior
@@ -95,7 +97,8 @@ def test_aggregated_covariance_is_the_average_over_rows():
     codes, sigma = random_codes(30, 3)
     root = np.random.default_rng(1).standard_normal((3, 3))
     noise_covariance = root @ root.T
-    actual = CodeMoments.measure(codes, sigma).aggregated_covariance(noise_covariance)
+    own = CodeNoise.of(torch.from_numpy(noise_covariance), None)
+    actual = CodeMoments.measure(codes, sigma).aggregated_covariance(own)
     noise = np.mean([np.diag(s) @ noise_covariance @ np.diag(s) for s in sigma], axis=0)
     assert_allclose(actual, np.cov(codes.astype(np.float64), rowvar=False) + noise, rtol=1e-6)
 
@@ -105,7 +108,7 @@ def test_aggregated_covariance_of_one_sigma_per_row():
     codes, _ = random_codes(30, 3)
     sigma = np.repeat(np.linspace(0.1, 1.0, 30, dtype=np.float32)[:, None], 3, axis=1)
     moments = CodeMoments.measure(codes, sigma)
-    actual = moments.aggregated_covariance(moments.covariance)
+    actual = moments.aggregated_covariance(CodeNoise.of(torch.from_numpy(moments.covariance), None))
     expected = (1.0 + np.mean(sigma[:, 0].astype(np.float64) ** 2)) * moments.covariance
     assert_allclose(actual, expected, rtol=1e-10)
 

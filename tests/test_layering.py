@@ -20,6 +20,7 @@ LEVELS = {
     "noise": 0,
     "distributed": 1,
     "prior": 1,
+    "code_map": 2,
     "data": 2,
     "information": 2,
     "likelihoods": 3,

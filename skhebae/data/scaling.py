@@ -26,6 +26,10 @@ RANGE_FRACTION = 0.3
 #: Standardised values beyond this have squares that float32 cannot sum.
 LARGEST = 1e15
 
+#: Largest step between two neighbouring numbers of float32, in units of a feature, that may
+#: separate restored values; and how many units from the centre they may lie.
+COARSEST_STEP, FURTHEST = 1e-3, 1e3
+
 #: Offsets of up to this many units are subtracted from float32 values in float32.
 SMALL_OFFSET = 16.0
 
@@ -60,8 +64,8 @@ class Scaling(ABC):
         """Map rows to dense float32 rows for the networks; always return a new array."""
 
     @abstractmethod
-    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map rows back to the original units, float32."""
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Map rows back to the original units: float32, or float64 where that loses digits."""
 
     def log_size(
         self,
@@ -95,9 +99,9 @@ class Scaling(ABC):
         return None
 
     def draw_size_factors(
-        self, n_rows: int, rng: np.random.RandomState
+        self, n_rows: int, rng: np.random.RandomState, batch: NDArray[np.intp] | None = None
     ) -> NDArray[np.float64] | None:
-        """Draw size factors for sampled rows; None if rows have none."""
+        """Draw size factors for sampled rows of some batches; None if rows have none."""
         return None
 
     def usual_values(
@@ -276,10 +280,25 @@ class FeatureScaling(Scaling):
             return None
         return self.location.astype(np.float32), (1.0 / self.scale).astype(np.float32)
 
-    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map rows back to the original units, float32."""
-        result: NDArray[np.float32] = (standardised * self.scale + self.location).astype(np.float32)
-        return result
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Map rows back to the original units, in `restored_dtype`."""
+        wide: NDArray[np.float64] = standardised * self.scale + self.location
+        return wide.astype(self.restored_dtype, copy=False)
+
+    @cached_property
+    def restored_dtype(self) -> np.dtype[Any]:
+        """float32, or float64 where float32 cannot hold the spread of a feature.
+
+        Because the feature's offset is large (a time stamp in seconds, of events a minute apart),
+        or because its unit is at the ends of the range of float32.
+        """
+        single = np.finfo(np.float32)
+        magnitude = np.abs(self.location)
+        steps = np.maximum(single.eps * magnitude, float(single.tiny))
+        fits = (steps <= COARSEST_STEP * self.scale) & (
+            magnitude + FURTHEST * self.scale <= float(single.max)
+        )
+        return np.dtype(np.float32 if fits.all() else np.float64)
 
 
 def may_exceed(values: NDArray[np.float32], bound: float) -> bool:

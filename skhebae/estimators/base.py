@@ -371,7 +371,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the units of the rows of `fit`.
+            In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
+            feature, whose offset is thousands of times larger.
 
         Raises
         ------
@@ -407,18 +408,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         n_samples : int, default=1
             Rows to generate.
         latent : {"mixture", "gaussian", "prior"}, default="mixture"
-            Where codes come from: a Gaussian mixture fitted to at most 10,000
-            training codes, the Gaussian with `latent_mean_` and
+            Where codes come from: a Gaussian mixture fitted to the posteriors of at most 10,000
+            training rows, the Gaussian with `latent_mean_` and
             `latent_covariance_`, or the prior p(z). Codes that match N(0, I) in their
             moments need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
             Seeds this draw only; None draws afresh at every call.
         noise : bool, default=False
             Draw from p(x | z) instead of returning its mean. For counts without a
-            `size_factor`, totals are drawn too, log-normal like those of `fit`.
+            `size_factor`, exposures are drawn too, from the distribution of those of `fit`, for
+            each batch its own.
         batch : label or array-like of shape (n_samples,), optional
             Experimental batch to decode for, one label for all rows or one per row; "average"
-            is the mean over all batches of `fit`. Needed where `fit` was given batches.
+            decodes the mean over all batches of `fit`, around which `noise` is that of one
+            row. Needed where `fit` was given batches.
         size_factor : float or array-like of shape (n_samples,), optional
             For counts: total of each row, or its size factor in the unit of those
             that `fit` was given. By default the median total of the rows of `fit`.
@@ -426,7 +429,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the units of the rows of `fit`.
+            In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
+            feature, whose offset is thousands of times larger.
 
         Raises
         ------
@@ -450,9 +454,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
         """Return the approximate posterior of each row.
 
-        For HEBAE ``N(mu_i, D_i S D_i)`` (equation 6 of arXiv:2007.10389) with
-        S the covariance of all training codes, for VAE ``N(mu_i, diag
-        sigma_i^2)``, for WAE a point (a factor of zeros).
+        For HEBAE ``N(mu_i, A D_i S D_i A^T)``: that of equation 6 of arXiv:2007.10389, with S the
+        covariance of the encoder's codes of all training rows, behind the map A that
+        standardises codes. For VAE ``N(mu_i, diag sigma_i^2)``, for WAE a point (a factor of
+        zeros).
 
         Parameters
         ----------
@@ -474,9 +479,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             As `transform`.
         """
         X = self.validate_rows(X)
-        mean, spread = self.fitted_.encode_with_spread(X, batch)
-        factor = spread[:, :, None] * self.fitted_.noise_factor
-        return Posterior(mean, factor.astype(np.float32))
+        return Posterior(*self.fitted_.posterior(X, batch))
 
     # Scores
 
@@ -601,6 +604,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         a few Gauss-Newton steps from the row's code, so the value depends on
         the decoder and hardly on the encoder. All rows share the same draws:
         a row's value does not depend on the rows it comes with.
+
+        For counts, p(x) is the density given the row's exposure. With a `size_factor` it sums to 1
+        over all rows. By default the exposure is the row's own total, which x determines: the
+        value then compares models and rows, but is not the logarithm of a probability.
 
         Parameters
         ----------

@@ -138,5 +138,6 @@ class HEBAETransformer(BaseAutoencoder):
         X = self.validate_rows(X)
         fitted = self.fitted_
         expected = fitted.expected_log_prob(X, batch, size_factor)
-        result: NDArray[np.float32] = expected - np.float32(fitted.moments.kl_to(fitted.prior))
+        divergence = fitted.code_moments.kl_to(fitted.prior)
+        result: NDArray[np.float32] = expected - np.float32(divergence)
         return result

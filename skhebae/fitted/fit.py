@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from skhebae.data import Rows, Table, open_rows
+from skhebae.code_map import CodeMap, CodeNoise
+from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows
 from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
@@ -19,6 +21,9 @@ from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
 from skhebae.networks import global_random_state
 from skhebae.training import Run, train
+
+#: Smallest share of a table of a stream in the feature-wise parameters of the likelihood.
+STREAM_SHARE = 0.1
 
 
 def fit_autoencoder(
@@ -144,13 +149,63 @@ def close_fit(
         moments, chosen, encoded = measure_codes(run, rows, seed, codes)
         moments = moments if earlier is None else earlier.merge(moments)
         posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
-        if not partial:
-            run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise, encoded))
+        finish_likelihood(run, TrainedRows(run, rows, posterior_noise, encoded), earlier)
+        standardise_codes(run, moments, codes)
+        noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
+        mu, spread = np.split(chosen, 2, axis=1)
+        if run.model.code_map is not None:
+            mu = run.model.code_map(torch.from_numpy(mu).to(run.model.device)).cpu().numpy()
         make_mixture = LateMixture if partial else CodeMixture.fit
         # Machines may round differently, which would change the mixture's steps.
-        mixture = group.from_first(lambda: make_mixture(chosen, seed % 2**31))
+        mixture = group.from_first(lambda: make_mixture(mu, seed % 2**31, spread, noise))
     group.broadcast([*run.model.parameters(), *run.model.buffers()])
     return CodeDensity(moments, mixture, posterior_noise)
+
+
+def standardise_codes(run: Run, moments: CodeMoments, codes: NDArray[np.float32] | None) -> None:
+    """Map codes to mean 0 and covariance I, where the objective asks for that.
+
+    Training matches the moments of noised minibatches; those of the rows themselves differ from
+    them. With the decoder behind the inverse of the map, the model stays the same.
+
+    Parameters
+    ----------
+    run : Run
+    moments : CodeMoments
+    codes : ndarray of shape (n_samples, n_components), optional
+        Codes of the rows, which are mapped too.
+    """
+    model = run.model
+    if not (run.objective.standardises_codes and model.prior.is_standard):
+        return
+    mean, covariance = (torch.from_numpy(np.array(of)) for of in (moments.mean, moments.covariance))
+    code_map = CodeMap.standardising(mean, covariance, moments.n_rows).to(model.device)
+    model.code_map = code_map
+    if codes is not None and len(codes) > 0:
+        # In the chunks of `transform`, whose rounding it shares.
+        codes[:] = map_rows(
+            lambda minibatch: code_map(minibatch.x),
+            lambda rows: Minibatch(torch.from_numpy(codes[rows]).to(model.device)),
+            len(codes),
+            numbers_per_row=model.n_features,
+        )
+
+
+def finish_likelihood(run: Run, evidence: TrainedRows, earlier: CodeMoments | None) -> None:
+    """Let the likelihood set its feature-wise parameters.
+
+    In a stream they move towards the values of each table by its share of all rows, but by
+    `STREAM_SHARE` at least: earlier tables were seen by networks that had learned less.
+    """
+    likelihood = run.model.likelihood
+    before = [parameter.detach().clone() for parameter in likelihood.parameters()]
+    likelihood.finish(evidence)
+    if earlier is None:
+        return
+    share = max(STREAM_SHARE, evidence.n_rows / (evidence.n_rows + earlier.n_rows))
+    with torch.no_grad():
+        for parameter, old in zip(likelihood.parameters(), before, strict=True):
+            parameter.copy_(torch.lerp(old, parameter, share))
 
 
 def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:

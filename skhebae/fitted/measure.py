@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, reduce
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices
 from skhebae.divergences import cholesky_factor
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
+from skhebae.likelihoods import Decoded
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
@@ -30,6 +31,9 @@ BLOCK_ROWS = 2**16
 #: Codes and spreads up to this size are kept until the likelihood has finished, so that rows are
 #: encoded once. A larger table is encoded once more.
 KEPT_BYTES = 2**26
+
+#: Rows that `Evidence.decode_some` decodes at least, if there are as many.
+SOME_ROWS = 1024
 
 #: Rows whose Jacobians `Evidence.code_variance` looks at.
 JACOBIAN_ROWS = 128
@@ -48,8 +52,8 @@ class MeasuredCodes(NamedTuple):
     ----------
     moments : CodeMoments
         Moments of the codes of all rows, in all processes.
-    chosen : ndarray of shape (n_chosen, n_components)
-        At most `MIXTURE_ROWS` codes of all processes.
+    chosen : ndarray of shape (n_chosen, 2 n_components)
+        `encode_with_spread` of at most `MIXTURE_ROWS` rows of all processes.
     encoded : ndarray of shape (n_samples, 2 n_components) or None
         `encode_with_spread` of the rows of this process, if they take at most `KEPT_BYTES`.
     """
@@ -82,7 +86,7 @@ def measure_codes(
     n_components = model.n_components
     wanted = kept_rows(group.gather(len(rows)))[group.rank]
     chosen = np.random.RandomState(seed).permutation(len(rows))[:wanted]
-    kept = np.empty((len(chosen), n_components), dtype=np.float32)
+    kept = np.empty((len(chosen), 2 * n_components), dtype=np.float32)
     encoded: NDArray[np.float32] | None = None
     if len(rows) * 2 * n_components * 4 <= KEPT_BYTES:
         encoded = np.empty((len(rows), 2 * n_components), dtype=np.float32)
@@ -103,7 +107,7 @@ def measure_codes(
         if out is not None:
             out[block] = codes
         here = np.flatnonzero((chosen >= block[0]) & (chosen <= block[-1]))
-        kept[here] = codes[chosen[here] - block[0]]
+        kept[here] = values[chosen[here] - block[0]]
         moments.append(CodeMoments.measure(codes, spread))
     mine = [reduce(CodeMoments.merge, moments)] if moments else []
     together = [own for part in group.gather(mine) for own in part]
@@ -156,34 +160,53 @@ class TrainedRows:
         self._run, self._rows = run, rows
         self._posterior_noise, self._encoded = posterior_noise, encoded
         self.lacks_noise = run.objective.row_weight < 1.0
+        self.n_rows = sum(run.group.gather(len(rows)))
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
 
         With one draw of each row's code.
         """
-        run, model = self._run, self._run.model
-        factor = cholesky_factor(torch.from_numpy(self._posterior_noise))
-        factor = factor.to(model.device, torch.float32)
-        total = torch.zeros_like(model.likelihood.location)
+        run = self._run
+        total = torch.zeros_like(run.model.likelihood.location)
         observed = torch.zeros_like(total)
-        with torch.no_grad():
-            for chunk in minibatch_indices(np.arange(len(self._rows)), DECODED_ROWS):
-                minibatch = self._rows.take(chunk)
-                mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
-                noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
-                parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
-                values = function(minibatch.x, parameter)
-                if minibatch.mask is None:
-                    total += values.sum(dim=0)
-                    observed += len(minibatch)
-                else:
-                    total += values.where(minibatch.mask, 0.0).sum(dim=0)
-                    observed += minibatch.mask.sum(dim=0)
+        for x, parameter, mask in self._decode(np.arange(len(self._rows))):
+            values = function(x, parameter)
+            if mask is None:
+                total += values.sum(dim=0)
+                observed += len(x)
+            else:
+                total += values.where(mask, 0.0).sum(dim=0)
+                observed += mask.sum(dim=0)
         # Over all processes, the mean of sums by the mean of counts.
         n_rows = len(self._rows)
         total = run.group.mean(total / max(1, n_rows), n_rows)
         return total / run.group.mean(observed / max(1, n_rows), n_rows).clamp_min(1e-12)
+
+    def decode_some(self, n_numbers: int) -> list[Decoded]:
+        """Decode rows spread over the table until they have about `n_numbers` entries."""
+        n_rows = len(self._rows)
+        wanted = max(SOME_ROWS, n_numbers // self._run.model.n_features)
+        every = max(1, -(-n_rows // wanted))
+        return list(self._decode(np.arange(0, n_rows, every)))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up the values of all processes."""
+        own = values.detach().cpu().numpy()
+        return torch.as_tensor(np.sum(self._run.group.gather(own), axis=0)).to(values)
+
+    def _decode(self, indices: NDArray[np.intp]) -> Iterator[Decoded]:
+        """Decode some rows, chunk by chunk, with one draw of each row's code."""
+        run, model = self._run, self._run.model
+        factor = cholesky_factor(torch.from_numpy(self._posterior_noise))
+        factor = factor.to(model.device, torch.float32)
+        for chunk in minibatch_indices(indices, DECODED_ROWS):
+            with torch.no_grad():
+                minibatch = self._rows.take(chunk)
+                mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
+                noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
+                parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
+            yield Decoded(minibatch.x, parameter, minibatch.mask)
 
     def _encode(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
         """Return posterior means and the diagonals of D_i of some rows, (n, 2 d)."""

@@ -25,6 +25,7 @@ class WAEObjective(Objective):
 
     def __init__(self, reg_weight: float = 10.0) -> None:
         self.weight = reg_weight
+        self.standardises_codes = reg_weight > 0.0
 
     def n_scales(self, n_components: int) -> int:
         """Return 0: there is no scale head."""

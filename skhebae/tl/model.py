@@ -174,8 +174,9 @@ def denoise(
         return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
 
     X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
-    decoded = np.full(adata.shape, np.nan, dtype=np.float32)
-    decoded[:, genes.columns] = by_blocks(X, genes.columns, decode)
+    values = by_blocks(X, genes.columns, decode)
+    decoded = np.full(adata.shape, np.nan, dtype=values.dtype)
+    decoded[:, genes.columns] = values
     target = adata.copy() if copy else adata
     target.layers[key_added or f"{fields['name']}_denoised"] = decoded
     return target if copy else None
@@ -363,8 +364,11 @@ def transform_partial(
     labels: NDArray[Any] | None,
 ) -> NDArray[np.float32]:
     """Return the codes of rows that lack some of the model's genes."""
-    rows = np.zeros((block.shape[0], len(genes.found)), dtype=np.float32)
-    rows[:, genes.found] = block.toarray() if sparse.issparse(block) else block
+    dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
+    # In its own precision: values may be small next to their offset.
+    dtype = np.result_type(dense.dtype, np.float32)
+    rows = np.zeros((block.shape[0], len(genes.found)), dtype=dtype)
+    rows[:, genes.found] = dense
     rows = model.validate_rows(rows)
     if missing == "mean":
         rows = model.fitted_.fill_features(rows, genes.found)

@@ -48,7 +48,9 @@ def loss_terms(
     objective, model = run.objective, run.model
     terms = (evaluate or objective)(model, minibatch)
     reconstruction = minibatch.mean(terms.reconstruction)
-    reference = objective.prior_penalty(minibatch.total_rows(), model.n_components)
+    size = minibatch.total_rows(), model.n_components
+    sizes = () if terms.batch_sizes is None else (terms.batch_sizes,)
+    reference = objective.prior_penalty(*size, *sizes)
     penalty = terms.penalty(minibatch.mean) - reference
     loss = reconstruction + objective.weight * penalty
     return LossTerms(loss, reconstruction, penalty, terms.elbo(minibatch.mean))
