@@ -186,12 +186,10 @@ class CodeMixture:
         needed = component_rows(n_components)
         wanted = min(most, MIXTURE_MEANS // n_components, n_rows // needed)
         distinct = len(np.unique(codes, axis=0))
-        mixture = GaussianMixture(
-            n_components=max(1, min(wanted, distinct)),
-            max_iter=EM_STEPS,
-            tol=EM_TOL,
-            random_state=seed,
-        )
+        candidates = [
+            GaussianMixture(k, max_iter=EM_STEPS, tol=EM_TOL, random_state=seed)
+            for k in sorted({1, max(1, min(wanted, distinct))})
+        ]
         # scikit-learn's regularisation is absolute, so the mixture must not see units.
         mean = codes.mean(axis=0, dtype=np.float64)
         unit = codes.std(axis=0, dtype=np.float64)
@@ -206,7 +204,9 @@ class CodeMixture:
             # converged is not the user's concern.
             warnings.simplefilter("ignore", ConvergenceWarning)
             scaled = (codes - mean) / unit
-            shares = mixture.fit(scaled).predict_proba(scaled)
+            # Codes that are Gaussian anyway are described best by one component.
+            mixture = min((own.fit(scaled) for own in candidates), key=lambda own: own.aic(scaled))
+            shares = mixture.predict_proba(scaled)
         covariances = shrunk_covariances(
             mixture.covariances_, mixture.weights_, n_rows, SHRUNK_ROWS * needed
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices
 from skhebae.divergences import cholesky_factor
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
-from skhebae.likelihoods import Decoded
+from skhebae.likelihoods import Decoded, identity_calibration
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
@@ -167,21 +167,25 @@ class TrainedRows:
 
         With one draw of each row's code.
         """
-        run = self._run
-        total = torch.zeros_like(run.model.likelihood.location)
-        observed = torch.zeros_like(total)
-        for x, parameter, mask in self._decode(np.arange(len(self._rows))):
-            values = function(x, parameter)
-            if mask is None:
-                total += values.sum(dim=0)
-                observed += len(x)
-            else:
-                total += values.where(mask, 0.0).sum(dim=0)
-                observed += mask.sum(dim=0)
-        # Over all processes, the mean of sums by the mean of counts.
-        n_rows = len(self._rows)
-        total = run.group.mean(total / max(1, n_rows), n_rows)
-        return total / run.group.mean(observed / max(1, n_rows), n_rows).clamp_min(1e-12)
+
+        def sums(part: Decoded) -> Tensor:
+            values = function(part.x, part.parameter)
+            if part.mask is None:
+                return torch.stack([values.sum(dim=0), torch.full_like(values[0], len(part.x))])
+            observed = part.mask.sum(dim=0).to(values)
+            return torch.stack([values.where(part.mask, 0.0).sum(dim=0), observed])
+
+        total, observed = self.sum_over_rows(sums)
+        mean: Tensor = total / observed.clamp_min(1e-12)
+        return mean.to(self._run.model.likelihood.location)
+
+    def sum_over_rows(self, function: Callable[[Decoded], Tensor]) -> Tensor:
+        """Add up what `function` returns for chunks of all rows, in float64 on the CPU."""
+        parts = self._decode(np.arange(len(self._rows)))
+        total = function(next(parts)).cpu().double()
+        for part in parts:
+            total += function(part).cpu().double()
+        return self.sum(total)
 
     def decode_some(self, n_numbers: int) -> list[Decoded]:
         """Decode rows spread over the table until they have about `n_numbers` entries."""
@@ -216,18 +220,25 @@ class TrainedRows:
 
     def code_variance(self) -> Tensor:
         """Return the variance of each output that codes of training lack, (n_features,)."""
-        run = self._run
+        run, at = self._run, self._linearised
+        gain = run.model.likelihood.calibration[:, 1]
         with torch.no_grad():
-            variance = code_variance(run.model, self._linearised, run.objective.row_weight)
+            at = at._replace(jacobian=at.jacobian * gain[:, None])
+            variance = code_variance(run.model, at, run.objective.row_weight)
         return run.group.mean(variance, len(self._rows))
 
     @cached_property
     def _linearised(self) -> Linearisation:
-        """The decoder at the codes of some rows."""
+        """The decoder at the codes of some rows, before the likelihood's calibration."""
         model, n_rows = self._run.model, len(self._rows)
         every = max(1, -(-n_rows // jacobian_rows(model, JACOBIAN_ROWS)))
         indices = np.arange(0, n_rows, every)
         some = self._rows.take(indices)
         with torch.no_grad():
             mu, _ = self._encode(some, indices).chunk(2, dim=1)
-        return linearise(model, mu, some)
+            calibration = model.likelihood.calibration.clone()
+            model.likelihood.calibration.copy_(identity_calibration(model.likelihood.location))
+        try:
+            return linearise(model, mu, some)
+        finally:
+            model.likelihood.calibration.copy_(calibration)

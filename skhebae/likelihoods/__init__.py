@@ -1,6 +1,6 @@
 """Likelihoods p(x | z): what the decoder's output says about a row; one family per file."""
 
-from skhebae.likelihoods.base import Decoded, Evidence, Likelihood
+from skhebae.likelihoods.base import Decoded, Evidence, Likelihood, identity_calibration
 from skhebae.likelihoods.bernoulli import BernoulliLikelihood
 from skhebae.likelihoods.count_scaling import CountScaling
 from skhebae.likelihoods.counts import (
@@ -30,5 +30,6 @@ __all__ = [
     "ZeroInflatedNegativeBinomialLikelihood",
     "are_counts",
     "find_likelihood",
+    "identity_calibration",
     "likelihood_name",
 ]

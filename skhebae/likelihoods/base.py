@@ -39,6 +39,11 @@ class Decoded(NamedTuple):
     parameter: Tensor
     mask: Tensor | None
 
+    def every(self, step: int) -> Decoded:
+        """Return each `step`-th row."""
+        mask = None if self.mask is None else self.mask[::step]
+        return Decoded(self.x[::step], self.parameter[::step], mask)
+
 
 class Evidence(Protocol):
     """The trained networks and the training rows, as `Likelihood.finish` sees them."""
@@ -51,6 +56,13 @@ class Evidence(Protocol):
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
+
+        With one draw of each row's code.
+        """
+        ...
+
+    def sum_over_rows(self, function: Callable[[Decoded], Tensor]) -> Tensor:
+        """Add up what `function` returns for chunks of all rows, in float64 on the CPU.
 
         With one draw of each row's code.
         """
@@ -118,6 +130,7 @@ class Likelihood(nn.Module, ABC):
 
     location: Tensor
     scale: Tensor
+    calibration: Tensor
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -131,6 +144,12 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         self.register_buffer("location", location)
         self.register_buffer("scale", scale)
+        self.register_buffer("calibration", identity_calibration(location))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load a state; files of version 0.1 hold no calibration."""
+        state.setdefault(f"{prefix}calibration", identity_calibration(self.location))
+        super()._load_from_state_dict(state, prefix, *arguments)
 
     # Tables
 
@@ -177,6 +196,22 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def initial_bias(self) -> Tensor:
         """Return the decoder bias that predicts the feature means, (p,)."""
+
+    def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
+        """Return ``c + shift + gain (parameter - c)`` per feature, c the `initial_bias`, (n, p).
+
+        Parameters
+        ----------
+        parameter : Tensor of shape (n, p)
+        calibration : Tensor of shape (p, 2)
+            Shift and gain of each feature, which `finish` of our own families sets.
+        """
+        shift, gain = calibration.unbind(dim=1)
+        return torch.addcmul(shift + (1.0 - gain) * self.initial_bias(), parameter, gain)
+
+    def contrast(self, parameter: Tensor) -> Tensor:
+        """Return what the gain of `calibrate` multiplies, (n, p)."""
+        return parameter - self.initial_bias()
 
     # Densities
 
@@ -242,6 +277,11 @@ class Likelihood(nn.Module, ABC):
         In the original units, each of shape (n_features,); names end in an underscore.
         """
         return {}
+
+
+def identity_calibration(location: Tensor) -> Tensor:
+    """Return shifts of 0 and gains of 1, (p, 2)."""
+    return torch.stack([torch.zeros_like(location), torch.ones_like(location)], dim=1)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from skhebae.data import Matrix, Scaling
-from skhebae.likelihoods.base import Float32Array, Likelihood
+from skhebae.likelihoods.base import Evidence, Float32Array, Likelihood, identity_calibration
+from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 
 
 class BernoulliLikelihood(Likelihood):
@@ -56,6 +57,16 @@ class BernoulliLikelihood(Likelihood):
             parameter, self._original(x), reduction="none"
         )
         return -cross_entropy
+
+    def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
+        """Return the logit; after training, calibrated, (n, p)."""
+        return output if self.training else self.calibrate(output, self.calibration)
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the calibration that maximises the likelihood, given the networks."""
+        self.calibration.copy_(identity_calibration(self.location))
+        rows = evidence.decode_some(CALIBRATION_NUMBERS)
+        self.calibration.copy_(most_likely_gains(self, self.entry_log_prob, rows, evidence))
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the success probability, standardised, (n, p)."""

@@ -26,7 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skhebae.data import Matrix, Scaling
-from skhebae.likelihoods.base import Decoded, Evidence, Likelihood, as_tensor
+from skhebae.likelihoods.base import (
+    Decoded,
+    Evidence,
+    Likelihood,
+    as_tensor,
+    identity_calibration,
+)
+from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 from skhebae.likelihoods.count_densities import (
     negative_binomial_entries,
     negative_binomial_log_prob,
@@ -144,9 +151,41 @@ class CountLikelihood(Likelihood):
         return normalised.log1p_().sub_(self.location).div_(self.scale)
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
-        """Return the log-mean ``log softmax(output) + log size``, (n, p)."""
+        """Return the log-mean, (n, p): ``log softmax(output) + log size``, then calibrated."""
         size = self.typical_size.log() if log_size is None else log_size[:, None]
-        return functional.log_softmax(output, dim=1) + size
+        log_mean = functional.log_softmax(output, dim=1) + size
+        return log_mean if self.training else self.calibrate(log_mean, self.calibration)
+
+    def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
+        """Apply shift and gain to the logarithms of shares, which then add up to 1 again."""
+        log_size = parameter.logsumexp(dim=1, keepdim=True)
+        log_share = super().calibrate(parameter - log_size, calibration)
+        return functional.log_softmax(log_share, dim=1) + log_size
+
+    def contrast(self, parameter: Tensor) -> Tensor:
+        """Return the logarithms of shares less those of the table, (n, p)."""
+        return super().contrast(parameter - parameter.logsumexp(dim=1, keepdim=True))
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the calibration that maximises the likelihood, given the networks."""
+        self._finish_calibration(evidence, CALIBRATION_NUMBERS)
+
+    def _finish_calibration(self, evidence: Evidence, n_numbers: int) -> list[Decoded]:
+        """Set the calibration; return rows decoded by it, of up to so many entries."""
+        self.calibration.copy_(identity_calibration(self.location))
+        rows = evidence.decode_some(n_numbers)
+        # Evenly over the table, like the rows themselves.
+        every = -(-sum(part.x.numel() for part in rows) // CALIBRATION_NUMBERS) or 1
+        some = [part.every(every) for part in rows]
+
+        def log_prob(x: Tensor, log_mean: Tensor) -> Tensor:
+            return self._row_log_prob(x, log_mean, *self._own())
+
+        calibration = most_likely_gains(self, log_prob, some, evidence)
+        self.calibration.copy_(calibration)
+        return [
+            part._replace(parameter=self.calibrate(part.parameter, calibration)) for part in rows
+        ]
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the exponential of the log-mean, (n, p)."""
@@ -163,6 +202,28 @@ class CountLikelihood(Likelihood):
         mean = self.mean(parameter).detach().cpu().double().numpy()
         draws = self._draw(mean, np.random.default_rng(seed))
         return torch.from_numpy(draws.astype(np.float32)).to(parameter.device)
+
+    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return the log-probability of each entry, (n, p), nats."""
+        return self._evaluated(self._entry_log_prob, x, parameter, *self._own())
+
+    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Sum the log-probabilities of each row's entries, (n,), nats."""
+        if mask is not None:
+            return super().log_prob(x, parameter, mask)
+        return self._evaluated(self._row_log_prob, x, parameter, *self._own())
+
+    @abstractmethod
+    def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        """Return the log-probability of each row for some feature-wise parameters, (n,)."""
+
+    @abstractmethod
+    def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        """Return that of each entry, (n, p)."""
+
+    def _own(self) -> tuple[Tensor, ...]:
+        """Return the feature-wise parameters, each (p,), with gradients."""
+        return ()
 
     def _evaluated(self, function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
         """Apply `function` to `parts`; in evaluation mode, in double.
@@ -186,15 +247,11 @@ class CountLikelihood(Likelihood):
 class PoissonLikelihood(CountLikelihood):
     """``p(x_j | z) = Poisson(x_j; mean_j(z))``."""
 
-    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Return the log-probability of each entry, (n, p), nats."""
-        return self._evaluated(poisson_entries, x, parameter)
+    def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return poisson_log_prob(x, log_mean)
 
-    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Sum the log-probabilities of each row's entries, (n,), nats."""
-        if mask is not None:
-            return super().log_prob(x, parameter, mask)
-        return self._evaluated(poisson_log_prob, x, parameter)
+    def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return poisson_entries(x, log_mean)
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return that of the log-mean, which is the mean, (n, p)."""
@@ -243,13 +300,13 @@ class NegativeBinomialLikelihood(CountLikelihood):
         return {"theta_": self.theta().detach().cpu().double().numpy()}
 
     def finish(self, evidence: Evidence) -> None:
-        """Set the feature-wise parameters that are most likely, given the networks.
+        """Set the calibration, and the feature-wise parameters that are most likely after it.
 
         Under a normal prior around what all features together have, which decides for features of
         few counts. Of a large table, on a sample of its rows; the result then counts by their
         share, next to what training has learned from all.
         """
-        rows = evidence.decode_some(FITTED_NUMBERS)
+        rows = self._finish_calibration(evidence, FITTED_NUMBERS)
         code_variance = torch.zeros_like(self.location)
         trained = self._values()
 
@@ -295,29 +352,16 @@ class NegativeBinomialLikelihood(CountLikelihood):
         return self._entry_log_prob(x, log_mean, *values).where(mask, 0.0).sum()
 
     def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
-        """Return the log-probability of each row for some feature-wise parameters, (n,)."""
         return negative_binomial_log_prob(x, log_mean, *values)
 
     def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
-        """Return that of each entry, (n, p)."""
         return negative_binomial_entries(x, log_mean, *values)
-
-    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Return the log-probability of each entry, (n, p), nats."""
-        return self._evaluated(self._entry_log_prob, x, parameter, *self._own())
-
-    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Sum the log-probabilities of each row's entries, (n,), nats."""
-        if mask is not None:
-            return super().log_prob(x, parameter, mask)
-        return self._evaluated(self._row_log_prob, x, parameter, *self._own())
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return that of the log-mean, (n, p)."""
         return self._information(parameter, *self._own())
 
     def _own(self) -> tuple[Tensor, ...]:
-        """Return the feature-wise parameters, each (p,), with gradients."""
         return (self.log_theta(),)
 
     def _information(self, log_mean: Tensor, log_theta: Tensor) -> Tensor:
