@@ -184,11 +184,10 @@ def one_and_two(pair, case, changes=()):
 
 
 def weights_of(model):
-    # The last step of `fit` sets the noise variances, by draws of noise.
+    # The last step of `fit` sets noise variances and gains, by draws of noise.
+    drawn = ("likelihood.log_noise", "likelihood.calibration")
     state = model.fitted_.model.state_dict()
-    return np.concatenate(
-        [of.numpy().ravel() for name, of in state.items() if name != "likelihood.log_noise"]
-    )
+    return np.concatenate([of.numpy().ravel() for name, of in state.items() if name not in drawn])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -187,8 +187,15 @@ def test_a_mixture_of_fewer_rows_than_dimensions_is_a_density():
 @pytest.mark.parametrize(("d", "most"), [(2, 50), (40, 50), (64, 31)])
 def test_components_have_room(d, most):
     codes, _ = random_codes(50 * module.component_rows(d), d)
-    mixture = CodeMixture.fit(codes, seed=0)
+    assert len(CodeMixture.fit(codes, seed=0).weights) == 1  # they are Gaussian
+    mixture = CodeMixture.fit(clustered(codes), seed=0)
     assert len(mixture.weights) == most
+
+
+def clustered(codes):
+    """The same codes around sixty centres far apart."""
+    centres = 100.0 * np.random.default_rng(1).standard_normal((60, codes.shape[1]))
+    return (codes + centres[np.arange(len(codes)) % 60]).astype(np.float32)
 
 
 def test_mixture_is_reproducible():
@@ -229,6 +236,7 @@ def test_mixture_draws_few_codes(n_samples):
 @pytest.mark.parametrize("n_rows", [2, 3, 59, 61, 130])
 def test_mixture_of_few_rows_has_few_components(n_rows):
     codes, _ = random_codes(n_rows, 2)
+    codes[: n_rows // 2] += 100.0
     mixture = CodeMixture.fit(codes, seed=0)
     assert len(mixture.weights) == max(1, n_rows // 30)
     assert np.isfinite(mixture.sample(10, np.random.RandomState(0))).all()

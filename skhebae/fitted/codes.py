@@ -38,6 +38,9 @@ COMPONENT_ROWS_PER_DIMENSION = 3
 #: Pseudo-rows without correlations that join each component, as a share of those rows.
 SHRUNK_ROWS = 0.1
 
+#: Mixtures are compared that have as many components as rows allow, this part of them, and one.
+FEWER = 4
+
 #: Smallest sum of shares, of a component that no row belongs to.
 TINY = 1e-300
 
@@ -185,10 +188,10 @@ class CodeMixture:
         most = BRIEF_COMPONENTS if brief else MIXTURE_COMPONENTS
         needed = component_rows(n_components)
         wanted = min(most, MIXTURE_MEANS // n_components, n_rows // needed)
-        distinct = len(np.unique(codes, axis=0))
+        most = max(1, min(wanted, len(np.unique(codes, axis=0))))
         candidates = [
             GaussianMixture(k, max_iter=EM_STEPS, tol=EM_TOL, random_state=seed)
-            for k in sorted({1, max(1, min(wanted, distinct))})
+            for k in sorted({1, max(1, most // FEWER), most})
         ]
         # scikit-learn's regularisation is absolute, so the mixture must not see units.
         mean = codes.mean(axis=0, dtype=np.float64)
@@ -204,7 +207,7 @@ class CodeMixture:
             # converged is not the user's concern.
             warnings.simplefilter("ignore", ConvergenceWarning)
             scaled = (codes - mean) / unit
-            # Codes that are Gaussian anyway are described best by one component.
+            # By Akaike's criterion: Gaussian codes are described best by one component.
             mixture = min((own.fit(scaled) for own in candidates), key=lambda own: own.aic(scaled))
             shares = mixture.predict_proba(scaled)
         covariances = shrunk_covariances(

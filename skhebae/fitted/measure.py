@@ -171,7 +171,8 @@ class TrainedRows:
         def sums(part: Decoded) -> Tensor:
             values = function(part.x, part.parameter)
             if part.mask is None:
-                return torch.stack([values.sum(dim=0), torch.full_like(values[0], len(part.x))])
+                total = values.sum(dim=0)
+                return torch.stack([total, torch.full_like(total, len(part.x))])
             observed = part.mask.sum(dim=0).to(values)
             return torch.stack([values.where(part.mask, 0.0).sum(dim=0), observed])
 

@@ -181,6 +181,6 @@ def sums_of_products(rows: Decoded) -> Tensor:
         x, output = x * mask, output * mask
         count = mask.sum(dim=0).to(x)
     else:
-        count = torch.full_like(x[0], len(x))
+        count = torch.full_like(x.sum(dim=0), len(x))
     parts = (x, output, x.square(), x * output, output.square())
     return torch.stack([*(part.sum(dim=0) for part in parts), count], dim=1)
