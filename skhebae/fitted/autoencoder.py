@@ -23,7 +23,7 @@ from skhebae.data import (
     row_totals,
 )
 from skhebae.divergences import cholesky_factor
-from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name
+from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name, load_weights
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
@@ -447,9 +447,7 @@ class FittedAutoencoder:
         family = find_likelihood(architecture.likelihood)
         scaling = family.scaling_class(**packed["_scaling"])
         model = build_model(architecture, scaling, torch.Generator())
-        # A copy: arrays from a file or a memory-mapped pickle may be read-only.
-        weights = {k: torch.from_numpy(np.array(v)) for k, v in packed["_weights"].items()}
-        model.load_state_dict(weights)
+        load_weights(model, packed["_weights"])
         return cls(
             architecture=architecture,
             model=model.to(device).eval(),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Scaling
+from skhebae.files import check_array
 from skhebae.likelihoods import Likelihood, find_likelihood
 from skhebae.model import Autoencoder
 from skhebae.networks import (
@@ -89,6 +93,40 @@ class Architecture(NamedTuple):
             if fields.get(name) is not None:
                 fields[name] = tuple(fields[name])
         return cls(**fields)
+
+
+def count_weights(architecture: Architecture) -> int:
+    """Return the number of weights of the perceptrons; networks of the user's have none here."""
+    a, total = architecture, 0
+    hidden = a.hidden_layer_sizes
+    labels = a.n_batches if a.encode_batch else 0
+    encoder = (a.n_features + labels, *hidden, a.n_components + a.n_scales)
+    decoder = (a.n_components + a.n_batches, *hidden[::-1], a.n_features)
+    for sizes, factory in ((encoder, a.encoder), (decoder, a.decoder)):
+        if factory is None:
+            total += sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    return total
+
+
+def load_weights(model: Autoencoder, weights: dict[str, NDArray[Any]]) -> None:
+    """Put saved weights into a model.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If names, shapes or data types are not those of the model, or a number is not finite.
+    """
+    own = model.state_dict()
+    for name, array in weights.items():
+        if name not in own:
+            continue  # load_state_dict names those that are there or lacking against the rule
+        built = own[name]
+        check_array(array, f"the array {name!r}", tuple(built.shape), built.numpy().dtype)
+        # A module of the user's may hold infinite constants.
+        if not np.isfinite(array).all() and bool(built.isfinite().all()):
+            raise ValueError(f"the array {name!r} has numbers that are not finite")
+    # A copy: arrays from a file or a memory-mapped pickle may be read-only.
+    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
 
 
 def build_model(

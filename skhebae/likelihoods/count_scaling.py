@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.preprocessing import normalize
 
 from skhebae.data import FeatureScaling, Matrix, Scaling, Table, row_totals
+from skhebae.files import check_floats
 from skhebae.likelihoods.distinct_values import DistinctValues
 
 #: Counts of a feature that was never seen, so that its share has a logarithm.
@@ -79,6 +80,20 @@ class CountScaling(Scaling):
             np.asarray(positive.log_deviation()),
             np.asarray(unit),
         )
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        super().check(n_features)
+        check_floats(self.proportions, "proportions", (n_features,), above=0.0)
+        check_floats(self.typical_size, "typical_size", (), above=0.0)
+        check_floats(self.log_size_deviation, "log_size_deviation", ())
+        check_floats(self.size_unit, "size_unit", (), above=0.0)
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Return rows as dense float32; always a new array."""
