@@ -269,6 +269,8 @@ DAMAGED = {
     "version 0": lambda document, arrays: document.update(version=0),
     "another format": lambda document, arrays: document.update(format="other"),
     "another format, a number": lambda document, arrays: document.update(format=3),
+    "another format, texts": lambda document, arrays: document.update(format={"$strings": ["a"]}),
+    "another format, none": lambda document, arrays: document.update(format={"$strings": []}),
     "a class that is none": nested,
     "fitted a number": lambda document, arrays: document.update(fitted=3),
     "params a list": lambda document, arrays: document.update(params=[]),

@@ -72,8 +72,24 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any],
             f"{str(path)!r} is not a readable model file: it is truncated, damaged, or was not "
             f"written by save() ({error})."
         ) from error
-    keys = {"format", "version", "class", "params", "fitted"}
-    if document is None or not keys <= document.keys() or document["format"] != FORMAT:
+    if document is None:
+        raise ModelFileError(f"{str(path)!r} is a safetensors file, but not one of skhebae's.")
+    return check_document(path, document, kind)
+
+
+def check_document(
+    path: str | os.PathLike[str], document: dict[str, Any], kind: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return parameters and fitted state of a document, whose parts they must be.
+
+    Raises
+    ------
+    ModelFileError
+        If it is foreign, newer, of another class or not complete.
+    """
+    foreign = not {"format", "version", "class", "params", "fitted"} <= document.keys()
+    # Of an array, a comparison would be an array too.
+    if foreign or not isinstance(document["format"], str) or document["format"] != FORMAT:
         raise ModelFileError(f"{str(path)!r} is a safetensors file, but not one of skhebae's.")
     version, found = document["version"], document["class"]
     if type(version) is not int or not isinstance(found, str):
@@ -88,10 +104,10 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any],
     if found != kind:
         raise ModelFileError(f"{str(path)!r} holds a {found:.80}; use {found:.80}.load.")
     params, fitted = document["params"], document["fitted"]
-    parts = ("_weights", "_architecture", "_scaling", "_moments", "_mixture")
-    dicts = [params, fitted]
+    parts = [params, fitted]
     if isinstance(fitted, dict):
-        dicts += [fitted.get(name) for name in parts]
-    if not all(isinstance(part, dict) for part in dicts):
+        names = ("_weights", "_architecture", "_scaling", "_moments", "_mixture")
+        parts += [fitted.get(name) for name in names]
+    if not all(isinstance(part, dict) for part in parts):
         raise ModelFileError(f"{str(path)!r} holds no fitted {kind}: it is damaged.")
     return params, fitted
