@@ -23,12 +23,11 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from test_files import KINDS
+from test_files import KINDS, seal
 from torch import nn
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.exceptions import ModelFileError
-from skhebae.files.documents import seal
 from skhebae.fitted import model_file
 
 
@@ -234,8 +233,7 @@ def rewrite(path, change, *, version=2):
         document["version"] = 1
         save_file(arrays, path, metadata={"skhebae": json.dumps(document)})
     else:
-        raw = save(arrays, metadata={"skhebae": json.dumps(document)})
-        path.write_bytes(b"".join(seal(raw)))
+        path.write_bytes(seal(save(arrays, metadata={"skhebae": json.dumps(document)})))
 
 
 def fitted_part(change):

@@ -12,11 +12,11 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from errno import EIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 #: Age in seconds from which a temporary file counts as left behind where there are no locks.
 STALE = 3600.0
@@ -45,9 +45,10 @@ def file_kind(path: str | os.PathLike[str]) -> str | None:
 
 def write_file(
     path: str | os.PathLike[str],
-    parts: Sequence[bytes | memoryview],
+    parts: Sequence[Any],
     *,
     keep: str | None = None,
+    late: tuple[int, Callable[[], bytes]] | None = None,
 ) -> None:
     """Write a file, completely or not at all, and see to it that it is on the disk.
 
@@ -57,10 +58,12 @@ def write_file(
     Parameters
     ----------
     path : path-like
-    parts : sequence of bytes
+    parts : sequence of bytes or contiguous arrays
         One after the other.
     keep : str, optional
         Suffix to append to the name of an existing file to keep it.
+    late : tuple of int and callable, optional
+        A place in the file, and what returns the bytes to put there after the rest is written.
 
     Raises
     ------
@@ -78,6 +81,9 @@ def write_file(
         with _temporary_beside(target) as (file, temporary):
             for part in parts:
                 file.write(part)
+            if late is not None:
+                file.seek(late[0])
+                file.write(late[1]())
             _flush(file)
             if keep is not None:
                 _keep(target, Path(os.path.realpath(f"{target}{keep}")))

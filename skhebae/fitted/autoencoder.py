@@ -446,7 +446,7 @@ class FittedAutoencoder:
         architecture = Architecture.unpack(packed["_architecture"])
         family = find_likelihood(architecture.likelihood)
         scaling = family.scaling_class(**packed["_scaling"])
-        model = build_model(architecture, scaling, torch.Generator())
+        model = build_model(architecture, scaling, None)
         load_weights(model, packed["_weights"])
         return cls(
             architecture=architecture,

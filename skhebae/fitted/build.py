@@ -125,17 +125,21 @@ def load_weights(model: Autoencoder, weights: dict[str, NDArray[Any]]) -> None:
         # A module of the user's may hold infinite constants.
         if not np.isfinite(array).all() and bool(built.isfinite().all()):
             raise ValueError(f"the array {name!r} has numbers that are not finite")
-    # A copy: arrays from a file or a memory-mapped pickle may be read-only.
-    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
+    # A copy of those of a memory-mapped pickle, which are read-only.
+    own_arrays = {k: v if v.flags.writeable else np.array(v) for k, v in weights.items()}
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in own_arrays.items()})
 
 
 def build_model(
     architecture: Architecture,
     scaling: Scaling,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     initial_scale: float = 0.0,
 ) -> Autoencoder:
-    """Make the untrained networks on the CPU, with all randomness from `generator`."""
+    """Make the untrained networks on the CPU, with all randomness from `generator`.
+
+    Without one, perceptrons start at 0, for saved weights to take their place.
+    """
     likelihood = find_likelihood(architecture.likelihood).from_scaling(scaling)
     encoder = build_encoder(architecture, generator, initial_scale)
     decoder = build_decoder(architecture, generator, likelihood.initial_bias())
@@ -170,7 +174,7 @@ def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
 
 
 def build_encoder(
-    architecture: Architecture, generator: torch.Generator, initial_scale: float
+    architecture: Architecture, generator: torch.Generator | None, initial_scale: float
 ) -> Encoder | CustomEncoder:
     """Make the perceptron, or what the user's factory returns."""
     n_labels = architecture.n_batches if architecture.encode_batch else 0
@@ -195,7 +199,7 @@ def build_encoder(
 
 
 def build_decoder(
-    architecture: Architecture, generator: torch.Generator, initial_bias: Tensor
+    architecture: Architecture, generator: torch.Generator | None, initial_bias: Tensor
 ) -> torch.nn.Module:
     """Make the perceptron, or what the user's factory returns."""
     # The label of the batch follows the code.
@@ -218,8 +222,10 @@ def build_decoder(
     return decoder
 
 
-def draw_seed(generator: torch.Generator) -> int:
-    """Draw a seed from a generator."""
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw a seed from a generator, or return 0."""
+    if generator is None:
+        return 0
     return int(torch.randint(2**31, (), generator=generator))
 
 
