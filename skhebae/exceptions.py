@@ -6,15 +6,15 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class ModelFileError(ValueError):
-    """A file is damaged, has a newer format, or does not hold the model asked for."""
+    """A file is damaged, has a newer format, does not hold the model asked for, or is no file."""
 
 
 class CheckpointError(ValueError):
-    """A file is a checkpoint of another fit, is unusable, or is not a checkpoint."""
+    """A file is a checkpoint of another fit, is unusable, or is not a checkpoint or not a file."""
 
 
 class CheckpointWarning(UserWarning):
-    """The latest checkpoint is damaged, and training continues from the previous one."""
+    """The latest checkpoint is damaged or cannot be written, and training continues without it."""
 
 
 class DistributedError(RuntimeError):

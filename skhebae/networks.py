@@ -42,18 +42,22 @@ class Linear(nn.Linear):
         """Skip the initialisation for which the constructor calls this method."""
 
 
-def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
+def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator | None) -> nn.Linear:
     """Create a linear layer with weights N(0, gain^2 / n_in) from `generator` and bias 0.
 
-    ``nn.Linear(...)`` would draw from the global random state instead.
+    ``nn.Linear(...)`` would draw from the global random state instead. Without a generator all
+    weights are 0, for saved ones to take their place.
     """
     layer = Linear(n_in, n_out)
-    nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
+    if generator is None:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator | None) -> nn.Sequential:
     """Create a perceptron of widths `sizes` with `activation` between its linear layers.
 
     Parameters
@@ -62,8 +66,8 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
         Input, hidden and output widths; two numbers give one linear layer.
     activation : str
         A key of `ACTIVATIONS`.
-    generator : torch.Generator
-        Source of the initial weights.
+    generator : torch.Generator or None
+        Source of the initial weights; without it they are 0.
 
     Returns
     -------
@@ -93,7 +97,7 @@ class Encoder(nn.Module):
         Width of the scale head: n_components, 1, or 0 for no scale head.
     initial_scale : float
         Initial bias of the scale head.
-    generator : torch.Generator
+    generator : torch.Generator or None
     """
 
     def __init__(
@@ -105,7 +109,7 @@ class Encoder(nn.Module):
         *,
         n_scales: int,
         initial_scale: float,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.n_components = n_components

@@ -17,6 +17,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import min_max_axis
 
 from skhebae.data.table import Matrix, Table
+from skhebae.files import check_floats
 
 #: A feature is divided by the larger of its standard deviation and this fraction of its range.
 #: The standard deviation alone would blow a rare value (a border pixel lit in one image of a
@@ -58,6 +59,17 @@ class Scaling(ABC):
     @abstractmethod
     def measure(cls, table: Table) -> Self:
         """Measure a validated table, together with those of all other processes."""
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file; a subclass adds those of its own.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        check_floats(self.location, "location", (n_features,))
+        check_floats(self.scale, "scale", (n_features,), above=0.0)
 
     @abstractmethod
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
@@ -248,6 +260,17 @@ class FeatureScaling(Scaling):
         location = np.where(low == high, low, moments.mean)
         variance = np.where(constant, 1.0, np.square(deviation / scale))
         return cls(location, scale, variance)
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        super().check(n_features)
+        check_floats(self.variance, "variance", (n_features,), above=0.0)
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Map rows to dense, standardised float32 rows; always return a new array.

@@ -713,16 +713,22 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         path : path-like
-            Overwritten if it exists.
+            Overwritten if it exists; the file then keeps its mode, and a link its target.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
-        FileNotFoundError
-            If the folder of `path` does not exist.
+        InvalidParameterError
+            If a parameter that was set after the fit is not usable.
+        FileNotFoundError, IsADirectoryError, ModelFileError
+            If the folder of `path` does not exist, or `path` is a folder, or a FIFO or a device.
+        OSError
+            If the file cannot be written, for example because the disk is full; an existing
+            one is left as it was.
         """
         check_is_fitted(self)
+        self._validate_params()
         params = file_parameters(self.get_params(deep=False), self.fitted_.architecture)
         self.fitted_.save(path, type(self).__name__, params, file_attributes(vars(self)))
 
@@ -749,7 +755,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         FileNotFoundError
             If there is no such file.
         ModelFileError
-            If the file is truncated, foreign, of a newer format or another class.
+            If the file is truncated, damaged, foreign, of a newer format or another class, or
+            not a file.
         TypeError, ValueError
             If a function or class is missing, or superfluous.
         """

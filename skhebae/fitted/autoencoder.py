@@ -24,7 +24,7 @@ from skhebae.data import (
     map_rows,
     row_totals,
 )
-from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name
+from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name, load_weights
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
@@ -481,12 +481,10 @@ class FittedAutoencoder:
         architecture = Architecture.unpack(packed["_architecture"])
         family = find_likelihood(architecture.likelihood)
         scaling = family.scaling_class(**packed["_scaling"])
-        model = build_model(architecture, scaling, torch.Generator())
-        # A copy: arrays from a file or a memory-mapped pickle may be read-only.
-        weights = {k: torch.from_numpy(np.array(v)) for k, v in packed["_weights"].items()}
-        if "code_map.matrix" in weights:
+        model = build_model(architecture, scaling, None)
+        if "code_map.matrix" in packed["_weights"]:
             model.code_map = CodeMap.empty(architecture.n_components)
-        model.load_state_dict(weights)
+        load_weights(model, packed["_weights"])
         return cls(
             architecture=architecture,
             model=model.to(device).eval(),

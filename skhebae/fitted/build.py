@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Scaling
+from skhebae.files import check_array
 from skhebae.likelihoods import Likelihood, find_likelihood
 from skhebae.model import Autoencoder
 from skhebae.networks import (
@@ -91,13 +95,51 @@ class Architecture(NamedTuple):
         return cls(**fields)
 
 
+def count_weights(architecture: Architecture) -> int:
+    """Return the number of weights of the perceptrons; networks of the user's have none here."""
+    a, total = architecture, 0
+    hidden = a.hidden_layer_sizes
+    labels = a.n_batches if a.encode_batch else 0
+    encoder = (a.n_features + labels, *hidden, a.n_components + a.n_scales)
+    decoder = (a.n_components + a.n_batches, *hidden[::-1], a.n_features)
+    for sizes, factory in ((encoder, a.encoder), (decoder, a.decoder)):
+        if factory is None:
+            total += sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    return total
+
+
+def load_weights(model: Autoencoder, weights: dict[str, NDArray[Any]]) -> None:
+    """Put saved weights into a model.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If names, shapes or data types are not those of the model, or a number is not finite.
+    """
+    own = model.state_dict()
+    for name, array in weights.items():
+        if name not in own:
+            continue  # load_state_dict names those that are there or lacking against the rule
+        built = own[name]
+        check_array(array, f"the array {name!r}", tuple(built.shape), built.numpy().dtype)
+        # A module of the user's may hold infinite constants.
+        if not np.isfinite(array).all() and bool(built.isfinite().all()):
+            raise ValueError(f"the array {name!r} has numbers that are not finite")
+    # A copy of those of a memory-mapped pickle, which are read-only.
+    own_arrays = {k: v if v.flags.writeable else np.array(v) for k, v in weights.items()}
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in own_arrays.items()})
+
+
 def build_model(
     architecture: Architecture,
     scaling: Scaling,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     initial_scale: float = 0.0,
 ) -> Autoencoder:
-    """Make the untrained networks on the CPU, with all randomness from `generator`."""
+    """Make the untrained networks on the CPU, with all randomness from `generator`.
+
+    Without one, perceptrons start at 0, for saved weights to take their place.
+    """
     likelihood = find_likelihood(architecture.likelihood).from_scaling(scaling)
     encoder = build_encoder(architecture, generator, initial_scale)
     decoder = build_decoder(architecture, generator, likelihood.initial_bias())
@@ -132,7 +174,7 @@ def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
 
 
 def build_encoder(
-    architecture: Architecture, generator: torch.Generator, initial_scale: float
+    architecture: Architecture, generator: torch.Generator | None, initial_scale: float
 ) -> Encoder | CustomEncoder:
     """Make the perceptron, or what the user's factory returns."""
     n_labels = architecture.n_batches if architecture.encode_batch else 0
@@ -157,7 +199,7 @@ def build_encoder(
 
 
 def build_decoder(
-    architecture: Architecture, generator: torch.Generator, initial_bias: Tensor
+    architecture: Architecture, generator: torch.Generator | None, initial_bias: Tensor
 ) -> torch.nn.Module:
     """Make the perceptron, or what the user's factory returns."""
     # The label of the batch follows the code.
@@ -180,8 +222,10 @@ def build_decoder(
     return decoder
 
 
-def draw_seed(generator: torch.Generator) -> int:
-    """Draw a seed from a generator."""
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw a seed from a generator, or return 0."""
+    if generator is None:
+        return 0
     return int(torch.randint(2**31, (), generator=generator))
 
 

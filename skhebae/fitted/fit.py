@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
 from skhebae.networks import global_random_state
-from skhebae.training import Run, train
+from skhebae.training import Run, Schedule, Split, StateCheck, count_minibatches, train
 
 #: Smallest share of a table of a stream in the feature-wise parameters of the likelihood.
 STREAM_SHARE = 0.1
@@ -66,8 +66,9 @@ def fit_autoencoder(
         split = split_rows(parameters, table, run.generators.order, partial)
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
+        resumed = confirm_state(plan, run, schedule, split)
     shows = bool(parameters.verbose) and not partial and run.group.rank == 0
-    n_done = 0 if plan.resumed is None else len(plan.resumed["history"]["loss"])
+    n_done = 0 if resumed is None else len(resumed["history"]["loss"])
     bar = progress_bar(type(parameters).__name__, n_done, schedule.n_epochs, shows)
     with random_state_of(run, plan), bar as on_epoch:
         history, converged = train(
@@ -76,7 +77,7 @@ def fit_autoencoder(
             split,
             schedule,
             checkpoint=plan.checkpoint,
-            resumed=plan.resumed,
+            resumed=resumed,
             on_epoch=on_epoch,
         )
     n_training = sum(table.group.gather(len(split.training)))
@@ -105,6 +106,17 @@ def fit_autoencoder(
         optimizer_state=run.optimizer.state() if partial else None,
         annotations=None if earlier is None else earlier.annotations,
     )
+
+
+def confirm_state(
+    plan: FitPlan, run: Run, schedule: Schedule, split: Split
+) -> dict[str, Any] | None:
+    """Return the state to resume from, if any, after checking that it suits the run."""
+    if plan.checkpoint is None or plan.resumed is None:
+        return None
+    n_minibatches = count_minibatches(len(split.training), schedule.batch_size, run.group)
+    check = StateCheck(run, schedule.n_epochs, n_minibatches)
+    return plan.checkpoint.confirm(plan.resumed, check)
 
 
 class CodeDensity(NamedTuple):

@@ -88,9 +88,12 @@ def plan_fit(
         check_same_architecture(architecture, earlier.architecture)
         scaling = earlier.scaling
     n_done = 0 if earlier is None else len(earlier.history["loss"])
+    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     file, resumed = None, None
     if checkpoint is not None:
-        file = Checkpoint(checkpoint, fingerprint(parameters, table, scaling, n_done), group)
+        device = resolve_device(parameters.device).type
+        identity = fingerprint(parameters, table, scaling, batches, earlier, device)
+        file = Checkpoint(checkpoint, identity, group)
         resumed = file.read()
     if partial and earlier is not None:
         seed = earlier.seed
@@ -101,7 +104,6 @@ def plan_fit(
     seed = group.gather(seed)[0]
     if file is not None:
         file.facts["seed"] = seed
-    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     return FitPlan(
         objective=objective,
         architecture=architecture,

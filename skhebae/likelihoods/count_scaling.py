@@ -16,6 +16,7 @@ from sklearn.preprocessing import normalize
 
 from skhebae.data import FeatureScaling, Matrix, Scaling, Table, row_totals
 from skhebae.distributed import Group
+from skhebae.files import check_floats
 from skhebae.likelihoods.distinct_values import DistinctValues
 
 #: Counts of a feature that was never seen, so that its share has a logarithm.
@@ -110,6 +111,27 @@ class CountScaling(Scaling):
             sums.zeros / sums.n_rows,
             log_size_quantiles(sizes, table.batch, group),
         )
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        super().check(n_features)
+        check_floats(self.proportions, "proportions", (n_features,), above=0.0)
+        check_floats(self.typical_size, "typical_size", (), above=0.0)
+        check_floats(self.log_size_deviation, "log_size_deviation", ())
+        check_floats(self.size_unit, "size_unit", (), above=0.0)
+        if self.dispersion is not None:
+            check_floats(self.dispersion, "dispersion", (n_features,), above=0.0)
+        if self.zero_share is not None:
+            check_floats(self.zero_share, "zero_share", (n_features,))
+        if self.log_size_quantiles is not None:
+            shape = (len(self.log_size_quantiles), SIZE_QUANTILES)
+            check_floats(self.log_size_quantiles, "log_size_quantiles", shape)
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Return rows as dense float32; always a new array."""
