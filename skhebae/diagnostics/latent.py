@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -16,10 +15,12 @@ from skhebae.data import Matrix
 from skhebae.diagnostics.report import LatentReport
 from skhebae.divergences import diagonal_kl_to_standard
 from skhebae.estimators import BaseAutoencoder
+from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.codes import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
 from skhebae.prior import Prior
+from skhebae.process import in_plain_modes
 
 FloatArray = NDArray[np.float64]
 
@@ -35,6 +36,7 @@ PERMUTATIONS = 199
 PAIR_NUMBERS = 2**25
 
 
+@in_plain_modes
 def latent_report(
     estimator: BaseAutoencoder,
     X: ArrayLike | Matrix,
@@ -98,7 +100,7 @@ def latent_report(
     names = tuple(estimator.get_feature_names_out())
     report = _report(fitted, type(estimator).__name__, names, mean, spread, expected, rng)
     for category, text in report._remarks():
-        warnings.warn(text, category, stacklevel=2)
+        warn_caller(text, category)
     return report
 
 

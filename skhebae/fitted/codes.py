@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from sklearn.mixture import GaussianMixture
 from skhebae.divergences import cholesky_factor, regularised_covariance
 from skhebae.finite_sample import expected_prior_kl
 from skhebae.prior import Prior
+from skhebae.process import ForkSafeLock, cached_property
 
 FloatArray = NDArray[np.float64]
 
@@ -45,7 +44,7 @@ PSEUDO_ROWS = 1.0
 
 #: Warning filters belong to the process: two threads that fit at once would
 #: restore them in the wrong order.
-WARNING_FILTERS = Lock()
+WARNING_FILTERS = ForkSafeLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +157,7 @@ class CodeMixture:
         # Its k-means start refuses to run while array API dispatch is on.
         with (
             config_context(array_api_dispatch=False),
-            WARNING_FILTERS,
+            WARNING_FILTERS.held(),
             warnings.catch_warnings(),
         ):
             # The mixture only has to be a good density to draw from. Whether EM has

@@ -18,9 +18,11 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
 from skhebae.networks import global_random_state
+from skhebae.process import in_plain_modes
 from skhebae.training import Run, train
 
 
+@in_plain_modes
 def fit_autoencoder(
     parameters: Parameters,
     table: Table,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, reduce
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
+from skhebae.process import cached_property
 from skhebae.training import Run
 from skhebae.training.loop import check_finite
 from skhebae.training.step import jacobian_rows
@@ -171,7 +172,9 @@ class TrainedRows:
             for chunk in minibatch_indices(np.arange(len(self._rows)), DECODED_ROWS):
                 minibatch = self._rows.take(chunk)
                 mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
-                noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
+                noise = torch.randn(
+                    mu.shape, generator=run.generators.noise, dtype=mu.dtype, device=mu.device
+                )
                 parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
                 values = function(minibatch.x, parameter)
                 if minibatch.mask is None:
