@@ -44,7 +44,7 @@ class cached_property(Generic[T]):  # noqa: N801
     """
 
     def __init__(self, function: Callable[[Any], T]) -> None:
-        self._function = function
+        self.function = function
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -59,7 +59,7 @@ class cached_property(Generic[T]):  # noqa: N801
     def __get__(self, instance: object | None, owner: type) -> Self | T:
         if instance is None:
             return self
-        value = self._function(instance)
+        value = self.function(instance)
         instance.__dict__[self._name] = value
         return value
 
