@@ -1,5 +1,13 @@
 """Errors and warnings of skhebae; each subclasses the built-in class a caller would expect."""
 
+from __future__ import annotations
+
+import sys
+import warnings
+
+#: Packages whose frames a warning skips on its way to the line that it points to.
+SKIPPED = ("skhebae", "sklearn")
+
 
 class NonFiniteLossError(ArithmeticError):
     """A term of the loss became NaN or infinite in training."""
@@ -43,3 +51,19 @@ class SaturatedInformationWarning(LatentWarning):
 
 class MissingGenesWarning(UserWarning):
     """New cells lack some of the genes that the model was fitted to."""
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the user's line: the nearest one outside skhebae and scikit-learn.
+
+    How many wrappers lie in between depends on the method, and on scikit-learn's version.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and is_skipped(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def is_skipped(module: str) -> bool:
+    """Whether a module belongs to one of the `SKIPPED` packages."""
+    return module.split(".")[0] in SKIPPED

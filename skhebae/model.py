@@ -129,7 +129,9 @@ class Autoencoder(nn.Module):
         """
         if not self.training or self.training_dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.training_dtype)
+        # Each weight is used once a step. A cache of lowered weights would outlive the step, and
+        # its weights, where the caller is within an autocast of their own.
+        return torch.autocast(self.device.type, dtype=self.training_dtype, cache_enabled=False)
 
 
 def one_hot(index: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

@@ -597,10 +597,10 @@ def test_launched_without_a_group_warns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.warns(DistributedWarning, match="4 processes were launched.*init_process_group"):
         HEBAETransformer(**QUICK).fit(table())
-    assert find_group(False, CPU, 1) is SINGLE
+    assert find_group(False, CPU) is SINGLE
     for not_several in ("1", "", "four"):
         monkeypatch.setenv("WORLD_SIZE", not_several)
-        assert find_group("auto", CPU, 1) is SINGLE
+        assert find_group("auto", CPU) is SINGLE
 
 
 # Interruptions

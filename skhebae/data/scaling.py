@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from sklearn.utils.sparsefuncs import min_max_axis
 
 from skhebae.data.table import Matrix, Table
 from skhebae.files import check_floats
+from skhebae.process import cached_property
 
 #: A feature is divided by the larger of its standard deviation and this fraction of its range.
 #: The standard deviation alone would blow a rare value (a border pixel lit in one image of a

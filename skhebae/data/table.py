@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skhebae.distributed import SINGLE, Group
+from skhebae.process import cached_property
 
 Matrix = Any  # numpy.ndarray, scipy CSR or StoredTable; scipy's stubs have no common type
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from skhebae.data import Matrix
 from skhebae.diagnostics.report import LatentReport
 from skhebae.divergences import diagonal_kl_to_standard
 from skhebae.estimators import BaseAutoencoder
+from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.codes import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
 from skhebae.prior import Prior
+from skhebae.process import in_plain_modes
 
 FloatArray = NDArray[np.float64]
 
@@ -36,6 +37,7 @@ PERMUTATIONS = 199
 PAIR_NUMBERS = 2**25
 
 
+@in_plain_modes
 def latent_report(
     estimator: BaseAutoencoder,
     X: ArrayLike | Matrix,
@@ -100,7 +102,7 @@ def latent_report(
     index = fitted.batch_index(batch, len(mean))
     report = _report(fitted, type(estimator).__name__, names, mean, spread, expected, index, rng)
     for category, text in report._remarks():
-        warnings.warn(text, category, stacklevel=2)
+        warn_caller(text, category)
     return report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import field
@@ -34,9 +33,11 @@ from skhebae.estimators.saving import (
 )
 from skhebae.estimators.streaming import fit_each
 from skhebae.estimators.tables import agreed_table, as_numpy, validate_table
+from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group
 from skhebae.likelihoods import find_likelihood
+from skhebae.process import in_plain_modes
 from skhebae.training import resolve_device
 
 Float32Array = NDArray[np.float32]
@@ -99,6 +100,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     # Fitting
 
     @fit_context
+    @in_plain_modes
     def fit(
         self,
         X: ArrayLike | Matrix,
@@ -152,6 +154,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     @fit_context
+    @in_plain_modes
     def partial_fit(
         self,
         X: ArrayLike | Matrix | Iterable[Any],
@@ -204,6 +207,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     @fit_context
+    @in_plain_modes
     def fit_transform(
         self,
         X: ArrayLike | Matrix,
@@ -237,7 +241,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             fitted = self.fit(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
             return np.asarray(fitted.transform(X, batch=batch))
         codes = self._fit(X, batch, size_factor, checkpoint=checkpoint, keep_codes=True)
-        self._warn_unless_converged(wrappers=2)  # its own, and that of set_output
+        self._warn_unless_converged()
         assert codes is not None
         return codes
 
@@ -255,8 +259,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         continues = self.__sklearn_is_fitted__() and (partial or self.warm_start)
         earlier = self.fitted_ if continues else None
         with self._unchanged_on_failure():
-            # The warning is raised at the caller of `fit`, behind scikit-learn's wrapper.
-            group = find_group(self.distributed, resolve_device(self.device), stacklevel=5)
+            group = find_group(self.distributed, resolve_device(self.device))
             with name_lost_process(checkpoint) if group.size > 1 else nullcontext():
                 table = agreed_table(self, X, batch, size_factor, group, earlier, checkpoint)
                 codes: Float32Array | None = None
@@ -272,17 +275,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 )
         return codes
 
-    def _warn_unless_converged(self, wrappers: int = 1) -> None:
-        """Warn where a number of epochs was given and was too small.
-
-        The warning points to the caller of the public method, behind scikit-learn's `wrappers`.
-        """
+    def _warn_unless_converged(self) -> None:
+        """Warn where a number of epochs was given and was too small."""
         if self.max_iter != "auto" and not self.fitted_.converged:
-            warnings.warn(
+            warn_caller(
                 f"max_iter={self.max_iter} epochs reached and the optimisation has not converged "
                 "yet. Increase max_iter, or set max_iter='auto'.",
                 ConvergenceWarning,
-                stacklevel=3 + wrappers,
             )
 
     @contextmanager
@@ -298,6 +297,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # Codes
 
+    @in_plain_modes
     def validate_rows(self, X: ArrayLike | Matrix) -> Matrix:
         """Check rows as `transform` does, and return them as `fitted_` takes them.
 
@@ -321,6 +321,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self, X, likelihood, window_mb=self.window_mb, reset=False, min_samples=1
         )
 
+    @in_plain_modes
     def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
         """Map rows to codes, the means of their approximate posteriors.
 
@@ -348,6 +349,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self.validate_rows(X)
         return self.fitted_.encode(X, batch)
 
+    @in_plain_modes
     def inverse_transform(
         self,
         Z: ArrayLike,
@@ -391,6 +393,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             )
         return self.fitted_.decode(codes, batch, size_factor)
 
+    @in_plain_modes
     def sample(
         self,
         n_samples: int = 1,
@@ -451,6 +454,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             int(n_samples), latent, rng, noise=noise, batch=batch, size_factor=size_factor
         )
 
+    @in_plain_modes
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
         """Return the approximate posterior of each row.
 
@@ -483,6 +487,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # Scores
 
+    @in_plain_modes
     def score_samples(
         self,
         X: ArrayLike | Matrix,
@@ -522,6 +527,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self.validate_rows(X)
         return self.fitted_.score(X, batch, size_factor)
 
+    @in_plain_modes
     def score(
         self,
         X: ArrayLike | Matrix,
@@ -549,6 +555,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         scores = self.score_samples(X, batch=batch, size_factor=size_factor)
         return float(scores.mean(dtype=np.float64))
 
+    @in_plain_modes
     def elbo(
         self,
         X: ArrayLike | Matrix,
@@ -587,6 +594,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self.validate_rows(X)
         return self.fitted_.elbo(X, batch, size_factor)
 
+    @in_plain_modes
     def log_likelihood(
         self,
         X: ArrayLike | Matrix,
@@ -700,6 +708,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # Files and copies
 
+    @in_plain_modes
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file, completely or not at all.
 
@@ -733,6 +742,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.fitted_.save(path, type(self).__name__, params, file_attributes(vars(self)))
 
     @classmethod
+    @in_plain_modes
     def load(cls, path: str | os.PathLike[str], **factories: Any) -> Self:
         """Read an estimator written by `save`.
 
@@ -762,12 +772,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         return load_estimator(cls, path, factories)
 
+    @in_plain_modes
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "fitted_" in state:
             state |= state.pop("fitted_").pack()
         return state
 
+    @in_plain_modes
     def __setstate__(self, state: dict[str, Any]) -> None:
         own, packed = split_state(state)
         super().__setstate__(own)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +33,7 @@ from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import bound, expected_log_prob, jacobian_numbers, log_likelihood, score
 from skhebae.prior import Prior
+from skhebae.process import cached_property, in_plain_modes
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -123,16 +123,19 @@ class FittedAutoencoder:
         return self.code_moments.mean
 
     @cached_property
+    @in_plain_modes
     def latent_covariance(self) -> FloatArray:
         """Covariance of the training rows' aggregated posterior, (d, d)."""
         return self.code_moments.aggregated_covariance(self.noise)
 
     @cached_property
+    @in_plain_modes
     def learned(self) -> dict[str, FloatArray]:
         """Fitted parameters of the likelihood per feature, by attribute name."""
         return self.likelihood.learned(self.scaling)
 
     @cached_property
+    @in_plain_modes
     def noise(self) -> CodeNoise:
         """Noise of the codes, in float64 on the CPU."""
         # A copy: a memory-mapped pickle holds read-only arrays.
@@ -152,6 +155,7 @@ class FittedAutoencoder:
 
     # Rows to codes
 
+    @in_plain_modes
     def encode(self, X: Matrix, batch: ArrayLike | None = None) -> Float32Array:
         """Return the codes of rows, the means of their posteriors, (n, d).
 
@@ -159,6 +163,7 @@ class FittedAutoencoder:
         """
         return self._map_codes(lambda minibatch: self.model.encode(minibatch)[0], X, batch)
 
+    @in_plain_modes
     def encode_with_spread(
         self, X: Matrix, batch: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]:
@@ -184,6 +189,7 @@ class FittedAutoencoder:
 
     # Codes to rows
 
+    @in_plain_modes
     def decode(
         self,
         codes: Float32Array,
@@ -193,6 +199,7 @@ class FittedAutoencoder:
         """Return the means of p(x | z) in the units of the rows of `fit`, (n, p)."""
         return self._decode(codes, self.likelihood.mean, batch, size_factor, drawn=False)
 
+    @in_plain_modes
     def sample(
         self,
         n_samples: int,
@@ -227,14 +234,17 @@ class FittedAutoencoder:
 
         return self._decode(codes, draw, batch, size_factor, drawn=True)
 
+    @in_plain_modes
     def batch_index(self, batch: ArrayLike | None, n_rows: int) -> NDArray[np.intp] | None:
         """Check labels of rows, and return their indices in `batches`; None if there are none."""
         return resolve_batch(batch, self.batches, n_rows)
 
+    @in_plain_modes
     def size_factors(self, X: Matrix) -> FloatArray | None:
         """Return size factors that decode rows at their own totals; None if rows have none."""
         return self.scaling.size_factors(lambda: row_totals(X))
 
+    @in_plain_modes
     def fill_features(self, X: Float32Array, found: NDArray[np.bool_]) -> Float32Array:
         """Fill the features that all rows lack with their usual values, (n, p).
 
@@ -252,6 +262,7 @@ class FittedAutoencoder:
 
     # Bounds and likelihoods of rows, (n,), nats
 
+    @in_plain_modes
     def score(
         self,
         X: Matrix,
@@ -264,6 +275,7 @@ class FittedAutoencoder:
             lambda minibatch: score(self.model, minibatch), X, width, batch, size_factor
         )
 
+    @in_plain_modes
     def elbo(
         self,
         X: Matrix,
@@ -273,6 +285,7 @@ class FittedAutoencoder:
         """Return the bound of the posterior that was trained."""
         return self._map_posterior(bound, X, batch, size_factor)
 
+    @in_plain_modes
     def expected_log_prob(
         self,
         X: Matrix,
@@ -282,6 +295,7 @@ class FittedAutoencoder:
         """Return ``E_q log p(x | z)`` under the posterior that was trained."""
         return self._map_posterior(expected_log_prob, X, batch, size_factor)
 
+    @in_plain_modes
     def log_likelihood(
         self,
         X: Matrix,
@@ -419,6 +433,7 @@ class FittedAutoencoder:
 
     # As plain arrays
 
+    @in_plain_modes
     def pack(self) -> dict[str, Any]:
         """Return the value as a dict of plain arrays, lists and numbers.
 
@@ -446,6 +461,7 @@ class FittedAutoencoder:
             packed["anndata_"] = self.annotations
         return packed
 
+    @in_plain_modes
     def save(
         self,
         path: str | os.PathLike[str],
@@ -474,6 +490,7 @@ class FittedAutoencoder:
         write_model(path, kind, params, {**further, **packed})
 
     @classmethod
+    @in_plain_modes
     def unpack(
         cls, packed: dict[str, Any], objective: Objective, device: torch.device
     ) -> FittedAutoencoder:

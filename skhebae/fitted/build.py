@@ -25,6 +25,7 @@ from skhebae.networks import (
     global_random_state,
     made_by,
     mlp,
+    own_copy,
 )
 from skhebae.prior import Prior, StandardNormalPrior
 
@@ -140,10 +141,13 @@ def build_model(
 
     Without one, perceptrons start at 0, for saved weights to take their place.
     """
+    copies: dict[int, Any] = {}
     likelihood = find_likelihood(architecture.likelihood).from_scaling(scaling)
-    encoder = build_encoder(architecture, generator, initial_scale)
-    decoder = build_decoder(architecture, generator, likelihood.initial_bias())
+    likelihood = own_copy("likelihood", likelihood, copies).float()
+    encoder = build_encoder(architecture, generator, initial_scale, copies)
+    decoder = build_decoder(architecture, generator, likelihood.initial_bias(), copies)
     prior = build_prior(architecture.prior, architecture.n_components)
+    prior = own_copy("prior", prior, copies)
     return Autoencoder(
         encoder, decoder, likelihood, prior, architecture.n_batches, architecture.encode_batch
     )
@@ -174,7 +178,10 @@ def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
 
 
 def build_encoder(
-    architecture: Architecture, generator: torch.Generator | None, initial_scale: float
+    architecture: Architecture,
+    generator: torch.Generator | None,
+    initial_scale: float,
+    copies: dict[int, Any],
 ) -> Encoder | CustomEncoder:
     """Make the perceptron, or what the user's factory returns."""
     n_labels = architecture.n_batches if architecture.encode_batch else 0
@@ -190,7 +197,8 @@ def build_encoder(
         )
     n_outputs = architecture.n_components + architecture.n_scales
     with global_random_state(draw_seed(generator)):
-        module = made_by("encoder", architecture.encoder, architecture.shape, n_outputs)
+        arguments = (architecture.shape, n_outputs)
+        module = made_by("encoder", architecture.encoder, *arguments, copies=copies)
         encoder = CustomEncoder(
             module, architecture.shape, architecture.n_components, initial_scale
         )
@@ -199,7 +207,10 @@ def build_encoder(
 
 
 def build_decoder(
-    architecture: Architecture, generator: torch.Generator | None, initial_bias: Tensor
+    architecture: Architecture,
+    generator: torch.Generator | None,
+    initial_bias: Tensor,
+    copies: dict[int, Any],
 ) -> torch.nn.Module:
     """Make the perceptron, or what the user's factory returns."""
     # The label of the batch follows the code.
@@ -207,7 +218,8 @@ def build_decoder(
     if architecture.decoder is not None:
         with global_random_state(draw_seed(generator)):
             arguments = (n_inputs, architecture.shape)
-            custom = CustomDecoder(made_by("decoder", architecture.decoder, *arguments))
+            module = made_by("decoder", architecture.decoder, *arguments, copies=copies)
+            custom = CustomDecoder(module)
             check_maps("decoder", custom, n_inputs, architecture.n_features)
         return custom
     hidden = architecture.hidden_layer_sizes[::-1]
@@ -226,7 +238,7 @@ def draw_seed(generator: torch.Generator | None) -> int:
     """Draw a seed from a generator, or return 0."""
     if generator is None:
         return 0
-    return int(torch.randint(2**31, (), generator=generator))
+    return int(torch.randint(2**31, (), generator=generator, device="cpu"))
 
 
 def factory_name(factory: object) -> str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from skhebae.code_map import PSEUDO_ROWS, CodeMap, CodeNoise
 from skhebae.divergences import cholesky_factor, regularised_covariance
 from skhebae.finite_sample import expected_prior_kl
 from skhebae.prior import Prior
+from skhebae.process import ForkSafeLock, cached_property
 
 FloatArray = NDArray[np.float64]
 
@@ -49,7 +48,7 @@ EM_STEPS, EM_TOL = 5, 1e-2
 
 #: Warning filters belong to the process: two threads that fit at once would
 #: restore them in the wrong order.
-WARNING_FILTERS = Lock()
+WARNING_FILTERS = ForkSafeLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +199,7 @@ class CodeMixture:
         # Its k-means start refuses to run while array API dispatch is on.
         with (
             config_context(array_api_dispatch=False),
-            WARNING_FILTERS,
+            WARNING_FILTERS.held(),
             warnings.catch_warnings(),
         ):
             # The mixture only has to be a good density to draw from. Whether EM has

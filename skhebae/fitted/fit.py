@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +21,14 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
 from skhebae.networks import global_random_state
+from skhebae.process import has_forked, in_plain_modes
 from skhebae.training import Run, Schedule, Split, StateCheck, count_minibatches, train
 
 #: Smallest share of a table of a stream in the feature-wise parameters of the likelihood.
 STREAM_SHARE = 0.1
 
 
+@in_plain_modes
 def fit_autoencoder(
     parameters: Parameters,
     table: Table,
@@ -237,6 +240,8 @@ def progress_bar(
         return
     from tqdm.auto import tqdm
 
+    if has_forked():
+        tqdm.set_lock(RLock())  # a thread of the parent may have held the one before
     with tqdm(initial=n_done, total=n_epochs, desc=name, unit="epoch") as bar:
 
         def report(loss: float) -> None:

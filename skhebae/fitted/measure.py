@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, reduce
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from skhebae.likelihoods import Decoded, identity_calibration
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
+from skhebae.process import cached_property
 from skhebae.training import Run
 from skhebae.training.loop import check_finite
 from skhebae.training.step import jacobian_rows
@@ -209,7 +210,9 @@ class TrainedRows:
             with torch.no_grad():
                 minibatch = self._rows.take(chunk)
                 mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
-                noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
+                noise = torch.randn(
+                    mu.shape, generator=run.generators.noise, dtype=mu.dtype, device=mu.device
+                )
                 parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
             yield Decoded(minibatch.x, parameter, minibatch.mask)
 

@@ -216,7 +216,7 @@ def split_rows(
             f"{max(0, table.total_rows - held_out)} of {table.total_rows} samples to train on. Use "
             "early_stopping=False or more samples."
         )
-    shuffled = torch.randperm(n_rows, generator=order).numpy()
+    shuffled = torch.randperm(n_rows, generator=order, device="cpu").numpy()
     return Split(shuffled[n_validation:], shuffled[:n_validation])
 
 

@@ -92,7 +92,7 @@ def most_likely_gains(
     """
     values = identity_calibration(likelihood.location)
     start = values.clone()
-    precision = torch.tensor(PRIOR_DEVIATIONS).to(values).pow(-2)
+    precision = torch.tensor(PRIOR_DEVIATIONS, dtype=torch.float64).to(values).pow(-2)
     for _ in range(STEPS):
         by_shift, by_gain, a, b, c = evidence.sum(score_sums(likelihood, log_prob, rows, values)).T
         gradient = torch.stack([by_shift, by_gain], dim=1) - precision * (values - start)
@@ -127,7 +127,7 @@ def score_sums(
     The derivatives of the log-probability by shift and gain, and the Fisher information's entries
     of shift, of both, and of gain.
     """
-    sums = torch.zeros(len(calibration), 5).to(calibration)
+    sums = calibration.new_zeros(len(calibration), 5)
     for x, parameter, mask in rows:
         leaf = likelihood.calibrate(parameter, calibration).detach().requires_grad_()
         with torch.enable_grad():

@@ -328,7 +328,9 @@ class NegativeBinomialLikelihood(CountLikelihood):
         adopt(trained)
         centre = self._centre(common_log_theta(rows, code_variance, evidence))
         values = most_likely(log_prob, trained, centre, rows, evidence, adopt)
-        n_fitted = evidence.sum(torch.tensor(float(sum(len(part.x) for part in rows))))
+        n_fitted = evidence.sum(
+            torch.tensor(float(sum(len(part.x) for part in rows)), dtype=torch.float64)
+        )
         self._set_values(torch.lerp(trained, values, float(n_fitted) / evidence.n_rows))
 
     def _values(self) -> Tensor:

@@ -162,7 +162,9 @@ class GaussianLikelihood(Likelihood):
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Add noise of the learned variance, (n, p)."""
-        noise = torch.randn(parameter.shape, generator=generator, device=parameter.device)
+        noise = torch.randn(
+            parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device
+        )
         return parameter + self.noise_variance().sqrt() * noise
 
     def fisher_information(self, parameter: Tensor) -> Tensor:

@@ -46,7 +46,9 @@ class WAEObjective(Objective):
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """Return the identity, which a spread of 0 multiplies, (d, d)."""
-        return torch.eye(len(code_covariance), dtype=code_covariance.dtype)
+        return torch.eye(
+            len(code_covariance), dtype=code_covariance.dtype, device=code_covariance.device
+        )
 
     def supports(self, prior: Prior) -> bool:
         """Whether `prior` can turn normal draws into its own."""

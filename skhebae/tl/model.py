@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhebae.data import Matrix
 from skhebae.estimators import BaseAutoencoder
-from skhebae.exceptions import MissingGenesWarning
+from skhebae.exceptions import MissingGenesWarning, warn_caller
 from skhebae.tl.matrices import (
     by_blocks,
     check_adata,
@@ -347,11 +346,10 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
                 f"{what}. At most max_missing={max_missing:.0%} may be missing. Are the names of "
                 "the same kind (symbols or Ensembl identifiers)?"
             )
-        warnings.warn(
+        warn_caller(
             f"{what}. They count as {'their mean' if missing == 'mean' else 'zero'} "
             f"(missing={missing!r}).",
             MissingGenesWarning,
-            stacklevel=3,
         )
     return Genes(columns[found], found)
 

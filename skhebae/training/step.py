@@ -168,8 +168,9 @@ def ignores_parameters(module: nn.Module, n_in: int) -> bool:
     training = module.training
     try:
         with torch.enable_grad():
-            device = next(module.parameters(), torch.empty(0)).device
-            output = module.eval()(torch.zeros(2, n_in, device=device))
+            device = next((p.device for p in module.parameters()), torch.device("cpu"))
+            rows = torch.zeros(2, n_in, dtype=torch.float32, device=device)
+            output = module.eval()(rows)
             parts = output if isinstance(output, tuple) else (output,)
             total = torch.stack([part.sum() for part in parts]).sum()
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)
