@@ -43,3 +43,7 @@ class SaturatedInformationWarning(LatentWarning):
 
 class MissingGenesWarning(UserWarning):
     """New cells lack some of the genes that the model was fitted to."""
+
+
+class OutOfRangeWarning(UserWarning):
+    """Rows have values far outside those that the estimator was fitted to."""

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import field
+from dataclasses import field, replace
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self
 
@@ -163,7 +163,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Train for one epoch on these rows, keeping what was learned before.
 
         The rows of the first call set the features' standardisation, so let
-        them be representative. `latent_mean_` and `latent_covariance_` cover
+        them be representative. A feature that is constant at first has no influence on
+        codes until a call in which it varies, which sets its own. `latent_mean_` and `latent_covariance_` cover
         the rows of all calls, each with the codes it had when seen; the
         mixture of `sample` covers those of the last call. A copy or a loaded
         model continues with the same networks but a fresh optimiser.
@@ -194,6 +195,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ------
         ValueError, NonFiniteLossError
             As in `fit`; for a stream, with a note that says at which item.
+
+        Warns
+        -----
+        OutOfRangeWarning
+            If rows lie far outside those of the first call.
         """
         if is_stream(X):
             fit_each(X, self.partial_fit, batch, size_factor)
@@ -262,7 +268,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 codes: Float32Array | None = None
                 if keep_codes:
                     codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)
-                self.fitted_ = fit_autoencoder(
+                fitted = fit_autoencoder(
                     self,
                     table,
                     earlier=earlier,
@@ -270,7 +276,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     checkpoint=checkpoint,
                     codes=codes,
                 )
+                self.fitted_ = replace(fitted, feature_names=self._feature_names())
         return codes
+
+    def _feature_names(self) -> NDArray[Any] | None:
+        """Return the names of the features, if `X` had any."""
+        return getattr(self, "feature_names_in_", None)
 
     def _warn_unless_converged(self, wrappers: int = 1) -> None:
         """Warn where a number of epochs was given and was too small.
@@ -344,6 +355,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             Before `fit`.
         ValueError
             If `X` does not match the rows of `fit`.
+
+        Warns
+        -----
+        OutOfRangeWarning
+            If rows lie far outside those of `fit`; it names the features.
         """
         X = self.validate_rows(X)
         return self.fitted_.encode(X, batch)
@@ -762,7 +778,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             # A model fitted on a device that this machine lacks goes to the CPU.
             with suppress(ValueError, TypeError):
                 device = resolve_device(self.device)
-            self.fitted_ = FittedAutoencoder.unpack(packed, self.make_objective(), device)
+            fitted = FittedAutoencoder.unpack(packed, self.make_objective(), device)
+            self.fitted_ = replace(fitted, feature_names=self._feature_names())
             for name in self.fitted_.learned:  # packed for readers of files
                 self.__dict__.pop(name, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,7 +104,13 @@ def build_model(
     decoder = build_decoder(architecture, generator, likelihood.initial_bias())
     prior = build_prior(architecture.prior, architecture.n_components)
     return Autoencoder(
-        encoder, decoder, likelihood, prior, architecture.n_batches, architecture.encode_batch
+        encoder,
+        decoder,
+        likelihood,
+        prior,
+        architecture.n_batches,
+        architecture.encode_batch,
+        torch.from_numpy(np.array(scaling.constant)),
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.preprocessing import normalize
 
-from skhebae.data import FeatureScaling, Matrix, Scaling, Table, row_totals
+from skhebae.data import FeatureScaling, Matrix, Scaling, Table, first_variation, row_totals
 from skhebae.likelihoods.distinct_values import DistinctValues
 
 #: Counts of a feature that was never seen, so that its share has a logarithm.
@@ -43,6 +43,8 @@ class CountScaling(Scaling):
         Standard deviation of the logarithm of the totals.
     size_unit : ndarray of shape (), float64
         Counts per unit of the size factors that `fit` was given, else 1.
+    constant : ndarray of int
+        Features that have not varied so far, most of them without a count.
     """
 
     location: NDArray[np.float64]
@@ -51,6 +53,8 @@ class CountScaling(Scaling):
     typical_size: NDArray[np.float64]
     log_size_deviation: NDArray[np.float64]
     size_unit: NDArray[np.float64]
+    # Files of version 0.1 do not say.
+    constant: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     @classmethod
     def measure(cls, table: Table) -> CountScaling:
@@ -78,7 +82,21 @@ class CountScaling(Scaling):
             np.asarray(typical),
             np.asarray(positive.log_deviation()),
             np.asarray(unit),
+            normalised.constant,
         )
+
+    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+        """Measure the features that vary for the first time, over all rows so far."""
+        transform = partial(log_normalised, total=float(self.typical_size))
+        features, measured = first_variation(self, table, n_rows, transform)
+        if len(features) == 0:
+            return self, features
+        counts = table.column_totals
+        shares = self.proportions.copy()
+        all_counts = n_rows * self.typical_size + counts.sum()
+        shares[features] = (counts[features] + UNSEEN_COUNTS) / all_counts
+        scaling = self.with_features(features, measured, ("location", "scale"))
+        return replace(scaling, proportions=shares / shares.sum()), features
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Return rows as dense float32; always a new array."""

@@ -110,7 +110,8 @@ def project(
             return np.asarray(model.transform(block, batch=labels))
         return transform_partial(model, block, genes, missing, labels)
 
-    codes = by_blocks(X, genes.columns, encode)
+    with model.fitted_.watched():
+        codes = by_blocks(X, genes.columns, encode)
     target = query.copy() if copy else query
     target.obsm[key_added or f"X_{fields['name']}"] = codes
     return target if copy else None
@@ -175,7 +176,8 @@ def denoise(
 
     X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
     decoded = np.full(adata.shape, np.nan, dtype=np.float32)
-    decoded[:, genes.columns] = by_blocks(X, genes.columns, decode)
+    with model.fitted_.watched():
+        decoded[:, genes.columns] = by_blocks(X, genes.columns, decode)
     target = adata.copy() if copy else adata
     target.layers[key_added or f"{fields['name']}_denoised"] = decoded
     return target if copy else None
@@ -278,7 +280,8 @@ def score(
         )
 
     X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
-    values = by_blocks(X, genes.columns, scored)
+    with model.fitted_.watched():
+        values = by_blocks(X, genes.columns, scored)
     target = adata.copy() if copy else adata
     target.obs[key_added or f"{fields['name']}_score"] = values
     return target if copy else None
