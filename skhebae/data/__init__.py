@@ -2,9 +2,10 @@
 
 from skhebae.data.chunks import map_rows, rows_per_chunk
 from skhebae.data.minibatch import Minibatch
+from skhebae.data.moments import FeatureMoments
 from skhebae.data.outside import Outside, watched
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
-from skhebae.data.scaling import FeatureMoments, FeatureScaling, Scaling, first_variation
+from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, is_mapped, is_stored
 from skhebae.data.streams import is_stream, one_ahead, table_of

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from skhebae.data.scaling import CHUNK_ROWS, Scaling, column_range
+from skhebae.data.moments import CHUNK_ROWS, column_range
+from skhebae.data.scaling import Scaling
 from skhebae.data.table import Matrix
 from skhebae.exceptions import OutOfRangeWarning
 
@@ -75,10 +76,10 @@ class Outside:
             return
         distance = self._farthest
         far = np.argsort(-distance, kind="stable")[: int((distance > FAR).sum())]
-        shown = [
-            f"{f'column {j}' if names is None else repr(str(names[j]))} ({shown_number(distance[j])} times)"
-            for j in far[:SHOWN]
-        ]
+        shown = []
+        for j in far[:SHOWN]:
+            name = f"column {j}" if names is None else repr(str(names[j]))
+            shown.append(f"{name} ({shown_number(distance[j])} times)")
         warnings.warn(
             f"X lies far outside the rows of fit in {len(far)} of {len(distance)} features, by "
             f"multiples of their spread there: {', '.join(shown)}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from skhebae.data.by_annbatch import loaded_by_annbatch
-from skhebae.data.scaling import CHUNK_ROWS
+from skhebae.data.moments import CHUNK_ROWS
 from skhebae.data.table import Matrix
 
 #: Libraries whose matrices live in files or are computed lazily.

@@ -164,9 +164,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         The rows of the first call set the features' standardisation, so let
         them be representative. A feature that is constant at first has no influence on
-        codes until a call in which it varies, which sets its own. `latent_mean_` and `latent_covariance_` cover
-        the rows of all calls, each with the codes it had when seen; the
-        mixture of `sample` covers those of the last call. A copy or a loaded
+        codes until a call in which it varies, which sets its own. `latent_mean_` and
+        `latent_covariance_` cover the rows of all calls, each with the codes it had when
+        seen; the mixture of `sample` covers those of the last call. A copy or a loaded
         model continues with the same networks but a fresh optimiser.
 
         A stream of tables, such as a generator or a loader, is read once, one
