@@ -7,7 +7,7 @@ from skhebae.data.outside import Outside, watched
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
 from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
-from skhebae.data.stored import StoredTable, is_mapped, is_stored
+from skhebae.data.stored import StoredTable, is_mapped, is_stored, without_mask
 from skhebae.data.streams import is_stream, one_ahead, table_of
 from skhebae.data.table import Checked, Matrix, Table, row_totals
 
@@ -38,4 +38,5 @@ __all__ = [
     "rows_per_chunk",
     "table_of",
     "watched",
+    "without_mask",
 ]

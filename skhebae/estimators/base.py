@@ -26,6 +26,7 @@ from skhebae._sklearn import (
 )
 from skhebae.data import Matrix, is_stream
 from skhebae.distributed import name_lost_process
+from skhebae.estimators.recognise import as_table, refuse_no_table
 from skhebae.estimators.saving import (
     file_attributes,
     file_parameters,
@@ -33,7 +34,7 @@ from skhebae.estimators.saving import (
     split_state,
 )
 from skhebae.estimators.streaming import fit_each
-from skhebae.estimators.tables import agreed_table, as_numpy, validate_table
+from skhebae.estimators.tables import agreed_table, validate_table
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group
 from skhebae.likelihoods import find_likelihood
@@ -114,7 +115,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             At least 2 rows, finite; within [0, 1] for the bernoulli likelihood,
-            integers >= 0 for counts.
+            integers >= 0 for counts. Rows of the shape `image_shape` are flattened.
         y : None
             Ignored, present for pipelines.
         batch : array-like of shape (n_samples,), optional
@@ -135,7 +136,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a parameter, `batch`, `size_factor` or `X` is not usable; names it and the cure.
         CheckpointError
             If `checkpoint` belongs to another fit: other rows, or other parameters.
@@ -201,6 +202,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         OutOfRangeWarning
             If rows lie far outside those of the first call.
         """
+        refuse_no_table(X)
         if is_stream(X):
             fit_each(X, self.partial_fit, batch, size_factor)
             return self
@@ -398,7 +400,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             `size_factor` is missing or not usable.
         """
         check_is_fitted(self)
-        codes: Float32Array = check_array(as_numpy(Z), dtype=np.float32, order="C", input_name="Z")
+        codes: Float32Array = check_array(
+            as_table(Z, "Z"), dtype=np.float32, order="C", input_name="Z"
+        )
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
                 f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
