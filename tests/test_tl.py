@@ -321,6 +321,52 @@ def test_generated_cells(trained):
     assert np.abs(new.obsm["X_hebae"].mean(axis=0) - adata.obsm["X_hebae"].mean(axis=0)).max() < 0.6
 
 
+BATCH_COLUMNS = {
+    "categories": lambda codes: pd.Categorical.from_codes(codes, ["ctrl", "stim"]),
+    "text": lambda codes: np.array(["ctrl", "stim"], dtype=object)[codes],
+    "integers": lambda codes: codes.astype(np.int64),
+    "short integers": lambda codes: (codes + 3).astype(np.int16),
+    "integers of pandas": lambda codes: pd.array(codes, dtype="Int64"),
+    "integers as categories": lambda codes: pd.Categorical(codes),
+    "floats": lambda codes: codes / 2,
+    "truth": lambda codes: codes > 0,
+}
+
+
+@pytest.mark.parametrize("kind", BATCH_COLUMNS)
+@pytest.mark.parametrize("one", [True, False])
+def test_generated_cells_can_be_written_and_used_again(tmp_path, kind, one):
+    adata = cells()
+    codes = np.random.default_rng(0).integers(2, size=N)
+    adata.obs["batch"] = BATCH_COLUMNS[kind](codes)
+    model = skhebae.tl.hebae(
+        adata, 2, batch_key="batch", size_factor_key="size", return_model=True, **SHORT
+    )
+    label = model.batches_[1]
+    new = skhebae.tl.sample(model, 6, batch=label if one else [label, model.batches_[0]] * 3)
+    assert new.obs["batch"].tolist() == [label, label if one else model.batches_[0]] * 3
+    if kind in ("categories", "integers as categories"):
+        assert new.obs["batch"].dtype == adata.obs["batch"].dtype
+    elif kind != "integers of pandas":
+        assert np.asarray(new.obs["batch"]).dtype == np.asarray(adata.obs["batch"]).dtype
+    new.obs_names = [f"new{i}" for i in range(6)]
+    new.write_h5ad(tmp_path / "new.h5ad")
+    for again in (new, anndata.read_h5ad(tmp_path / "new.h5ad")):
+        skhebae.tl.score(again, model)
+        skhebae.tl.project(again, model)
+        skhebae.tl.denoise(again, model)
+        assert np.isfinite(again.obs["hebae_score"]).all()
+        assert again.obs["batch"].tolist() == new.obs["batch"].tolist()
+    # The totals are those of the cells.
+    totals = np.asarray(new.X.sum(axis=1)).ravel().clip(1.0)
+    ratio = new.obs["size"] / totals
+    assert_allclose(ratio, ratio.iloc[0])
+    average = skhebae.tl.sample(model, 3, batch="average", size_factor=50.0)
+    assert average.obs["batch"].tolist() == ["average"] * 3
+    assert average.obs["size"].tolist() == [50.0] * 3
+    average.write_h5ad(tmp_path / "average.h5ad")
+
+
 def test_more_cells_leave_a_model_its_genes(trained):
     adata, _ = trained
     model = skhebae.tl.vae(adata.copy(), 2, return_model=True, **SHORT)

@@ -119,8 +119,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         y : None
             Ignored, present for pipelines.
         batch : array-like of shape (n_samples,), optional
-            Label of each row's experimental batch, text or numbers. The decoder sees
-            it, so that codes need not tell batches apart.
+            Label of each row's experimental batch, all text or all numbers (1, 1.0 and True
+            are one label, "1" is another). The decoder sees it, so that codes need not tell
+            batches apart. None may be called "average".
         size_factor : array-like of shape (n_samples,), optional
             Exposure of each row of counts, in any unit, by default its total.
         checkpoint : path-like, optional

@@ -15,7 +15,7 @@ from skhebae.estimators.recognise import as_table, explained
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.agreement import check_same, check_total_rows
 from skhebae.fitted.fingerprint import describe_parameters
-from skhebae.fitted.labels import check_labels, check_size_factor
+from skhebae.fitted.labels import check_new_labels, check_size_factor
 from skhebae.likelihoods import Likelihood, find_likelihood, likelihood_name
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def agreed_table(
         described.pop("random_state", None)  # that of rank 0 applies to all
         check_same(described, group)
         n_rows = int(rows.shape[0])
-        labels = None if batch is None else check_labels(batch, n_rows)
+        labels = None if batch is None else check_new_labels(batch, n_rows)
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
         table = Table(rows, labels, factors, group)
         check_total_rows(table, 2)

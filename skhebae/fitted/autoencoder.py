@@ -221,6 +221,13 @@ class FittedAutoencoder:
         """Return size factors that decode rows at their own totals; None if rows have none."""
         return self.scaling.size_factors(lambda: row_totals(X))
 
+    def batch_labels(self, batch: ArrayLike, n_rows: int) -> NDArray[Any]:
+        """Return a label, or one per row, as `fit` was given it, (n_rows,)."""
+        given = batch if np.ndim(batch) else np.full(n_rows, batch)
+        index = resolve_batch(given, self.batches, n_rows)
+        labels: NDArray[Any] = self.batches[index]
+        return labels
+
     def fill_features(self, X: Float32Array, found: NDArray[np.bool_]) -> Float32Array:
         """Fill the features that all rows lack with their usual values, (n, p).
 

@@ -170,6 +170,7 @@ def embed(
         "name": name,
         "layer": request.layer,
         "batch_key": request.batch_key,
+        "batch_dtype": dtype_of(adata, request.batch_key),
         "size_factor_key": request.size_factor_key,
     }
     model.fitted_ = model.fitted_.annotate(annotations)
@@ -181,6 +182,11 @@ def embed(
     if request.copy:
         return target
     return model if request.return_model else None
+
+
+def dtype_of(adata: AnnData, key: str | None) -> str | None:
+    """Return the name of the type of a column of obs."""
+    return None if key is None else str(adata.obs[key].dtype)
 
 
 def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dict[str, Any]:

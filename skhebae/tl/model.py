@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skhebae.data import Matrix
 from skhebae.estimators import BaseAutoencoder
 from skhebae.exceptions import MissingGenesWarning
+from skhebae.fitted.labels import AVERAGE
 from skhebae.tl.matrices import (
     by_blocks,
     check_adata,
@@ -215,7 +216,9 @@ def sample(
     Returns
     -------
     AnnData
-        X (n_obs, n_genes), sparse for counts; obs has the batch under `batch_key`.
+        X (n_obs, n_genes), sparse for counts; obs has the batch under `batch_key`, as a
+        column of the same type as that of the fit, and the size factors, so that the cells
+        can be scored and projected.
 
     Raises
     ------
@@ -230,8 +233,10 @@ def sample(
     generated = import_anndata().AnnData(sparse.csr_matrix(rows) if is_sparse else rows)
     generated.var_names = fields["var_names"].astype(str)
     if batch is not None:
-        key = fields["batch_key"] or "batch"
-        generated.obs[key] = np.broadcast_to(np.asarray(batch, dtype=object), n_obs)
+        generated.obs[fields["batch_key"] or "batch"] = batch_column(model, batch, n_obs)
+    if fields["size_factor_key"] is not None:
+        own = model.fitted_.size_factors(rows) if size_factor is None else size_factor
+        generated.obs[fields["size_factor_key"]] = own
     return generated
 
 
@@ -384,6 +389,18 @@ def own_size_factors(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | N
     """Return the size factors of the cells; None if the model was not given any."""
     key = fitted_fields(model)["size_factor_key"]
     return None if key is None else column_of(adata, key, "size_factor_key")
+
+
+def batch_column(model: BaseAutoencoder, batch: str | ArrayLike, n_obs: int) -> Any:
+    """Return the batches of generated cells, of the type of the column of the fit."""
+    if isinstance(batch, str) and batch == AVERAGE:
+        return np.full(n_obs, AVERAGE, dtype=object)
+    labels = model.fitted_.batch_labels(batch, n_obs)
+    if fitted_fields(model).get("batch_dtype") != "category":  # version 0.1 did not say
+        return labels
+    import pandas
+
+    return pandas.Categorical(labels, categories=model.batches_)
 
 
 def select_rows(values: Any, rows: slice) -> Any:
