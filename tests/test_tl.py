@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
 import subprocess
 import sys
 import threading
@@ -319,6 +322,43 @@ def test_generated_cells(trained):
     # New cells go back into the embedding of the old ones.
     skhebae.tl.project(new, model)
     assert np.abs(new.obsm["X_hebae"].mean(axis=0) - adata.obsm["X_hebae"].mean(axis=0)).max() < 0.6
+
+
+def test_no_name_collides_with_a_default():
+    """Layers, columns and batches may be called what the defaults are shown as."""
+    adata = cells()
+    adata.obs["batch"] = np.where(adata.obs["batch"] == "ctrl", "as fitted", "other")
+    adata.layers["as fitted"] = 2.0 * adata.X.toarray()
+    adata.var["highly_variable if present"] = np.arange(P) < 7
+    model = skhebae.tl.vae(
+        adata,
+        2,
+        batch_key="batch",
+        mask_var="highly_variable if present",
+        return_model=True,
+        **SHORT,
+    )
+    assert model.n_features_in_ == 7
+    skhebae.tl.project(adata, model, layer="as fitted", key_added="twice")
+    expected = model.transform(adata.layers["as fitted"][:, :7])
+    assert_array_equal(adata.obsm["twice"], expected)
+    skhebae.tl.denoise(adata, model, batch="as fitted", size_factor=100.0)
+    decoded = adata.layers["vae_denoised"][:, :7]
+    codes = adata.obsm["X_vae"]
+    assert_array_equal(
+        decoded, model.inverse_transform(codes, batch="as fitted", size_factor=100.0)
+    )
+    skhebae.tl.denoise(adata, model, size_factor=100.0)
+    assert (adata.layers["vae_denoised"][:, :7] != decoded).any()
+
+
+def test_defaults_read_well_and_are_themselves_elsewhere():
+    signature = str(inspect.signature(skhebae.tl.project))
+    assert "layer: 'str | Default | None' = <as fitted>" in signature
+    assert "<highly_variable if present>" in str(inspect.signature(skhebae.tl.hebae))
+    default = inspect.signature(skhebae.tl.denoise).parameters["batch"].default
+    assert pickle.loads(pickle.dumps(default)) is default
+    assert copy.deepcopy(default) is default
 
 
 BATCH_COLUMNS = {

@@ -14,6 +14,7 @@ from skhebae.data import Matrix
 from skhebae.estimators import BaseAutoencoder
 from skhebae.exceptions import MissingGenesWarning
 from skhebae.fitted.labels import AVERAGE
+from skhebae.tl.defaults import AS_FITTED, Default
 from skhebae.tl.matrices import (
     by_blocks,
     check_adata,
@@ -25,9 +26,6 @@ from skhebae.tl.matrices import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-#: Default of arguments that are then as they were in the fit.
-AS_FITTED = "as fitted"
 
 #: Share of the model's genes that may be missing, by default.
 MAX_MISSING = 0.2
@@ -52,7 +50,7 @@ def project(
     query: AnnData,
     model: BaseAutoencoder,
     *,
-    layer: str | None = AS_FITTED,
+    layer: str | Default | None = AS_FITTED,
     missing: Literal["mean", "zero", "error"] = "mean",
     max_missing: float = MAX_MISSING,
     key_added: str | None = None,
@@ -103,7 +101,7 @@ def project(
     batch = None
     if model.fitted_.encodes_batch:
         batch = column_of(query, fields["batch_key"], "batch_key")
-    X = matrix_of(query, fields["layer"] if layer == AS_FITTED else layer)
+    X = matrix_of(query, fields["layer"] if isinstance(layer, Default) else layer)
 
     def encode(block: Matrix, rows: slice) -> NDArray[np.float32]:
         labels = None if batch is None else batch[rows]
@@ -122,8 +120,8 @@ def denoise(
     adata: AnnData,
     model: BaseAutoencoder,
     *,
-    layer: str | None = AS_FITTED,
-    batch: str | ArrayLike = AS_FITTED,
+    layer: str | Default | None = AS_FITTED,
+    batch: str | ArrayLike | Default = AS_FITTED,
     size_factor: float | None = None,
     key_added: str | None = None,
     copy: bool = False,
@@ -163,7 +161,7 @@ def denoise(
     fields = fitted_fields(model)
     check_adata(adata)
     genes = match_genes(adata, fields["var_names"], "error", 0.0)
-    labels = own_batches(adata, model) if isinstance(batch, str) and batch == AS_FITTED else batch
+    labels = own_batches(adata, model) if isinstance(batch, Default) else batch
     factors = own_size_factors(adata, model) if size_factor is None else size_factor
     encoder_labels = own_batches(adata, model) if model.fitted_.encodes_batch else None
 
@@ -175,7 +173,7 @@ def denoise(
             exposure = model.fitted_.size_factors(block)
         return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
 
-    X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
+    X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
     decoded = np.full(adata.shape, np.nan, dtype=np.float32)
     with model.fitted_.watched():
         decoded[:, genes.columns] = by_blocks(X, genes.columns, decode)
@@ -244,7 +242,7 @@ def score(
     adata: AnnData,
     model: BaseAutoencoder,
     *,
-    layer: str | None = AS_FITTED,
+    layer: str | Default | None = AS_FITTED,
     key_added: str | None = None,
     copy: bool = False,
 ) -> Any:
@@ -284,7 +282,7 @@ def score(
             block, batch=select_rows(labels, rows), size_factor=select_rows(factors, rows)
         )
 
-    X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
+    X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
     with model.fitted_.watched():
         values = by_blocks(X, genes.columns, scored)
     target = adata.copy() if copy else adata
