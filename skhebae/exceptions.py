@@ -53,6 +53,10 @@ class MissingGenesWarning(UserWarning):
     """New cells lack some of the genes that the model was fitted to."""
 
 
+class OutOfRangeWarning(UserWarning):
+    """Rows have values far outside those that the estimator was fitted to."""
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn at the user's line: the nearest one outside skhebae and scikit-learn.
 

@@ -27,9 +27,13 @@ class Autoencoder(nn.Module):
         Experimental batches whose one-hot labels the decoder sees behind the code, 0 for none.
     encode_batch : bool
         Whether the encoder sees them too.
+    constant : Tensor of int, optional
+        Features that have not varied so far. The encoder does not see them.
 
     Attributes
     ----------
+    varies : Tensor of shape (p,) or None
+        0 for these features and 1 for others; None where all vary.
     training_dtype : torch.dtype
         Precision of matrix products in training mode; always float32 in evaluation mode.
     code_map : CodeMap or None
@@ -37,6 +41,7 @@ class Autoencoder(nn.Module):
         as they are.
     """
 
+    varies: Tensor | None
     training_dtype = torch.float32
     code_map: CodeMap | None
 
@@ -48,6 +53,7 @@ class Autoencoder(nn.Module):
         prior: Prior,
         n_batches: int = 0,
         encode_batch: bool = False,
+        constant: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -57,6 +63,15 @@ class Autoencoder(nn.Module):
         self.code_map = None
         self.n_batches = n_batches
         self.encode_batch = encode_batch
+        self.register_buffer("varies", None, persistent=False)
+        self.hide(torch.empty(0, dtype=torch.int64) if constant is None else constant)
+
+    def hide(self, constant: Tensor) -> None:
+        """Hide these features, and no others, from the encoder."""
+        self.varies = None
+        if len(constant):
+            self.varies = torch.ones(self.n_features, device=self.device)
+            self.varies[constant.to(self.device)] = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -78,9 +93,15 @@ class Autoencoder(nn.Module):
 
         The scales are those of the encoder's own codes, before the `code_map`.
         """
-        x = self.likelihood.encoder_input(minibatch.x)
+        x = minibatch.x
+        if self.varies is not None:
+            # Here too, so that they do not add to totals that others are divided by.
+            x = x * self.varies
+        x = self.likelihood.encoder_input(x)
         if minibatch.input_noise is not None:
             x = minibatch.input_noise(x)
+        if self.varies is not None:
+            x = x * self.varies
         if self.encode_batch:
             x = torch.cat([x, self.labels(minibatch.batch)], dim=1)
         with self._autocast():

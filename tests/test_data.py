@@ -15,6 +15,7 @@ from skhebae.data import (
     Table,
     is_mapped,
     minibatch_indices,
+    moments,
     open_rows,
     rows,
     scaling,
@@ -76,7 +77,7 @@ def test_measure_of_integers_is_that_of_their_floats(dtype):
 def test_measure_does_not_depend_on_chunks(as_type, chunk_rows, monkeypatch):
     X = as_type(dense_table())
     whole = FeatureScaling.measure(Table(X))
-    monkeypatch.setattr(scaling, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(moments, "CHUNK_ROWS", chunk_rows)
     chunked = FeatureScaling.measure(Table(X))
     assert_allclose(chunked.location, whole.location, rtol=1e-12)
     assert_allclose(chunked.scale, whole.scale, rtol=1e-10)

@@ -421,6 +421,23 @@ def test_partial_fit_is_collective(pair):
     assert models[0].fitted_.moments.n_rows == 600
 
 
+def test_a_feature_that_varies_later_in_one_process(pair):
+    X = table()
+    X[:300, 2] = 0.0
+    X[301:600:2, 2] = 0.0
+    tables = [X[:300], X[300:]]
+    arguments = [
+        (QUICK, None, {"partial": [part[rank::2] for part in tables]}) for rank in range(2)
+    ]
+    models = pair.run(fit_with, *arguments)
+    assert_same_fit(models)
+    expected = FeatureScaling.measure(Table(X))
+    for model in models:
+        assert model.fitted_.scaling.constant.size == 0
+        assert_allclose(model.fitted_.scaling.location[2], expected.location[2], rtol=1e-12)
+        assert_allclose(model.fitted_.scaling.scale[2], expected.scale[2], rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["dropout", "in part idle"])
 def test_networks_of_the_user(pair, tmp_path, name):
     X = table()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
 import subprocess
 import sys
 import threading
@@ -319,6 +322,89 @@ def test_generated_cells(trained):
     # New cells go back into the embedding of the old ones.
     skhebae.tl.project(new, model)
     assert np.abs(new.obsm["X_hebae"].mean(axis=0) - adata.obsm["X_hebae"].mean(axis=0)).max() < 0.6
+
+
+def test_no_name_collides_with_a_default():
+    """Layers, columns and batches may be called what the defaults are shown as."""
+    adata = cells()
+    adata.obs["batch"] = np.where(adata.obs["batch"] == "ctrl", "as fitted", "other")
+    adata.layers["as fitted"] = 2.0 * adata.X.toarray()
+    adata.var["highly_variable if present"] = np.arange(P) < 7
+    model = skhebae.tl.vae(
+        adata,
+        2,
+        batch_key="batch",
+        mask_var="highly_variable if present",
+        return_model=True,
+        **SHORT,
+    )
+    assert model.n_features_in_ == 7
+    skhebae.tl.project(adata, model, layer="as fitted", key_added="twice")
+    expected = model.transform(adata.layers["as fitted"][:, :7])
+    assert_array_equal(adata.obsm["twice"], expected)
+    skhebae.tl.denoise(adata, model, batch="as fitted", size_factor=100.0)
+    decoded = adata.layers["vae_denoised"][:, :7]
+    codes = adata.obsm["X_vae"]
+    assert_array_equal(
+        decoded, model.inverse_transform(codes, batch="as fitted", size_factor=100.0)
+    )
+    skhebae.tl.denoise(adata, model, size_factor=100.0)
+    assert (adata.layers["vae_denoised"][:, :7] != decoded).any()
+
+
+def test_defaults_read_well_and_are_themselves_elsewhere():
+    signature = str(inspect.signature(skhebae.tl.project))
+    assert "layer: 'str | Default | None' = <as fitted>" in signature
+    assert "<highly_variable if present>" in str(inspect.signature(skhebae.tl.hebae))
+    default = inspect.signature(skhebae.tl.denoise).parameters["batch"].default
+    assert pickle.loads(pickle.dumps(default)) is default
+    assert copy.deepcopy(default) is default
+
+
+BATCH_COLUMNS = {
+    "categories": lambda codes: pd.Categorical.from_codes(codes, ["ctrl", "stim"]),
+    "text": lambda codes: np.array(["ctrl", "stim"], dtype=object)[codes],
+    "integers": lambda codes: codes.astype(np.int64),
+    "short integers": lambda codes: (codes + 3).astype(np.int16),
+    "integers of pandas": lambda codes: pd.array(codes, dtype="Int64"),
+    "integers as categories": lambda codes: pd.Categorical(codes),
+    "floats": lambda codes: codes / 2,
+    "truth": lambda codes: codes > 0,
+}
+
+
+@pytest.mark.parametrize("kind", BATCH_COLUMNS)
+@pytest.mark.parametrize("one", [True, False])
+def test_generated_cells_can_be_written_and_used_again(tmp_path, kind, one):
+    adata = cells()
+    codes = np.random.default_rng(0).integers(2, size=N)
+    adata.obs["batch"] = BATCH_COLUMNS[kind](codes)
+    model = skhebae.tl.hebae(
+        adata, 2, batch_key="batch", size_factor_key="size", return_model=True, **SHORT
+    )
+    label = model.batches_[1]
+    new = skhebae.tl.sample(model, 6, batch=label if one else [label, model.batches_[0]] * 3)
+    assert new.obs["batch"].tolist() == [label, label if one else model.batches_[0]] * 3
+    if kind in ("categories", "integers as categories"):
+        assert new.obs["batch"].dtype == adata.obs["batch"].dtype
+    elif kind != "integers of pandas":
+        assert np.asarray(new.obs["batch"]).dtype == np.asarray(adata.obs["batch"]).dtype
+    new.obs_names = [f"new{i}" for i in range(6)]
+    new.write_h5ad(tmp_path / "new.h5ad")
+    for again in (new, anndata.read_h5ad(tmp_path / "new.h5ad")):
+        skhebae.tl.score(again, model)
+        skhebae.tl.project(again, model)
+        skhebae.tl.denoise(again, model)
+        assert np.isfinite(again.obs["hebae_score"]).all()
+        assert again.obs["batch"].tolist() == new.obs["batch"].tolist()
+    # The totals are those of the cells.
+    totals = np.asarray(new.X.sum(axis=1)).ravel().clip(1.0)
+    ratio = new.obs["size"] / totals
+    assert_allclose(ratio, ratio.iloc[0])
+    average = skhebae.tl.sample(model, 3, batch="average", size_factor=50.0)
+    assert average.obs["batch"].tolist() == ["average"] * 3
+    assert average.obs["size"].tolist() == [50.0] * 3
+    average.write_h5ad(tmp_path / "average.h5ad")
 
 
 def test_more_cells_leave_a_model_its_genes(trained):

@@ -2,10 +2,12 @@
 
 from skhebae.data.chunks import map_rows, rows_per_chunk
 from skhebae.data.minibatch import Minibatch
+from skhebae.data.moments import FeatureMoments
+from skhebae.data.outside import Outside, watched
 from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
-from skhebae.data.scaling import FeatureMoments, FeatureScaling, Scaling
+from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
-from skhebae.data.stored import StoredTable, is_mapped, is_stored
+from skhebae.data.stored import StoredTable, is_mapped, is_stored, without_mask
 from skhebae.data.streams import is_stream, one_ahead, table_of
 from skhebae.data.table import Checked, Matrix, Table, row_totals
 
@@ -16,6 +18,7 @@ __all__ = [
     "FeatureScaling",
     "Matrix",
     "Minibatch",
+    "Outside",
     "ResidentRows",
     "Rows",
     "Scaling",
@@ -23,6 +26,7 @@ __all__ = [
     "StoredTable",
     "StreamedRows",
     "Table",
+    "first_variation",
     "is_mapped",
     "is_stored",
     "is_stream",
@@ -33,4 +37,6 @@ __all__ = [
     "row_totals",
     "rows_per_chunk",
     "table_of",
+    "watched",
+    "without_mask",
 ]

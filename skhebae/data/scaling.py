@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import gen_batches
-from sklearn.utils.sparsefuncs import min_max_axis
 
+from skhebae.data.moments import FeatureMoments
 from skhebae.data.table import Matrix, Table
 from skhebae.files import check_floats
 from skhebae.process import cached_property
@@ -35,8 +32,8 @@ COARSEST_STEP, FURTHEST = 1e-3, 1e3
 #: Offsets of up to this many units are subtracted from float32 values in float32.
 SMALL_OFFSET = 16.0
 
-#: Rows per chunk of a pass over the table.
-CHUNK_ROWS = 4096
+#: Relative difference of a number from the same number in single precision.
+SINGLE_ROUNDING = float(np.finfo(np.float32).eps)
 
 
 class Scaling(ABC):
@@ -48,12 +45,15 @@ class Scaling(ABC):
     ----------
     location, scale : ndarray of shape (n_features,), float64
         Centre and unit of the encoder's input.
+    constant : ndarray of int
+        Features that have not varied so far, which the encoder does not see. None by default.
     may_miss : bool
         Whether `standardise` may return NaN, which then marks missing entries.
     """
 
     location: NDArray[np.float64]
     scale: NDArray[np.float64]
+    constant: NDArray[np.intp] = np.empty(0, dtype=np.intp)
     may_miss: ClassVar[bool] = False
 
     @classmethod
@@ -79,6 +79,46 @@ class Scaling(ABC):
     @abstractmethod
     def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """Map rows back to the original units: float32, or float64 where that loses digits."""
+
+    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+        """Measure the features that varied in none of `n_rows` rows and do in those of a table.
+
+        Returns
+        -------
+        scaling : Scaling
+            The scaling itself, if there are none.
+        features : ndarray of int
+            Which they are; the same in all processes.
+        """
+        return self, self.constant[:0]
+
+    def with_features(
+        self, features: NDArray[np.intp], measured: Scaling, names: Sequence[str]
+    ) -> Self:
+        """Return a copy with other values for some features, which are no longer constant.
+
+        Parameters
+        ----------
+        features : ndarray of int
+        measured : Scaling
+            Of these features alone.
+        names : sequence of str
+            Fields to take from it.
+        """
+        if len(features) == 0:
+            return self
+        parts = {name: getattr(self, name).copy() for name in names}
+        for name, values in parts.items():
+            values[features] = getattr(measured, name)
+        parts["constant"] = np.setdiff1d(self.constant, features)
+        return replace(self, **parts)  # type: ignore[type-var]
+
+    def distance_units(self) -> NDArray[np.float64] | None:
+        """Return what a standardised value of each feature is large in comparison with.
+
+        In multiples of these `watched` tells which rows are far outside; of None, none are.
+        """
+        return None
 
     def log_size(
         self,
@@ -132,85 +172,6 @@ class Scaling(ABC):
         return self.location
 
 
-class FeatureMoments(NamedTuple):
-    """Moments and ranges of the features of a table or a part of it, each (n_features,).
-
-    Attributes
-    ----------
-    n_rows : int
-    mean, variance : ndarray
-        The divisor of the variance is `n_rows`; both are 0 without rows.
-    low, high : ndarray
-        Smallest and largest value; infinite without rows.
-    """
-
-    n_rows: int
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-    @classmethod
-    def measure(
-        cls, X: Matrix, transform: Callable[[Matrix], Matrix] | None = None
-    ) -> FeatureMoments:
-        """Measure a table chunk by chunk, after a row-wise `transform` if one is given."""
-        n_features = X.shape[1]
-        low, high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
-        if X.shape[0] == 0:
-            return cls(0, np.zeros(n_features), np.zeros(n_features), low, high)
-        # scikit-learn's scaler merges chunks stably.
-        is_sparse = sparse.issparse(X[:1])  # a table outside memory is not sparse itself
-        scaler = StandardScaler(with_mean=not is_sparse)
-        for rows in gen_batches(X.shape[0], CHUNK_ROWS):
-            # A plain array: a memory map stays a subclass under slicing.
-            chunk: Matrix = X[rows]
-            chunk = chunk if sparse.issparse(chunk) else np.asarray(chunk)
-            if chunk.dtype.kind != "f":
-                chunk = chunk.astype(np.float64)
-            if transform is not None:
-                chunk = transform(chunk)
-            with np.errstate(over="ignore", invalid="ignore"):
-                scaler.partial_fit(chunk)
-            chunk_low, chunk_high = (
-                min_max_axis(chunk, axis=0)
-                if sparse.issparse(chunk)
-                else (chunk.min(axis=0), chunk.max(axis=0))
-            )
-            low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
-        mean, variance = (np.asarray(of, dtype=np.float64) for of in (scaler.mean_, scaler.var_))
-        return cls(int(X.shape[0]), mean, variance, low, high)
-
-    def merge(self, other: FeatureMoments) -> FeatureMoments:
-        """Combine with the moments of other rows (Chan, Golub and LeVeque, 1979)."""
-        n_rows = self.n_rows + other.n_rows
-        if min(self.n_rows, other.n_rows) == 0:
-            return self if other.n_rows == 0 else other
-        share = other.n_rows / n_rows
-        with np.errstate(over="ignore", invalid="ignore"):
-            difference = other.mean - self.mean
-            variance = (1.0 - share) * self.variance + share * other.variance
-            variance = variance + share * (1.0 - share) * np.square(difference)
-        return FeatureMoments(
-            n_rows,
-            self.mean + share * difference,
-            variance,
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
-        )
-
-    def is_constant(self) -> NDArray[np.bool_]:
-        """Find the features that vary by no more than the rounding of their moments.
-
-        The bound is that of Chan, Golub and LeVeque (1983) for passes over the table, which
-        scikit-learn's scaler applies too.
-        """
-        eps = np.finfo(np.float64).eps
-        bound = self.n_rows * eps * self.variance + np.square(self.n_rows * self.mean * eps)
-        result: NDArray[np.bool_] = self.variance <= bound
-        return result
-
-
 @dataclass(frozen=True)
 class FeatureScaling(Scaling):
     """The map ``x -> (x - location) / scale`` and its inverse.
@@ -220,11 +181,15 @@ class FeatureScaling(Scaling):
     location, scale : ndarray of shape (n_features,), float64
     variance : ndarray of shape (n_features,), float64
         Variance of the rows on the standardised scale; 1 for constant features.
+    constant : ndarray of int
+        Features that have not varied so far.
     """
 
     location: NDArray[np.float64]
     scale: NDArray[np.float64]
     variance: NDArray[np.float64]
+    # Files of version 0.1 do not say.
+    constant: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     @classmethod
     def measure(
@@ -244,13 +209,26 @@ class FeatureScaling(Scaling):
             If the variance of a feature overflows.
         """
         own = FeatureMoments.measure(table.X, transform)
-        moments = reduce(FeatureMoments.merge, table.group.gather(own))
+        return cls.from_moments(reduce(FeatureMoments.merge, table.group.gather(own)))
+
+    @classmethod
+    def from_moments(
+        cls, moments: FeatureMoments, columns: NDArray[np.intp] | None = None
+    ) -> FeatureScaling:
+        """Choose location and scale; messages name features by their `columns` of the table.
+
+        Raises
+        ------
+        ValueError
+            If the variance of a feature overflows.
+        """
         low, high = moments.low, moments.high
         spread = np.sqrt(moments.variance)
         if not np.isfinite(spread).all():
-            column = int(np.flatnonzero(~np.isfinite(spread))[0])
+            worst = int(np.flatnonzero(~np.isfinite(spread))[0])
+            column = worst if columns is None else int(columns[worst])
             raise ValueError(
-                f"X has values in column {column} up to {high[column]:.4g}, whose variance "
+                f"X has values in column {column} up to {high[worst]:.4g}, whose variance "
                 "overflows. Use a larger unit."
             )
         constant = moments.is_constant()
@@ -260,7 +238,19 @@ class FeatureScaling(Scaling):
         # The running mean of a constant is off by rounding.
         location = np.where(low == high, low, moments.mean)
         variance = np.where(constant, 1.0, np.square(deviation / scale))
-        return cls(location, scale, variance)
+        return cls(location, scale, variance, np.flatnonzero(constant))
+
+    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+        """Measure the features that vary for the first time, over all rows so far."""
+        features, measured = first_variation(self, table, n_rows)
+        return self.with_features(features, measured, ("location", "scale", "variance")), features
+
+    def distance_units(self) -> NDArray[np.float64]:
+        """Return 1, but for constant features, whose unit is not known, the largest of units."""
+        units = np.ones(len(self.scale))
+        others = np.delete(self.scale, self.constant)
+        units[self.constant] = others.max() if len(others) else 1.0
+        return units
 
     def check(self, n_features: int) -> None:
         """Check fields that come from a file.
@@ -322,6 +312,7 @@ class FeatureScaling(Scaling):
         fits = (steps <= COARSEST_STEP * self.scale) & (
             magnitude + FURTHEST * self.scale <= float(single.max)
         )
+        fits[self.constant] = True  # there is no spread
         return np.dtype(np.float32 if fits.all() else np.float64)
 
 
@@ -330,3 +321,29 @@ def may_exceed(values: NDArray[np.float32], bound: float) -> bool:
     flat = torch.from_numpy(values.reshape(-1))
     # Not numpy's product: its threads and torch's would compete for the cores.
     return not float(torch.dot(flat, flat)) <= bound * bound
+
+
+def first_variation(
+    scaling: Scaling,
+    table: Table,
+    n_rows: int,
+    transform: Callable[[Matrix], Matrix] | None = None,
+) -> tuple[NDArray[np.intp], FeatureScaling]:
+    """Find the constant features of a scaling that vary in a table, and measure these alone.
+
+    The `n_rows` rows before, which all had the constants, count too. The result is the same in
+    all processes.
+    """
+    constant = scaling.constant
+    at = scaling.location[constant]
+    before = FeatureMoments(n_rows, at, np.zeros_like(at), at, at)
+    if len(constant) == 0:
+        return constant, FeatureScaling.from_moments(before)
+    own = FeatureMoments.measure(table.X, transform, constant)
+    new = reduce(FeatureMoments.merge, table.group.gather(own))
+    moments = before.merge(new)
+    # The same constant, once in single precision and once in double.
+    same = (new.low == new.high) & (np.abs(new.low - at) <= SINGLE_ROUNDING * np.abs(at))
+    varies = ~(moments.is_constant() | same)
+    some = FeatureMoments(moments.n_rows, *(part[varies] for part in moments[1:]))
+    return constant[varies], FeatureScaling.from_moments(some, constant[varies])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from skhebae.data.by_annbatch import loaded_by_annbatch
-from skhebae.data.scaling import CHUNK_ROWS
+from skhebae.data.moments import CHUNK_ROWS
 from skhebae.data.table import Matrix
 
 #: Libraries whose matrices live in files or are computed lazily.
@@ -22,7 +22,9 @@ def is_stored(X: object) -> bool:
     # AnnData's views are classes of its own module, but lie in memory.
     in_memory = isinstance(X, np.ndarray) or sparse.issparse(X)
     known = type(X).__module__.split(".")[0] in LIBRARIES
-    return known and not in_memory and hasattr(X, "shape")
+    # Of the type: what dask has yet to compute has any attribute, and one of a closed file raises.
+    # An AnnData has a shape, and values of many types.
+    return known and not in_memory and hasattr(type(X), "shape") and hasattr(type(X), "dtype")
 
 
 def is_mapped(X: object) -> bool:
@@ -30,6 +32,15 @@ def is_mapped(X: object) -> bool:
     while isinstance(X, np.ndarray) and not isinstance(X, np.memmap):
         X = X.base
     return isinstance(X, np.memmap)
+
+
+def without_mask(X: Any) -> Any:
+    """Return a masked array as one with NaN where it is masked, and anything else as it is."""
+    if not isinstance(X, np.ma.MaskedArray):
+        return X
+    if not np.ma.getmaskarray(X).any():
+        return X.data
+    return np.ma.filled(X if X.dtype.kind in "fcO" else X.astype(np.float64), np.nan)
 
 
 class StoredTable:
@@ -56,7 +67,13 @@ class StoredTable:
     def __init__(self, source: Any, columns: NDArray[np.intp] | None = None) -> None:
         if len(source.shape) != 2:
             raise ValueError(
-                f"X has shape {source.shape}; it must have two dimensions, rows and columns."
+                f"X has shape {source.shape}; it must have two dimensions, rows and columns. "
+                "Reshape it first."
+            )
+        if np.isnan(source.shape).any():
+            raise ValueError(
+                "X is a dask array that does not know its number of rows or columns. Call "
+                "X.compute_chunk_sizes() first."
             )
         self._source = source
         self._columns = columns
@@ -97,7 +114,8 @@ class StoredTable:
         else:
             # Copy, because a view of a memory map would be read only later, in the thread
             # that trains.
-            block = np.array(block) if is_mapped(block) else np.asarray(block)
+            block = np.array(block) if is_mapped(block) else np.asarray(without_mask(block))
+            block = block.astype(np.float64) if block.dtype == object else block
         return block if self._columns is None else block[:, self._columns]
 
     def __getitem__(self, rows: slice) -> Matrix:

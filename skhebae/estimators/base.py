@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import field
+from dataclasses import field, replace
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self
 
@@ -25,6 +25,7 @@ from skhebae._sklearn import (
 )
 from skhebae.data import Matrix, is_stream
 from skhebae.distributed import name_lost_process
+from skhebae.estimators.recognise import as_table, refuse_no_table
 from skhebae.estimators.saving import (
     file_attributes,
     file_parameters,
@@ -32,7 +33,7 @@ from skhebae.estimators.saving import (
     split_state,
 )
 from skhebae.estimators.streaming import fit_each
-from skhebae.estimators.tables import agreed_table, as_numpy, validate_table
+from skhebae.estimators.tables import agreed_table, validate_table
 from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group
@@ -116,12 +117,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             At least 2 rows, finite; within [0, 1] for the bernoulli likelihood,
-            integers >= 0 for counts.
+            integers >= 0 for counts. Rows of the shape `image_shape` are flattened.
         y : None
             Ignored, present for pipelines.
         batch : array-like of shape (n_samples,), optional
-            Label of each row's experimental batch, text or numbers. The decoder sees
-            it, so that codes need not tell batches apart.
+            Label of each row's experimental batch, all text or all numbers (1, 1.0 and True
+            are one label, "1" is another). The decoder sees it, so that codes need not tell
+            batches apart. None may be called "average".
         size_factor : array-like of shape (n_samples,), optional
             Exposure of each row of counts, in any unit, by default its total.
         checkpoint : path-like, optional
@@ -137,7 +139,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a parameter, `batch`, `size_factor` or `X` is not usable; names it and the cure.
         CheckpointError
             If `checkpoint` belongs to another fit: other rows, or other parameters.
@@ -166,9 +168,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Train for one epoch on these rows, keeping what was learned before.
 
         The rows of the first call set the features' standardisation, so let
-        them be representative. `latent_mean_` and `latent_covariance_` cover
-        the rows of all calls, each with the codes it had when seen; the
-        mixture of `sample` covers those of the last call. A copy or a loaded
+        them be representative. A feature that is constant at first has no influence on
+        codes until a call in which it varies, which sets its own. `latent_mean_` and
+        `latent_covariance_` cover the rows of all calls, each with the codes it had when
+        seen; the mixture of `sample` covers those of the last call. A copy or a loaded
         model continues with the same networks but a fresh optimiser.
 
         A stream of tables, such as a generator or a loader, is read once, one
@@ -197,7 +200,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ------
         ValueError, NonFiniteLossError
             As in `fit`; for a stream, with a note that says at which item.
+
+        Warns
+        -----
+        OutOfRangeWarning
+            If rows lie far outside those of the first call.
         """
+        refuse_no_table(X)
         if is_stream(X):
             fit_each(X, self.partial_fit, batch, size_factor)
             return self
@@ -265,7 +274,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 codes: Float32Array | None = None
                 if keep_codes:
                     codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)
-                self.fitted_ = fit_autoencoder(
+                fitted = fit_autoencoder(
                     self,
                     table,
                     earlier=earlier,
@@ -273,7 +282,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     checkpoint=checkpoint,
                     codes=codes,
                 )
+                self.fitted_ = replace(fitted, feature_names=self._feature_names())
         return codes
+
+    def _feature_names(self) -> NDArray[Any] | None:
+        """Return the names of the features, if `X` had any."""
+        return getattr(self, "feature_names_in_", None)
 
     def _warn_unless_converged(self) -> None:
         """Warn where a number of epochs was given and was too small."""
@@ -345,6 +359,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             Before `fit`.
         ValueError
             If `X` does not match the rows of `fit`.
+
+        Warns
+        -----
+        OutOfRangeWarning
+            If rows lie far outside those of `fit`; it names the features.
         """
         X = self.validate_rows(X)
         return self.fitted_.encode(X, batch)
@@ -385,7 +404,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             `size_factor` is missing or not usable.
         """
         check_is_fitted(self)
-        codes: Float32Array = check_array(as_numpy(Z), dtype=np.float32, order="C", input_name="Z")
+        codes: Float32Array = check_array(
+            as_table(Z, "Z"), dtype=np.float32, order="C", input_name="Z"
+        )
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
                 f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
@@ -788,7 +809,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             # A model fitted on a device that this machine lacks goes to the CPU.
             with suppress(ValueError, TypeError):
                 device = resolve_device(self.device)
-            self.fitted_ = FittedAutoencoder.unpack(packed, self.make_objective(), device)
+            fitted = FittedAutoencoder.unpack(packed, self.make_objective(), device)
+            self.fitted_ = replace(fitted, feature_names=self._feature_names())
             for name in self.fitted_.learned:  # packed for readers of files
                 self.__dict__.pop(name, None)
 

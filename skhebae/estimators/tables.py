@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
 from skhebae.data import Checked, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
 from skhebae.distributed import Group
+from skhebae.estimators.recognise import as_table, explained
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.agreement import check_same, check_total_rows
 from skhebae.fitted.fingerprint import describe_parameters
-from skhebae.fitted.labels import check_labels, check_size_factor
+from skhebae.fitted.labels import check_new_labels, check_size_factor
 from skhebae.likelihoods import Likelihood, find_likelihood, likelihood_name
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def agreed_table(
         described.pop("random_state", None)  # that of rank 0 applies to all
         check_same(described, group)
         n_rows = int(rows.shape[0])
-        labels = None if batch is None else check_labels(batch, n_rows)
+        labels = None if batch is None else check_new_labels(batch, n_rows)
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
         table = Table(rows, labels, factors, group)
         check_total_rows(table, 2)
@@ -97,11 +97,11 @@ def validate_table(
     ValueError
         Naming what is wrong and the cure.
     """
+    X = as_table(X, image_shape=getattr(estimator, "image_shape", None))
     if is_stream(X):
         raise TypeError(
             f"X is a {type(X).__name__}, which yields one table after another. partial_fit takes "
-            "such a stream; every other method takes one table. Call it with each, or with "
-            "np.asarray(X)."
+            "such a stream; every other method takes one table. Call it with each of them."
         )
     if is_outside_memory(X, window_mb):
         table = X if isinstance(X, StoredTable) else StoredTable(X)
@@ -130,31 +130,24 @@ def validate_rows(
     if isinstance(X, Checked):
         X, checked = X.X, X.likelihoods
     try:
-        table = validate_data(
-            estimator,
-            as_numpy(X),
-            reset=reset,
-            accept_sparse="csr",
-            dtype="numeric",
-            ensure_min_samples=min_samples,
-            ensure_all_finite="allow-nan" if family.accepts_missing else True,
-        )
-    except ValueError as error:
-        if "contains NaN" not in str(error):
-            raise
-        raise ValueError(
-            f"Input X contains NaN, and likelihood={name!r} does not take missing values. Fill "
-            f"them in first, for example make_pipeline(SimpleImputer(), "
-            f"{type(estimator).__name__}())."
-        ) from error
-    if table.dtype.kind == "O":
-        try:
+        # Infinities of both signs have no sum: the error says so, and numpy need not.
+        with np.errstate(invalid="ignore"):
+            table = validate_data(
+                estimator,
+                X,
+                reset=reset,
+                accept_sparse="csr",
+                dtype="numeric",
+                ensure_min_samples=min_samples,
+                ensure_all_finite="allow-nan" if family.accepts_missing else True,
+            )
+        if table.dtype.kind == "O":
             table = table.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"X has columns that are not numbers ({error}). Encode them first, for example "
-                "with OneHotEncoder in a ColumnTransformer."
-            ) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        message = explained(error, name, type(estimator).__name__)
+        if message is None:
+            raise
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(message) from error
     if table.dtype.kind not in "fiub":
         raise ValueError(
             f"X has dtype {table.dtype}, which is not a number. Convert it first, for example "
@@ -191,15 +184,3 @@ def validate_stored(
         reset, min_samples = False, 1  # these are for the first block
     table.checked.add(name)
     return table
-
-
-def as_numpy(X: ArrayLike | Matrix) -> ArrayLike | Matrix:
-    """Turn a torch tensor into an array; leave anything else as it is."""
-    if not isinstance(X, torch.Tensor):
-        return X
-    if X.layout != torch.strided:
-        raise TypeError(
-            f"X is a torch tensor of layout {X.layout}. Pass X.to_dense(), or a scipy CSR matrix."
-        )
-    tensor = X.float() if X.dtype == torch.bfloat16 else X
-    return tensor.numpy(force=True)

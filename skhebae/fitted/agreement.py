@@ -115,7 +115,7 @@ def agree_on_batches(table: Table) -> NDArray[Any]:
             "batch= was given in some processes and not in others. Give every process the labels "
             "of its rows."
         )
-    if len({labels.dtype.kind == "O" for labels in parts}) > 1:
+    if len({labels.dtype == object for labels in parts}) > 1:
         raise ValueError(
             "batch has text in some processes and numbers in others: "
             f"{'; '.join(shown(labels) for labels in parts)}. Use one kind in all."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -18,10 +19,12 @@ from skhebae.data import (
     NO_SIDE_INFORMATION,
     Matrix,
     Minibatch,
+    Outside,
     Scaling,
     SideInformation,
     map_rows,
     row_totals,
+    watched,
 )
 from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name, load_weights
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
@@ -68,6 +71,8 @@ class FittedAutoencoder:
         For the next call of `partial_fit`.
     annotations : dict or None
         What the caller keeps with the model about its table, as JSON values and arrays.
+    feature_names : ndarray of str or None
+        Names for messages, which the caller keeps.
     """
 
     architecture: Architecture
@@ -83,6 +88,7 @@ class FittedAutoencoder:
     converged: bool = False
     optimizer_state: dict[int, dict[str, Tensor]] | None = None
     annotations: dict[str, Any] | None = None
+    feature_names: NDArray[Any] | None = None
 
     # Facts
 
@@ -152,6 +158,18 @@ class FittedAutoencoder:
     def annotate(self, annotations: dict[str, Any]) -> Self:
         """Return a copy with other annotations."""
         return replace(self, annotations=annotations)
+
+    @property
+    def names(self) -> NDArray[Any] | None:
+        """Names of the features, if they have any."""
+        if self.annotations is not None:
+            names: NDArray[Any] = self.annotations["var_names"]
+            return names
+        return self.feature_names
+
+    def watched(self) -> AbstractContextManager[Outside]:
+        """Warn once, at the end of the block, of rows in it that lie far outside those of `fit`."""
+        return watched(self.scaling, self.names)
 
     # Rows to codes
 
@@ -243,6 +261,13 @@ class FittedAutoencoder:
     def size_factors(self, X: Matrix) -> FloatArray | None:
         """Return size factors that decode rows at their own totals; None if rows have none."""
         return self.scaling.size_factors(lambda: row_totals(X))
+
+    def batch_labels(self, batch: ArrayLike, n_rows: int) -> NDArray[Any]:
+        """Return a label, or one per row, as `fit` was given it, (n_rows,)."""
+        given = batch if np.ndim(batch) else np.full(n_rows, batch)
+        index = resolve_batch(given, self.batches, n_rows)
+        labels: NDArray[Any] = self.batches[index]
+        return labels
 
     @in_plain_modes
     def fill_features(self, X: Float32Array, found: NDArray[np.bool_]) -> Float32Array:
@@ -366,12 +391,15 @@ class FittedAutoencoder:
         numbers_per_row: int,
     ) -> Float32Array:
         """Apply a row-wise function to rows with what is known about them."""
-
-        def read(rows: slice) -> Minibatch:
-            return side.read(X, rows, self.scaling).to(self.model.device)
-
         width = max(numbers_per_row, self.n_features)
-        return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)
+        with self.watched() as outside:
+
+            def read(rows: slice) -> Minibatch:
+                minibatch = side.read(X, rows, self.scaling)
+                outside.see(minibatch.x)
+                return minibatch.to(self.model.device)
+
+            return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)
 
     def _side(
         self,

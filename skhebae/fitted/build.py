@@ -149,7 +149,13 @@ def build_model(
     prior = build_prior(architecture.prior, architecture.n_components)
     prior = own_copy("prior", prior, copies)
     return Autoencoder(
-        encoder, decoder, likelihood, prior, architecture.n_batches, architecture.encode_batch
+        encoder,
+        decoder,
+        likelihood,
+        prior,
+        architecture.n_batches,
+        architecture.encode_batch,
+        torch.from_numpy(np.array(scaling.constant)),
     )
 
 

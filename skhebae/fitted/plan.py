@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from skhebae.data import Scaling, SideInformation, Table
+from skhebae.data import Scaling, SideInformation, Table, watched
 from skhebae.fitted.agreement import agree_on_batches, agree_on_size_factors, seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.automatic import auto_batch_size, auto_epochs, auto_input_noise
 from skhebae.fitted.build import Architecture, build_model, build_prior, factory_name
 from skhebae.fitted.fingerprint import fingerprint
+from skhebae.fitted.first_variation import start_afresh
 from skhebae.fitted.labels import resolve_batch
 from skhebae.fitted.parameters import Parameters
 from skhebae.likelihoods import find_likelihood
@@ -52,12 +53,16 @@ class Seeds(NamedTuple):
 
 
 class FitPlan(NamedTuple):
-    """Decisions that come before the networks, the same in all processes."""
+    """Decisions that come before the networks, the same in all processes.
+
+    `new_features` were constant in the rows of the earlier fit and vary now.
+    """
 
     objective: Objective
     architecture: Architecture
     batches: NDArray[Any]
     scaling: Scaling
+    new_features: NDArray[np.intp]
     side: SideInformation
     checkpoint: Checkpoint | None
     resumed: dict[str, Any] | None
@@ -84,9 +89,12 @@ def plan_fit(
     if earlier is None:
         indexed = replace(table, batch=index)
         scaling = find_likelihood(parameters.likelihood).scaling_class.measure(indexed)
+        new_features = scaling.constant[:0]
     else:
         check_same_architecture(architecture, earlier.architecture)
-        scaling = earlier.scaling
+        scaling, new_features = earlier.scaling.take_in(table, earlier.moments.n_rows)
+        with watched(scaling, earlier.names) as outside:
+            outside.see_table(table.X)
     n_done = 0 if earlier is None else len(earlier.history["loss"])
     log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     file, resumed = None, None
@@ -109,6 +117,7 @@ def plan_fit(
         architecture=architecture,
         batches=batches,
         scaling=scaling,
+        new_features=new_features,
         side=SideInformation(index, log_size),
         checkpoint=file,
         resumed=resumed,
@@ -156,6 +165,9 @@ def make_run(
     )
     if partial and earlier is not None and earlier.optimizer_state is not None:
         run.optimizer.restore(earlier.optimizer_state)
+    if earlier is not None and len(plan.new_features):
+        features = plan.new_features
+        start_afresh(run.model, run.optimizer, plan.scaling, earlier.scaling, features)
     return run
 
 

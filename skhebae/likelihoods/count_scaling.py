@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
-from functools import reduce
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial, reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.special import logit
 from sklearn.preprocessing import normalize
 
-from skhebae.data import FeatureScaling, Matrix, Scaling, Table, row_totals
+from skhebae.data import FeatureScaling, Matrix, Scaling, Table, first_variation, row_totals
 from skhebae.distributed import Group
 from skhebae.files import check_floats
 from skhebae.likelihoods.distinct_values import DistinctValues
@@ -64,6 +64,8 @@ class CountScaling(Scaling):
     log_size_quantiles : ndarray of shape (1 + n_batches, n_quantiles), float64, optional
         Evenly spaced quantiles, from the smallest to the largest, of the logarithms of the
         exposures of all rows, and of those of each experimental batch.
+    constant : ndarray of int
+        Features that have not varied so far, most of them without a count.
     """
 
     location: NDArray[np.float64]
@@ -75,6 +77,8 @@ class CountScaling(Scaling):
     dispersion: NDArray[np.float64] | None = None
     zero_share: NDArray[np.float64] | None = None
     log_size_quantiles: NDArray[np.float64] | None = None
+    # Files of version 0.1 do not say.
+    constant: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     @classmethod
     def measure(cls, table: Table) -> CountScaling:
@@ -107,9 +111,10 @@ class CountScaling(Scaling):
             np.asarray(typical),
             np.asarray(positive.log_deviation()),
             np.asarray(unit),
-            sums.dispersion(proportions),
-            sums.zeros / sums.n_rows,
-            log_size_quantiles(sizes, table.batch, group),
+            dispersion=sums.dispersion(proportions),
+            zero_share=sums.zeros / sums.n_rows,
+            log_size_quantiles=log_size_quantiles(sizes, table.batch, group),
+            constant=normalised.constant,
         )
 
     def check(self, n_features: int) -> None:
@@ -132,6 +137,19 @@ class CountScaling(Scaling):
         if self.log_size_quantiles is not None:
             shape = (len(self.log_size_quantiles), SIZE_QUANTILES)
             check_floats(self.log_size_quantiles, "log_size_quantiles", shape)
+
+    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+        """Measure the features that vary for the first time, over all rows so far."""
+        transform = partial(log_normalised, total=float(self.typical_size))
+        features, measured = first_variation(self, table, n_rows, transform)
+        if len(features) == 0:
+            return self, features
+        counts = table.column_totals
+        shares = self.proportions.copy()
+        all_counts = n_rows * self.typical_size + counts.sum()
+        shares[features] = (counts[features] + UNSEEN_COUNTS) / all_counts
+        scaling = self.with_features(features, measured, ("location", "scale"))
+        return replace(scaling, proportions=shares / shares.sum()), features
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Return rows as dense float32; always a new array."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from skhebae.estimators.tables import as_numpy
+from skhebae.estimators.recognise import as_table
 from skhebae.plotting._common import check_estimator, check_matplotlib
 from skhebae.plotting._rows import Array, Rows, draw_images, draw_profiles
 
@@ -238,7 +238,7 @@ def first_rows(X: Any, n_rows: int) -> Any:
 
 def as_dense(rows: Any) -> NDArray[np.float64]:
     """Convert rows in any container to a dense array."""
-    dense = rows.toarray() if hasattr(rows, "toarray") else as_numpy(rows)
+    dense = rows.toarray() if hasattr(rows, "toarray") else as_table(rows)
     return np.asarray(dense, dtype=np.float64)
 
 

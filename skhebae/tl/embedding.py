@@ -16,6 +16,7 @@ from skhebae.estimators import (
     VAETransformer,
     WAETransformer,
 )
+from skhebae.tl.defaults import IF_PRESENT, Default
 from skhebae.tl.matrices import (
     HIGHLY_VARIABLE,
     check_adata,
@@ -28,9 +29,6 @@ from skhebae.tl.matrices import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-#: What `mask_var` is unless it is given: var["highly_variable"] if present.
-IF_PRESENT = "highly_variable if present"
 
 #: Libraries whose versions `uns` records.
 RECORDED = ("skhebae", "torch", "scikit-learn", "anndata")
@@ -99,7 +97,7 @@ class Request:
     """
 
     layer: str | None
-    mask_var: str | Sequence[bool] | None
+    mask_var: str | Sequence[bool] | Default | None
     batch_key: str | None
     size_factor_key: str | None
     key_added: str | None
@@ -116,7 +114,7 @@ def make_tool(name: str, cls: type[BaseAutoencoder], summary: str) -> Callable[.
         n_comps: int = 10,
         *,
         layer: str | None = None,
-        mask_var: str | Sequence[bool] | None = IF_PRESENT,
+        mask_var: str | Sequence[bool] | Default | None = IF_PRESENT,
         batch_key: str | None = None,
         size_factor_key: str | None = None,
         key_added: str | None = None,
@@ -147,7 +145,7 @@ def embed(
     """
     check_adata(adata)
     mask_var = request.mask_var
-    if isinstance(mask_var, str) and mask_var == IF_PRESENT:
+    if isinstance(mask_var, Default):
         mask_var = HIGHLY_VARIABLE if HIGHLY_VARIABLE in adata.var else None
     columns = gene_mask(adata, mask_var)
     X = chosen_columns(matrix_of(adata, request.layer), columns)
@@ -170,6 +168,7 @@ def embed(
         "name": name,
         "layer": request.layer,
         "batch_key": request.batch_key,
+        "batch_dtype": dtype_of(adata, request.batch_key),
         "size_factor_key": request.size_factor_key,
     }
     model.fitted_ = model.fitted_.annotate(annotations)
@@ -181,6 +180,11 @@ def embed(
     if request.copy:
         return target
     return model if request.return_model else None
+
+
+def dtype_of(adata: AnnData, key: str | None) -> str | None:
+    """Return the name of the type of a column of obs."""
+    return None if key is None else str(adata.obs[key].dtype)
 
 
 def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from skhebae.data import Matrix
 from skhebae.estimators import BaseAutoencoder
 from skhebae.exceptions import MissingGenesWarning, warn_caller
+from skhebae.fitted.labels import AVERAGE
+from skhebae.tl.defaults import AS_FITTED, Default
 from skhebae.tl.matrices import (
     by_blocks,
     check_adata,
@@ -23,9 +25,6 @@ from skhebae.tl.matrices import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-#: Default of arguments that are then as they were in the fit.
-AS_FITTED = "as fitted"
 
 #: Share of the model's genes that may be missing, by default.
 MAX_MISSING = 0.2
@@ -50,7 +49,7 @@ def project(
     query: AnnData,
     model: BaseAutoencoder,
     *,
-    layer: str | None = AS_FITTED,
+    layer: str | Default | None = AS_FITTED,
     missing: Literal["mean", "zero", "error"] = "mean",
     max_missing: float = MAX_MISSING,
     key_added: str | None = None,
@@ -101,7 +100,7 @@ def project(
     batch = None
     if model.fitted_.encodes_batch:
         batch = column_of(query, fields["batch_key"], "batch_key")
-    X = matrix_of(query, fields["layer"] if layer == AS_FITTED else layer)
+    X = matrix_of(query, fields["layer"] if isinstance(layer, Default) else layer)
 
     def encode(block: Matrix, rows: slice) -> NDArray[np.float32]:
         labels = None if batch is None else batch[rows]
@@ -109,7 +108,8 @@ def project(
             return np.asarray(model.transform(block, batch=labels))
         return transform_partial(model, block, genes, missing, labels)
 
-    codes = by_blocks(X, genes.columns, encode)
+    with model.fitted_.watched():
+        codes = by_blocks(X, genes.columns, encode)
     target = query.copy() if copy else query
     target.obsm[key_added or f"X_{fields['name']}"] = codes
     return target if copy else None
@@ -119,8 +119,8 @@ def denoise(
     adata: AnnData,
     model: BaseAutoencoder,
     *,
-    layer: str | None = AS_FITTED,
-    batch: str | ArrayLike = AS_FITTED,
+    layer: str | Default | None = AS_FITTED,
+    batch: str | ArrayLike | Default = AS_FITTED,
     size_factor: float | None = None,
     key_added: str | None = None,
     copy: bool = False,
@@ -160,7 +160,7 @@ def denoise(
     fields = fitted_fields(model)
     check_adata(adata)
     genes = match_genes(adata, fields["var_names"], "error", 0.0)
-    labels = own_batches(adata, model) if isinstance(batch, str) and batch == AS_FITTED else batch
+    labels = own_batches(adata, model) if isinstance(batch, Default) else batch
     factors = own_size_factors(adata, model) if size_factor is None else size_factor
     encoder_labels = own_batches(adata, model) if model.fitted_.encodes_batch else None
 
@@ -172,8 +172,9 @@ def denoise(
             exposure = model.fitted_.size_factors(block)
         return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
 
-    X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
-    values = by_blocks(X, genes.columns, decode)
+    X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
+    with model.fitted_.watched():
+        values = by_blocks(X, genes.columns, decode)
     decoded = np.full(adata.shape, np.nan, dtype=values.dtype)
     decoded[:, genes.columns] = values
     target = adata.copy() if copy else adata
@@ -213,7 +214,9 @@ def sample(
     Returns
     -------
     AnnData
-        X (n_obs, n_genes), sparse for counts; obs has the batch under `batch_key`.
+        X (n_obs, n_genes), sparse for counts; obs has the batch under `batch_key`, as a
+        column of the same type as that of the fit, and the size factors, so that the cells
+        can be scored and projected.
 
     Raises
     ------
@@ -228,8 +231,10 @@ def sample(
     generated = import_anndata().AnnData(sparse.csr_matrix(rows) if is_sparse else rows)
     generated.var_names = fields["var_names"].astype(str)
     if batch is not None:
-        key = fields["batch_key"] or "batch"
-        generated.obs[key] = np.broadcast_to(np.asarray(batch, dtype=object), n_obs)
+        generated.obs[fields["batch_key"] or "batch"] = batch_column(model, batch, n_obs)
+    if fields["size_factor_key"] is not None:
+        own = model.fitted_.size_factors(rows) if size_factor is None else size_factor
+        generated.obs[fields["size_factor_key"]] = own
     return generated
 
 
@@ -237,7 +242,7 @@ def score(
     adata: AnnData,
     model: BaseAutoencoder,
     *,
-    layer: str | None = AS_FITTED,
+    layer: str | Default | None = AS_FITTED,
     key_added: str | None = None,
     copy: bool = False,
 ) -> Any:
@@ -277,8 +282,9 @@ def score(
             block, batch=select_rows(labels, rows), size_factor=select_rows(factors, rows)
         )
 
-    X = matrix_of(adata, fields["layer"] if layer == AS_FITTED else layer)
-    values = by_blocks(X, genes.columns, scored)
+    X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
+    with model.fitted_.watched():
+        values = by_blocks(X, genes.columns, scored)
     target = adata.copy() if copy else adata
     target.obs[key_added or f"{fields['name']}_score"] = values
     return target if copy else None
@@ -383,6 +389,18 @@ def own_size_factors(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | N
     """Return the size factors of the cells; None if the model was not given any."""
     key = fitted_fields(model)["size_factor_key"]
     return None if key is None else column_of(adata, key, "size_factor_key")
+
+
+def batch_column(model: BaseAutoencoder, batch: str | ArrayLike, n_obs: int) -> Any:
+    """Return the batches of generated cells, of the type of the column of the fit."""
+    if isinstance(batch, str) and batch == AVERAGE:
+        return np.full(n_obs, AVERAGE, dtype=object)
+    labels = model.fitted_.batch_labels(batch, n_obs)
+    if fitted_fields(model).get("batch_dtype") != "category":  # version 0.1 did not say
+        return labels
+    import pandas
+
+    return pandas.Categorical(labels, categories=model.batches_)
 
 
 def select_rows(values: Any, rows: slice) -> Any:

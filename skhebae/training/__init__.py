@@ -1,5 +1,6 @@
 """Training of a model by an objective on rows; knows no estimator and no table."""
 
+from skhebae.training.adam import Adam
 from skhebae.training.checkpoint import Checkpoint
 from skhebae.training.devices import resolve_device, resolve_precision
 from skhebae.training.loop import History, Split, train
@@ -9,6 +10,7 @@ from skhebae.training.run import Generators, Run
 from skhebae.training.schedule import Schedule
 
 __all__ = [
+    "Adam",
     "Checkpoint",
     "Generators",
     "History",

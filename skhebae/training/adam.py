@@ -100,6 +100,13 @@ class Adam:
             maximize=False,
         )
 
+    @torch.no_grad()
+    def forget(self, parameter: Tensor, part: Any) -> None:
+        """Forget the moments of a part of a parameter."""
+        (i,) = (i for i, own in enumerate(self.parameters) if own is parameter)
+        for moments in (self._means, self._squares):
+            moments[i][part] = 0.0
+
     def state(self) -> dict[int, dict[str, Tensor]]:
         """Return the moments by number, not copied."""
         parts = zip(self._steps, self._means, self._squares, strict=True)
