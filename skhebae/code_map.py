@@ -39,7 +39,7 @@ class CodeMap(nn.Module):
     @classmethod
     def empty(cls, n_components: int) -> Self:
         """Make a map whose numbers are to be loaded."""
-        square = torch.zeros(n_components, n_components, dtype=torch.float32)
+        square = torch.zeros(n_components, n_components, dtype=torch.float32, device="cpu")
         return cls(square[0].clone(), square, square.clone())
 
     @classmethod

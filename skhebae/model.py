@@ -64,13 +64,14 @@ class Autoencoder(nn.Module):
         self.n_batches = n_batches
         self.encode_batch = encode_batch
         self.register_buffer("varies", None, persistent=False)
-        self.hide(torch.empty(0, dtype=torch.int64) if constant is None else constant)
+        none = torch.empty(0, dtype=torch.int64, device="cpu")
+        self.hide(none if constant is None else constant)
 
     def hide(self, constant: Tensor) -> None:
         """Hide these features, and no others, from the encoder."""
         self.varies = None
         if len(constant):
-            self.varies = torch.ones(self.n_features, device=self.device)
+            self.varies = torch.ones(self.n_features, dtype=torch.float32, device=self.device)
             self.varies[constant.to(self.device)] = 0.0
 
     @property

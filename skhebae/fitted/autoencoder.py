@@ -118,6 +118,7 @@ class FittedAutoencoder:
         return self.model.prior
 
     @cached_property
+    @in_plain_modes
     def code_moments(self) -> CodeMoments:
         """Moments of the codes that users see, of the training rows."""
         code_map = self.model.code_map
@@ -148,6 +149,7 @@ class FittedAutoencoder:
         covariance = torch.from_numpy(np.array(self.noise_covariance))
         return CodeNoise.of(covariance, self.model.code_map)
 
+    @in_plain_modes
     def with_encoder_codes(self) -> Self:
         """Return a copy whose codes are the encoder's own, as training saw them."""
         model, code_map = deepcopy(self.model), self.model.code_map
@@ -192,6 +194,7 @@ class FittedAutoencoder:
         mean, spread = np.split(values, 2, axis=1)
         return mean.copy(), spread.copy()
 
+    @in_plain_modes
     def posterior(
         self, X: Matrix, batch: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]:
@@ -262,6 +265,7 @@ class FittedAutoencoder:
         """Return size factors that decode rows at their own totals; None if rows have none."""
         return self.scaling.size_factors(lambda: row_totals(X))
 
+    @in_plain_modes
     def batch_labels(self, batch: ArrayLike, n_rows: int) -> NDArray[Any]:
         """Return a label, or one per row, as `fit` was given it, (n_rows,)."""
         given = batch if np.ndim(batch) else np.full(n_rows, batch)

@@ -199,7 +199,7 @@ class TrainedRows:
     def sum(self, values: Tensor) -> Tensor:
         """Add up the values of all processes."""
         own = values.detach().cpu().numpy()
-        return torch.as_tensor(np.sum(self._run.group.gather(own), axis=0)).to(values)
+        return torch.from_numpy(np.asarray(np.sum(self._run.group.gather(own), axis=0))).to(values)
 
     def _decode(self, indices: NDArray[np.intp]) -> Iterator[Decoded]:
         """Decode some rows, chunk by chunk, with one draw of each row's code."""

@@ -92,7 +92,7 @@ def most_likely_gains(
     """
     values = identity_calibration(likelihood.location)
     start = values.clone()
-    precision = torch.tensor(PRIOR_DEVIATIONS, dtype=torch.float64).to(values).pow(-2)
+    precision = values.new_tensor(PRIOR_DEVIATIONS).pow(-2)
     for _ in range(STEPS):
         by_shift, by_gain, a, b, c = evidence.sum(score_sums(likelihood, log_prob, rows, values)).T
         gradient = torch.stack([by_shift, by_gain], dim=1) - precision * (values - start)

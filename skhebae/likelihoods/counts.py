@@ -329,7 +329,9 @@ class NegativeBinomialLikelihood(CountLikelihood):
         centre = self._centre(common_log_theta(rows, code_variance, evidence))
         values = most_likely(log_prob, trained, centre, rows, evidence, adopt)
         n_fitted = evidence.sum(
-            torch.tensor(float(sum(len(part.x) for part in rows)), dtype=torch.float64)
+            torch.tensor(
+                float(sum(len(part.x) for part in rows)), dtype=torch.float64, device="cpu"
+            )
         )
         self._set_values(torch.lerp(trained, values, float(n_fitted) / evidence.n_rows))
 

@@ -59,7 +59,7 @@ def common_log_theta(rows: list[Decoded], code_variance: Tensor, evidence: Evide
     evidence : Evidence
         Sums over processes.
     """
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device="cpu")
     for x, log_mean, mask in rows:
         mean = log_mean.exp()
         square = mean.square()
@@ -100,7 +100,7 @@ def most_likely(
         Is told the parameters of each step.
     """
     precision = PRIOR_DEVIATION**-2
-    identity = torch.eye(start.shape[1], dtype=torch.float64)
+    identity = torch.eye(start.shape[1], dtype=torch.float64, device="cpu")
     units = identity.to(start)
 
     def slope(values: Tensor) -> Tensor:
