@@ -22,8 +22,8 @@ from skhebae.likelihoods.distinct_values import DistinctValues
 #: Counts of a feature that was never seen, so that its share has a logarithm.
 UNSEEN_COUNTS = 0.1
 
-#: Smallest ``1 / theta`` at which training starts; next to it, counts up to a thousand are Poisson.
-SMALLEST_DISPERSION = 1e-5
+#: Smallest ``1 / theta`` at which training starts; next to it, counts up to a million are Poisson.
+SMALLEST_DISPERSION = 1e-8
 
 #: Shares of extra zeros among which a start is chosen.
 ZERO_SHARES = np.linspace(0.01, 0.95, 48)
@@ -97,7 +97,9 @@ class CountScaling(Scaling):
             raise ValueError("X has no counts at all: every entry is 0.")
         typical, unit, sizes = positive.median(), 1.0, totals
         if table.size_factor is not None:
-            unit = typical / DistinctValues.gather(table.size_factor, group).median()
+            # Means then add up to the counts. Medians, of skewed totals, would not do that.
+            parts = group.gather((totals.sum(), table.size_factor.sum()))
+            unit = sum(own for own, _ in parts) / sum(own for _, own in parts)
             sizes = table.size_factor * unit
         second = SecondMoments(typical, sizes)
         normalised = FeatureScaling.measure(table, second)
