@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import Minibatch
 from skhebae.diagnostics import LatentReport, latent_report
+from skhebae.divergences import group_kl_to_standard
 from skhebae.exceptions import (
     CollapsedDimensionsWarning,
     LatentWarning,
@@ -318,3 +319,22 @@ def test_a_report_keeps_no_rows(vae, table):
     assert isinstance(report, LatentReport)
     sizes = [value.size for value in vars(report).values() if isinstance(value, np.ndarray)]
     assert max(sizes) == 3
+
+
+@pytest.mark.parametrize("batch_share", [0.0, 0.4, 1.0])
+def test_training_bound_has_the_share_of_batches(table, batch_share):
+    batch = np.arange(len(table)) % 3
+    shifted = table + 2.0 * batch[:, None]
+    estimator = HEBAETransformer(
+        3, hidden_layer_sizes=(16,), batch_share=batch_share, random_state=0
+    ).fit(shifted, batch=batch)
+    report = latent_report(estimator, shifted, batch=batch)
+    codes = torch.from_numpy(estimator.transform(shifted)).double()
+    labels = torch.eye(3, dtype=torch.float64)[torch.from_numpy(batch)]
+    of_all, of_batches = (
+        float(group_kl_to_standard(codes, own, 1.0))
+        for own in (torch.ones(len(codes), 1, dtype=torch.float64), labels)
+    )
+    of_all = estimator.fitted_.code_moments.kl_to(estimator.fitted_.prior)
+    penalty = (1.0 - batch_share) * of_all + batch_share * of_batches
+    assert_allclose(report.training_bound, -report.reconstruction - penalty, rtol=1e-4)

@@ -801,3 +801,27 @@ def test_a_silent_process_is_named_within_the_time_out(tmp_path):
     assert survivor.args[0] == "DistributedError"
     assert "before the process group timed out" in survivor.args[1]
     assert "With checkpoint=path" in survivor.args[1]
+
+
+# Feature-wise parameters
+
+
+@pytest.mark.parametrize("likelihood", ["negative_binomial", "zero_inflated_negative_binomial"])
+def test_two_processes_find_the_dispersions_of_one(pair, likelihood):
+    rng = np.random.default_rng(0)
+    theta = np.repeat([0.5, 5.0], 5)
+    X = rng.poisson(rng.gamma(theta, 30.0 / theta, (1200, 10))).astype(float)
+    batch = np.arange(1200) % 3
+    params = {**QUICK, "likelihood": likelihood, "max_iter": 30}
+    alone = fit_with(params, X, {"batch": batch})
+    shards = [(X[:300], batch[:300]), (X[300:], batch[300:])]
+    options = ({"batch": own} for _, own in shards)
+    models = pair.run(
+        fit_with, *((params, rows, own) for (rows, _), own in zip(shards, options, strict=True))
+    )
+    assert_same_fit(models)
+    assert_array_equal(models[0].theta_, models[1].theta_)
+    assert_allclose(np.log(models[0].theta_), np.log(alone.theta_), atol=0.5)
+    scalings = [model.fitted_.scaling for model in (alone, models[0])]
+    for name in ("dispersion", "zero_share", "log_size_quantiles"):
+        assert_allclose(*(getattr(scaling, name) for scaling in scalings), rtol=1e-9)
