@@ -49,7 +49,14 @@ FAULTS = OUTCOMES[3:]
 MOST_BYTES, LONGEST = 2**30, 60.0
 
 #: What a model says that has absurd numbers, but no more than that, in the places of others.
-ABSURD = ("lam value too large", "contains NaN", "contains infinity", "p_in <= 1")
+ABSURD = (
+    "lam value too large",
+    "contains NaN",
+    "contains infinity",
+    "p_in <= 1",
+    "size_factor is inf",
+    "standard deviations from",
+)
 
 N_ROWS = 48
 SMALL: dict[str, Any] = {"n_components": 2, "hidden_layer_sizes": (4,), "random_state": 0}
@@ -100,7 +107,7 @@ def fit(case: Case, path: Path | None = None) -> Any:
 
 def results(model: Any, case: Case) -> list[np.ndarray]:
     """What users get of a model."""
-    encoded = {"batch": case.side["batch"]} if model.encode_batch else {}
+    encoded = {"batch": case.side["batch"]} if model.fitted_.encodes_batch else {}
     one = {"batch": case.side["batch"][0]} if "batch" in case.side else {}
     codes = model.transform(case.X, **encoded)
     return [
@@ -298,7 +305,7 @@ def damage_arrays(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> No
     names = sorted(arrays)
     name, other = (names[int(i)] for i in rng.integers(0, len(names), 2))
     array = arrays[name]
-    odd = float(rng.choice([np.nan, np.inf, -np.inf, -1.0, 0.0, 1e300]))
+    odd = float(rng.choice([np.nan, np.inf, -np.inf, -1.0, 0.0, 1e3]))
 
     def with_odd() -> np.ndarray:
         changed = array.copy()

@@ -285,6 +285,8 @@ DAMAGED = {
     "unhashable activation": fitted_part(lambda f: f["_architecture"].update(activation=[])),
     "unknown likelihood": fitted_part(lambda f: f["_architecture"].update(likelihood="cauchy")),
     "batches without labels": fitted_part(lambda f: f["_architecture"].update(n_batches=2)),
+    "labels without batches": fitted_part(lambda f: f.update(batches_={"$strings": ["a"]})),
+    "labels in a list": fitted_part(lambda f: f.update(batches_=[])),
     "other networks": fitted_part(
         lambda f: f["_architecture"].update(hidden_layer_sizes={"$tuple": [15]})
     ),

@@ -6,7 +6,6 @@ that it holds, so that a small file cannot ask for much memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -124,9 +123,9 @@ def check_batches(batches: Any, n_batches: int) -> None:
     ValueError
         If there is not.
     """
-    labels: Sequence[Any] = () if batches is None else batches
-    if len(labels) != n_batches or np.ndim(labels) != 1:
-        raise ValueError(f"there are {len(labels)} labels for {n_batches} batches")
+    labels = np.empty(0) if batches is None else batches
+    if not isinstance(labels, np.ndarray) or labels.shape != (n_batches,):
+        raise ValueError(f"there are not as many labels as batches, {n_batches}")
 
 
 def check_history(history: Any) -> None:
