@@ -34,7 +34,7 @@ BLOCK_ROWS = 2**16
 KEPT_BYTES = 2**26
 
 #: Rows that `Evidence.decode_some` decodes at least, if there are as many.
-SOME_ROWS = 1024
+SOME_ROWS = 512
 
 #: Rows whose Jacobians `Evidence.code_variance` looks at.
 JACOBIAN_ROWS = 128

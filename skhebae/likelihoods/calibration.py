@@ -19,10 +19,10 @@ from skhebae.likelihoods.base import Decoded, Evidence, Likelihood, identity_cal
 PRIOR_DEVIATIONS = (1.0, 0.5)
 
 #: Steps of Fisher scoring, and the change that ends them.
-STEPS, SMALLEST_STEP = 8, 0.01
+STEPS, SMALLEST_STEP = 8, 0.02
 
 #: Numbers of a table on which they are fitted; of a larger one, a sample.
-CALIBRATION_NUMBERS = 2**21
+CALIBRATION_NUMBERS = 2**20
 
 #: Steps to gains that the uncertainty of codes shrinks, which depends on them.
 HIDDEN_STEPS = 5

@@ -55,7 +55,7 @@ from skhebae.likelihoods.dispersion import (
 LARGEST_COUNT = 1e9
 
 #: Numbers of a table on which feature-wise parameters are fitted; of a larger one, a sample.
-FITTED_NUMBERS = 2**22
+FITTED_NUMBERS = 2**21
 
 #: Zero-inflation logit that is likely before any count is seen: one extra zero in twenty entries.
 USUAL_ZI_LOGIT = -3.0

@@ -19,7 +19,7 @@ LOG_THETA_BOUNDS = (-10.0, 25.0)
 PRIOR_DEVIATION = 1.5
 
 #: Newton steps, the largest change that each may make, and the change that ends them.
-STEPS, LARGEST_STEP, SMALLEST_STEP = 15, 2.0, 0.01
+STEPS, LARGEST_STEP, SMALLEST_STEP = 15, 2.0, 0.05
 
 #: Difference of a parameter by which second derivatives are taken.
 DIFFERENCE = 0.05
