@@ -6,7 +6,7 @@ import sys
 import warnings
 
 #: Packages whose frames a warning skips on its way to the line that it points to.
-SKIPPED = ("skhebae", "sklearn")
+SKIPPED = ("skhebae", "sklearn", "joblib")
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -58,7 +58,7 @@ class OutOfRangeWarning(UserWarning):
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the user's line: the nearest one outside skhebae and scikit-learn.
+    """Warn at the user's line: the nearest one outside skhebae, scikit-learn and joblib.
 
     How many wrappers lie in between depends on the method, and on scikit-learn's version.
     """

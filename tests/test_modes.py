@@ -329,12 +329,13 @@ def is_guarded(function):
     ],
 )
 def test_every_public_method_is_guarded(cls):
-    # These compute nothing, and the first is the user's to override.
-    free = {"make_objective", "annotate", "watched"}
-    names = {name for name, function in public_functions(cls) if not is_guarded(function)}
-    assert names <= free
+    # These compute nothing: the first is the user's to override, and the last three pass rows from
+    # one guarded method to another.
+    free = {"make_objective", "annotate", "transform", "score_samples", "elbo", "watched"}
+    guarded = {name: is_guarded(function) for name, function in public_functions(cls)}
+    assert {name for name, is_ in guarded.items() if not is_} <= free
     if cls in (BaseAutoencoder, FittedAutoencoder):
-        assert {name for name, function in public_functions(cls) if is_guarded(function)}
+        assert any(guarded.values())
 
 
 #: Functions of torch that make tensors, and whether the dtype of the result is the default one.

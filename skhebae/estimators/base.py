@@ -335,7 +335,6 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self, X, likelihood, window_mb=self.window_mb, reset=False, min_samples=1
         )
 
-    @in_plain_modes
     def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
         """Map rows to codes, the means of their approximate posteriors.
 
@@ -508,7 +507,6 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # Scores
 
-    @in_plain_modes
     def score_samples(
         self,
         X: ArrayLike | Matrix,
@@ -576,7 +574,6 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         scores = self.score_samples(X, batch=batch, size_factor=size_factor)
         return float(scores.mean(dtype=np.float64))
 
-    @in_plain_modes
     def elbo(
         self,
         X: ArrayLike | Matrix,
