@@ -247,6 +247,10 @@ class FeatureScaling(Scaling):
 
     def distance_units(self) -> NDArray[np.float64]:
         """Return 1, but for constant features, whose unit is not known, the largest of units."""
+        return self._distance_units
+
+    @cached_property
+    def _distance_units(self) -> NDArray[np.float64]:
         units = np.ones(len(self.scale))
         others = np.delete(self.scale, self.constant)
         units[self.constant] = others.max() if len(others) else 1.0
