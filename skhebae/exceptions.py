@@ -1,5 +1,13 @@
 """Errors and warnings of skhebae; each subclasses the built-in class a caller would expect."""
 
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+#: Packages whose frames are not where a user's call is.
+BETWEEN = {"contextlib", "sklearn", "skhebae"}
+
 
 class NonFiniteLossError(ArithmeticError):
     """A term of the loss became NaN or infinite in training."""
@@ -47,3 +55,16 @@ class MissingGenesWarning(UserWarning):
 
 class OutOfRangeWarning(UserWarning):
     """Rows have values far outside those that the estimator was fitted to."""
+
+
+def level_of_user() -> int:
+    """Return the stack level, for a warning of the caller, of the user's own call."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and package_of(frame) in BETWEEN:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def package_of(frame: FrameType) -> str:
+    """Return the package whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).split(".")[0]

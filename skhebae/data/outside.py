@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import Tensor
 from skhebae.data.moments import CHUNK_ROWS, column_range
 from skhebae.data.scaling import Scaling
 from skhebae.data.table import Matrix
-from skhebae.exceptions import OutOfRangeWarning
+from skhebae.exceptions import OutOfRangeWarning, level_of_user
 
 #: A value this many units from the centre of its feature is far outside. A unit is at least
 #: `RANGE_FRACTION` of the feature's range in `fit`, so all rows of `fit` lie within four. Rare
@@ -27,9 +26,6 @@ FAR = 1000.0
 
 #: Number of features that a warning names.
 SHOWN = 5
-
-#: Packages whose frames are not where a user's call is.
-BETWEEN = {"contextlib", "sklearn", "skhebae"}
 
 
 class Outside:
@@ -108,19 +104,6 @@ def watched(scaling: Scaling, names: NDArray[Any] | None) -> Iterator[Outside]:
     finally:
         CURRENT.reset(token)
     outside.warn(names)
-
-
-def level_of_user() -> int:
-    """Return the stack level, for a warning of the caller, of the user's own call."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and package_of(frame) in BETWEEN:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def package_of(frame: Any) -> str:
-    """Return the package whose code a frame runs."""
-    return str(frame.f_globals.get("__name__", "")).split(".")[0]
 
 
 def shown_number(value: float) -> str:
