@@ -74,17 +74,20 @@ def fit_autoencoder(
             resumed=plan.resumed,
             on_epoch=on_epoch,
         )
+    before = earlier if partial else None
     n_training = sum(table.group.gather(len(split.training)))
+    if n_training == 1 and before is not None:
+        n_training = before.moments.n_rows  # the step of one row stands among those of more
     density = close_fit(
         run,
         rows,
         min(table.group.size * schedule.batch_size, n_training),
         plan.seeds.mixture,
-        earlier=earlier.moments if partial and earlier is not None else None,
+        earlier=before,
         partial=partial,
         codes=codes,
     )
-    before = {} if earlier is None else earlier.history
+    history_before = {} if earlier is None else earlier.history
     return FittedAutoencoder(
         architecture=plan.architecture,
         model=run.model,
@@ -94,7 +97,7 @@ def fit_autoencoder(
         mixture=density.mixture,
         noise_covariance=density.noise_covariance,
         seed=plan.seed,
-        history={key: [*before.get(key, []), *values] for key, values in history.items()},
+        history={key: [*history_before.get(key, []), *values] for key, values in history.items()},
         batches=plan.batches,
         converged=converged,
         optimizer_state=run.optimizer.state() if partial else None,
@@ -116,7 +119,7 @@ def close_fit(
     minibatch_rows: int,
     seed: int,
     *,
-    earlier: CodeMoments | None,
+    earlier: FittedAutoencoder | None,
     partial: bool,
     codes: NDArray[np.float32] | None,
 ) -> CodeDensity:
@@ -131,8 +134,8 @@ def close_fit(
         Rows of a minibatch in all processes.
     seed : int
         Seed of the choice of codes and of the mixture.
-    earlier : CodeMoments, optional
-        Moments of the rows of earlier calls.
+    earlier : FittedAutoencoder, optional
+        After earlier calls, whose rows count too.
     partial : bool
         Whether further calls will follow.
     codes : ndarray of shape (n_samples, n_components), optional
@@ -142,13 +145,15 @@ def close_fit(
     with group.agreement():
         run.model.eval()
         moments, chosen, encoded = measure_codes(run, rows, seed, codes)
-        moments = moments if earlier is None else earlier.merge(moments)
+        moments = moments if earlier is None else earlier.moments.merge(moments)
         posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
         if not partial:
             run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise, encoded))
         make_mixture = LateMixture if partial else CodeMixture.fit
         # Machines may round differently, which would change the mixture's steps.
         mixture = group.from_first(lambda: make_mixture(chosen, seed % 2**31))
+        if len(chosen) == 1 and earlier is not None:
+            mixture = earlier.mixture  # one code has no density
     group.broadcast([*run.model.parameters(), *run.model.buffers()])
     return CodeDensity(moments, mixture, posterior_noise)
 
