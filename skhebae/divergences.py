@@ -237,7 +237,8 @@ def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
     codes, prior_draws = codes - centre, prior_draws - centre
 
     def off_diagonal_mean(gram: Tensor) -> Tensor:
-        return (gram.sum() - gram.diagonal().sum()) / (n_rows * (n_rows - 1))
+        # One row has no pairs.
+        return (gram.sum() - gram.diagonal().sum()) / max(1, n_rows * (n_rows - 1))
 
     within = off_diagonal_mean(multiquadratic_kernel(codes, codes))
     within = within + off_diagonal_mean(multiquadratic_kernel(prior_draws, prior_draws))

@@ -6,7 +6,7 @@ import sys
 import warnings
 
 #: Packages whose frames a warning skips on its way to the line that it points to.
-SKIPPED = ("skhebae", "sklearn", "joblib")
+SKIPPED = ("contextlib", "skhebae", "sklearn", "joblib")
 
 
 class NonFiniteLossError(ArithmeticError):

@@ -123,6 +123,32 @@ def test_standardise_keeps_the_digits_beside_a_large_offset(offset):
 
 
 @pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("unit", [1e-150, 1e-45, 1e-42, 1e-39, 1e-37, 1e-31, 1e29, 1e37, 1e150])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_any_unit_of_either_precision(as_type, unit, offset):
+    """Also where the unit, or its inverse, has no place in single precision."""
+    rng = np.random.default_rng(0)
+    plain = np.where(rng.random((200, 3)) < 0.2, 0.0, rng.normal(offset, 1.0, (200, 3)))
+    for dtype in (np.float32, np.float64):
+        X = plain * [1.0, unit, 1.0]
+        if unit == 1e-45:  # the last bit of single precision
+            X[:, 1] = np.rint(100.0 * plain[:, 1]) * 1.4012984643e-45
+        if dtype == np.float32 and not 1e-46 < unit < 1e38:
+            continue
+        X = X.astype(dtype)
+        measured = FeatureScaling.measure(Table(as_type(X)))
+        wide = X.astype(np.float64)
+        scale = np.maximum(wide.std(axis=0), scaling.RANGE_FRACTION * np.ptp(wide, axis=0))
+        assert_allclose(measured.scale, scale, rtol=1e-6)
+        expected = (wide - wide.mean(axis=0)) / scale
+        assert_allclose(measured.standardise(as_type(X)), expected, atol=1e-5)
+        # One row as all rows.
+        assert_array_equal(
+            measured.standardise(as_type(X)[:1]), measured.standardise(as_type(X))[:1]
+        )
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_restore_inverts_standardise(as_type, dtype):
     X = dense_table(dtype=dtype)

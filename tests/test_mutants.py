@@ -169,7 +169,7 @@ MUTANTS = {
     ),
     "biased MMD": Mutant(
         "divergences.py",
-        "(gram.sum() - gram.diagonal().sum()) / (n_rows * (n_rows - 1))",
+        "(gram.sum() - gram.diagonal().sum()) / max(1, n_rows * (n_rows - 1))",
         "gram.mean()",
         DIVERGENCES,
     ),

@@ -319,6 +319,10 @@ REFUSED = {
         lambda _: frame_with(pd.Categorical(["a", "b"] * 30)),
         "not numbers.*OneHotEncoder",
     ),
+    "columns of one name": (
+        lambda _: pd.DataFrame(X, columns=list("aabcd")),
+        "one name: 'a'. Rename",
+    ),
     "text": (lambda _: frame_with(["x"] * 60), "not numbers.*OneHotEncoder"),
     "text of pandas": (
         lambda _: frame_with(pd.array(["x"] * 60, dtype="string")),

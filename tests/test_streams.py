@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from skhebae import HEBAETransformer
@@ -165,7 +166,8 @@ def failing(chunks):
     [
         (lambda c: failing(c[:2]), OSError, r"disk gone[\s\S]*In item 2"),
         (lambda c: iter([c[0], c[0][:, :4]]), ValueError, r"4 features[\s\S]*In item 1"),
-        (lambda c: iter([c[0], c[0][:1]]), ValueError, r"1 sample[\s\S]*In item 1"),
+        (lambda c: iter([c[0][:1], c[0]]), ValueError, r"1 sample[\s\S]*In item 0"),
+        (lambda c: iter([c[0][:0]] * 3), ValueError, "yielded no table with rows"),
         (lambda c: iter(c[0]), ValueError, r"1D array[\s\S]*In item 0"),
         (lambda c: iter([{"x": c[0]}]), ValueError, r"keys \['x'\]; its table must be under 'X'"),
         (lambda c: iter([]), ValueError, "yielded no table. An iterator can be used once"),
@@ -174,6 +176,99 @@ def failing(chunks):
 def test_bad_streams(quick, chunks, stream, error, message):
     with pytest.raises(error, match=message):
         HEBAETransformer(**quick).partial_fit(stream(chunks))
+
+
+COUNTS = "zero_inflated_negative_binomial"
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, torch.from_numpy, list])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", COUNTS])
+def test_a_table_of_one_row(cls, quick, chunks, likelihood, form):
+    """As the last of a loader's often is: one more row, which changes little."""
+    tables = chunks[:3]
+    if likelihood == "bernoulli":
+        tables = [1 / (1 + np.exp(-X)) for X in tables]
+    elif likelihood == COUNTS:
+        tables = [np.rint(np.exp(X.clip(-2, 2))) for X in tables]
+    params = {**quick, "likelihood": likelihood}
+    model = cls(**params).partial_fit(iter([form(X) for X in (*tables, tables[0][:1])]))
+    before = by_loop(cls, params, tables)
+    assert model.n_iter_ == 4
+    assert model.fitted_.moments.n_rows == before.fitted_.moments.n_rows + 1
+    X = tables[0]
+    for method in ("transform", "score_samples"):
+        one, other = getattr(model, method)(X), getattr(before, method)(X)
+        assert_allclose(one, other, atol=0.15 * max(1.0, np.abs(other).max()))
+    assert (model.transform(X) != before.transform(X)).any()  # it did learn
+    assert_allclose(model.latent_covariance_, before.latent_covariance_, atol=0.1)
+    for latent in ("mixture", "gaussian", "prior"):
+        assert np.isfinite(model.sample(20, latent, random_state=0)).all()
+    for name in ("loss", "reconstruction", "penalty"):
+        assert np.isfinite(model.history_[name]).all()
+    # And training goes on.
+    model.partial_fit(iter([form(X[:1]), form(X[1:2]), form(X)]))
+    assert np.isfinite(model.score_samples(X)).all()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"row_share": 0.5},
+        {"covariance": "diag", "posterior_scale": "scalar"},
+        {"batch_share": 1.0},
+        {"batch_share": 0.5, "row_share": 0.5, "encode_batch": True},
+    ],
+)
+def test_one_row_of_any_objective(quick, chunks, more):
+    X = chunks[0]
+    labels = np.array(["a", "b"])[np.arange(len(X)) % 2]
+    model = HEBAETransformer(**quick, **more).partial_fit(X, batch=labels)
+    noise = model.fitted_.noise_covariance
+    for i in range(3):
+        model.partial_fit(X[i : i + 1], batch=labels[i : i + 1])
+    assert np.isfinite(model.history_["loss"]).all()
+    assert np.isfinite(model.elbo(X, batch=labels)).all()
+    # A minibatch of one row does not make the codes' covariance the hyperprior's.
+    assert_allclose(model.fitted_.noise_covariance, noise, atol=0.1)
+
+
+def normalised(shape, n_outputs):
+    return nn.Sequential(
+        nn.Linear(*shape, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, n_outputs)
+    )
+
+
+def test_layers_that_normalise_by_a_minibatch_rest_for_one_row(cls, quick, chunks):
+    model = cls(**quick, encoder=normalised).partial_fit(iter(chunks[:2]))
+    known = model.fitted_.model.encoder.module[1].running_mean.clone()
+    model.partial_fit(chunks[0][:1])
+    assert torch.equal(model.fitted_.model.encoder.module[1].running_mean, known)
+    model.partial_fit(chunks[0])
+    assert not torch.equal(model.fitted_.model.encoder.module[1].running_mean, known)
+
+
+def test_a_loader_whose_last_minibatch_has_one_row(cls, quick, chunks):
+    X = torch.from_numpy(np.concatenate(chunks)[:321])
+    model = cls(**quick).partial_fit(DataLoader(TensorDataset(X), 32))
+    assert model.n_iter_ == 11
+    assert model.fitted_.moments.n_rows == 321
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, torch.from_numpy, pd.DataFrame])
+def test_empty_tables_are_left_out(quick, chunks, form):
+    empty = chunks[0][:0]
+    tables = [empty, chunks[0], empty, chunks[1], empty]
+    model = HEBAETransformer(**quick).partial_fit(form(X) for X in tables)
+    assert_same(model, by_loop(HEBAETransformer, quick, map(form, chunks[:2])), form(chunks[0]))
+    with pytest.raises(ValueError, match="0 sample"):
+        model.partial_fit(form(empty))
+
+
+def test_the_first_call_needs_two_rows(cls, quick, chunks):
+    with pytest.raises(ValueError, match="1 sample"):
+        cls(**quick).partial_fit(chunks[0][:1])
+    with pytest.raises(ValueError, match="1 sample"):
+        cls(**quick, warm_start=True).fit(chunks[0]).fit(chunks[0][:1])
 
 
 def test_a_loss_that_is_not_finite_names_the_item(quick, chunks, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from scipy import sparse, stats
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -448,3 +449,31 @@ def test_fitting_in_threads(table, brief):
         np.testing.assert_array_equal(one.transform(table), other.transform(table))
     # A thread that restored another's filters would silence the process.
     assert list(__import__("warnings").filters) == filters
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, torch.from_numpy])
+@pytest.mark.parametrize("unit", [1e-41, 1e-39, 1e37])
+def test_units_at_the_ends_of_single_precision(cls, brief, form, unit):
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 4)) + 0.1 * rng.normal(size=(200, 4))
+    X = (plain * [unit, 1.0, 1.0, unit]).astype(np.float32)
+    expected = cls(**brief).fit(plain.astype(np.float32)).transform(plain.astype(np.float32))
+    model = cls(**brief).fit(form(X))
+    codes = model.transform(form(X))
+    assert_allclose(codes, expected, atol=0.02)
+    assert np.isfinite(model.score_samples(form(X))).all()
+    assert (model.noise_variance_ > 0.0).all()
+    of_plain = cls(**brief).fit(plain.astype(np.float32)).noise_variance_
+    assert_allclose(model.noise_variance_, of_plain * [unit**2, 1.0, 1.0, unit**2], rtol=0.05)
+
+
+@pytest.mark.parametrize("unit", [1e-28, 1e-35, 1e-42, 1e-60])
+def test_proportions_of_any_unit(brief, unit):
+    X = np.random.default_rng(0).random((60, 3)) * [1.0, unit, 1.0]
+    model = VAETransformer(**brief, likelihood="bernoulli").fit(X)
+    decoded = model.inverse_transform(model.transform(X))
+    assert (decoded >= 0.0).all()
+    assert decoded[:, 1].max() < 0.02  # the likelihood knows 1 % at its start
+    drawn = model.sample(50, random_state=0, noise=True)
+    assert set(np.unique(drawn)) <= {0.0, 1.0}
+    assert np.isfinite(model.score_samples(X)).all()

@@ -64,6 +64,9 @@ class FeatureMoments(NamedTuple):
                 chunk = transform(chunk)
             if columns is not None:
                 chunk = chunk[:, columns]
+            if sparse.issparse(chunk):
+                # scikit-learn would square sparse float32 in float32.
+                chunk = chunk.astype(np.float64, copy=False)
             with np.errstate(over="ignore", invalid="ignore"):
                 scaler.partial_fit(chunk)
             chunk_low, chunk_high = column_range(chunk)

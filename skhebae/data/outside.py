@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +15,7 @@ from torch import Tensor
 from skhebae.data.moments import CHUNK_ROWS, column_range
 from skhebae.data.scaling import Scaling
 from skhebae.data.table import Matrix
-from skhebae.exceptions import OutOfRangeWarning
+from skhebae.exceptions import OutOfRangeWarning, warn_caller
 
 #: A value this many units from the centre of its feature is far outside. A unit is at least
 #: `RANGE_FRACTION` of the feature's range in `fit`, so all rows of `fit` lie within four. Rare
@@ -27,9 +25,6 @@ FAR = 1000.0
 
 #: Number of features that a warning names.
 SHOWN = 5
-
-#: Packages whose frames are not where a user's call is.
-BETWEEN = {"contextlib", "sklearn", "skhebae"}
 
 
 class Outside:
@@ -80,13 +75,12 @@ class Outside:
         for j in far[:SHOWN]:
             name = f"column {j}" if names is None else repr(str(names[j]))
             shown.append(f"{name} ({shown_number(distance[j])} times)")
-        warnings.warn(
+        warn_caller(
             f"X lies far outside the rows of fit in {len(far)} of {len(distance)} features, by "
             f"multiples of their spread there: {', '.join(shown)}"
             f"{', ...' if len(far) > SHOWN else ''}. Codes and scores of such rows mean little. "
             "Remove them, check their units, or fit again with rows like these.",
             OutOfRangeWarning,
-            stacklevel=level_of_user(),
         )
 
 
@@ -108,19 +102,6 @@ def watched(scaling: Scaling, names: NDArray[Any] | None) -> Iterator[Outside]:
     finally:
         CURRENT.reset(token)
     outside.warn(names)
-
-
-def level_of_user() -> int:
-    """Return the stack level, for a warning of the caller, of the user's own call."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and package_of(frame) in BETWEEN:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def package_of(frame: Any) -> str:
-    """Return the package whose code a frame runs."""
-    return str(frame.f_globals.get("__name__", "")).split(".")[0]
 
 
 def shown_number(value: float) -> str:

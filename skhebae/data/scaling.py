@@ -32,6 +32,10 @@ COARSEST_STEP, FURTHEST = 1e-3, 1e3
 #: Offsets of up to this many units are subtracted from float32 values in float32.
 SMALL_OFFSET = 16.0
 
+#: Units that lie between this and its inverse leave single precision enough room, whose smallest
+#: number with all digits is 1e-38.
+SMALL_UNIT = 1e-30
+
 #: Relative difference of a number from the same number in single precision.
 SINGLE_ROUNDING = float(np.finfo(np.float32).eps)
 
@@ -294,9 +298,12 @@ class FeatureScaling(Scaling):
     @cached_property
     def _narrow(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Location and inverse scale in float32; None where that would cost digits."""
-        if (np.abs(self.location) > SMALL_OFFSET * self.scale).any():
+        scale = self.scale
+        if (np.abs(self.location) > SMALL_OFFSET * scale).any():
             return None
-        return self.location.astype(np.float32), (1.0 / self.scale).astype(np.float32)
+        if scale.min() < SMALL_UNIT or scale.max() > 1.0 / SMALL_UNIT:
+            return None
+        return self.location.astype(np.float32), (1.0 / scale).astype(np.float32)
 
     def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """Map rows back to the original units, in `restored_dtype`."""

@@ -36,7 +36,7 @@ from skhebae.estimators.streaming import fit_each
 from skhebae.estimators.tables import agreed_table, validate_table
 from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
-from skhebae.fitted.agreement import find_group
+from skhebae.fitted.agreement import find_group, is_alone
 from skhebae.likelihoods import find_likelihood
 from skhebae.process import in_plain_modes
 from skhebae.training import resolve_device
@@ -181,7 +181,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            At least 2 rows, in minibatches of `batch_size`. Or any iterable of tables that
+            At least 2 rows in the first call and 1 in further ones, in minibatches of
+            `batch_size`. Or any iterable of tables, of which empty ones are left out, that
             is not a sequence and has no shape: arrays, sparse matrices, tensors, AnnData,
             mappings with an "X", or pairs that begin with a table.
         y : None
@@ -208,7 +209,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         refuse_no_table(X)
         if is_stream(X):
-            fit_each(X, self.partial_fit, batch, size_factor)
+            fit_each(X, self.partial_fit, batch, size_factor, alone=is_alone(self.distributed))
             return self
         # scikit-learn checks parameters in the first call only.
         self._validate_params()
@@ -270,7 +271,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         with self._unchanged_on_failure():
             group = find_group(self.distributed, resolve_device(self.device))
             with name_lost_process(checkpoint) if group.size > 1 else nullcontext():
-                table = agreed_table(self, X, batch, size_factor, group, earlier, checkpoint)
+                # One row more is enough, where a scale and moments are known.
+                min_samples = 1 if partial and earlier is not None else 2
+                table = agreed_table(
+                    self, X, batch, size_factor, group, earlier, checkpoint, min_samples
+                )
                 codes: Float32Array | None = None
                 if keep_codes:
                     codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -73,7 +74,7 @@ def as_table(X: Any, name: str = "X", image_shape: Sequence[int] | None = None) 
         return from_array(X, name, image_shape)
     if sparse.issparse(X):
         return X.astype(np.float64) if X.dtype in (np.longdouble, object) else X
-    refuse_times(X, name)
+    refuse_bad_columns(X, name)
     return without_na(X)
 
 
@@ -207,8 +208,8 @@ def from_array(X: Any, name: str, image_shape: Sequence[int] | None) -> Any:
         return X.astype(np.float64) if X.dtype == np.longdouble else X
 
 
-def refuse_times(X: Any, name: str) -> None:
-    """Refuse a frame with columns of time, which some libraries turn into numbers in silence.
+def refuse_bad_columns(X: Any, name: str) -> None:
+    """Refuse a frame with columns of one name, or of time, which may become numbers in silence.
 
     Raises
     ------
@@ -223,6 +224,12 @@ def refuse_times(X: Any, name: str) -> None:
         )
     if names is None or not isinstance(types, Iterable):
         return
+    twins = [n for n, times in Counter(names).items() if times > 1]
+    if twins:
+        raise ValueError(
+            f"{name} has several columns of one name: {', '.join(map(repr, twins[:SHOWN]))}. "
+            "Rename them, or pass the values without names."
+        )
     types = list(types)
     times = {kind for kind in set(types) if str(kind).lower().startswith(TIMES)}
     if times:

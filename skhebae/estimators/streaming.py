@@ -16,8 +16,12 @@ def fit_each(
     partial_fit: Callable[[Matrix], object],
     batch: ArrayLike | None,
     size_factor: ArrayLike | None,
+    *,
+    alone: bool = True,
 ) -> None:
     """Call `partial_fit` with the table of every item of a stream; errors say at which item.
+
+    Tables without rows are left out, unless this process is not `alone`: then others wait for it.
 
     Raises
     ------
@@ -30,24 +34,33 @@ def fit_each(
                 f"{name}= belongs to the rows of one table, but X is a {type(stream).__name__}, "
                 f"which yields several. Call partial_fit(table, {name}=...) in a loop over them."
             )
-    number, end = 0, object()
+    number, n_used, end = 0, 0, object()
     with closing(one_ahead(stream)) as items:
         while True:
             try:
                 item = next(items, end)
                 if item is end:
                     break
-                partial_fit(table_of(item))
+                table = table_of(item)
+                if not (alone and is_empty(table)):
+                    partial_fit(table)
+                    n_used += 1
             except Exception as error:
                 error.add_note(
                     f"In item {number} (from 0) of X, a {type(stream).__name__}, which yields one "
                     "table after another. What was learned from those before it is kept."
                 )
                 raise
-            del item  # do not hold it in memory with the next two
+            del item, table  # do not hold them in memory with the next two
             number += 1
-    if number == 0:
+    if n_used == 0:
         raise ValueError(
-            f"X, a {type(stream).__name__}, yielded no table. An iterator can be used once; make a "
-            "new one for another pass."
+            f"X, a {type(stream).__name__}, yielded no table{' with rows' if number else ''}. An "
+            "iterator can be used once; make a new one for another pass."
         )
+
+
+def is_empty(table: Any) -> bool:
+    """Whether a table of a stream has columns and no rows."""
+    shape: tuple[int, ...] = getattr(table, "shape", ())
+    return len(shape) >= 2 and shape[0] == 0

@@ -30,8 +30,11 @@ def agreed_table(
     group: Group,
     earlier: FittedAutoencoder | None,
     checkpoint: object,
+    min_samples: int = 2,
 ) -> Table:
     """Validate this process's rows for a fit, and check that all processes agree on it.
+
+    All processes together must have `min_samples` rows.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def agreed_table(
             estimator.likelihood if earlier is None else earlier.architecture.likelihood,
             window_mb=estimator.window_mb,
             reset=earlier is None,
-            min_samples=2 if group.size == 1 else 0,
+            min_samples=min_samples if group.size == 1 else 0,
         )
         names = getattr(estimator, "feature_names_in_", None)
         described = {
@@ -62,7 +65,7 @@ def agreed_table(
         labels = None if batch is None else check_new_labels(batch, n_rows)
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
         table = Table(rows, labels, factors, group)
-        check_total_rows(table, 2)
+        check_total_rows(table, min_samples)
         return table
 
 

@@ -61,6 +61,12 @@ def find_group(parameter: bool | str, device: torch.device) -> Group:
     return SINGLE
 
 
+def is_alone(parameter: bool | str) -> bool:
+    """Whether this process fits on its own, by the parameter `distributed`."""
+    initialised = distributed.is_available() and distributed.is_initialized()
+    return not (parameter and initialised and distributed.get_world_size() > 1)
+
+
 def check_same(described: dict[str, Any], group: Group) -> None:
     """Raise unless all processes describe their fits in the same way.
 

@@ -24,8 +24,9 @@ from skhebae.networks import global_random_state
 from skhebae.process import has_forked, in_plain_modes
 from skhebae.training import Run, Schedule, Split, StateCheck, count_minibatches, train
 
-#: Smallest share of a table of a stream in the feature-wise parameters of the likelihood.
-STREAM_SHARE = 0.1
+#: How many rows, or how many times the present table, the tables before it count for in the
+#: feature-wise parameters of the likelihood.
+STREAM_ROWS, STREAM_TABLES = 1000, 9
 
 
 @in_plain_modes
@@ -83,17 +84,20 @@ def fit_autoencoder(
             resumed=resumed,
             on_epoch=on_epoch,
         )
+    before = earlier if partial else None
     n_training = sum(table.group.gather(len(split.training)))
+    if n_training == 1 and before is not None:
+        n_training = before.moments.n_rows  # the step of one row stands among those of more
     density = close_fit(
         run,
         rows,
         min(table.group.size * schedule.batch_size, n_training),
         plan.seeds.mixture,
-        earlier=earlier.moments if partial and earlier is not None else None,
+        earlier=before,
         partial=partial,
         codes=codes,
     )
-    before = {} if earlier is None else earlier.history
+    history_before = {} if earlier is None else earlier.history
     return FittedAutoencoder(
         architecture=plan.architecture,
         model=run.model,
@@ -103,7 +107,7 @@ def fit_autoencoder(
         mixture=density.mixture,
         noise_covariance=density.noise_covariance,
         seed=plan.seed,
-        history={key: [*before.get(key, []), *values] for key, values in history.items()},
+        history={key: [*history_before.get(key, []), *values] for key, values in history.items()},
         batches=plan.batches,
         converged=converged,
         optimizer_state=run.optimizer.state() if partial else None,
@@ -136,7 +140,7 @@ def close_fit(
     minibatch_rows: int,
     seed: int,
     *,
-    earlier: CodeMoments | None,
+    earlier: FittedAutoencoder | None,
     partial: bool,
     codes: NDArray[np.float32] | None,
 ) -> CodeDensity:
@@ -151,8 +155,8 @@ def close_fit(
         Rows of a minibatch in all processes.
     seed : int
         Seed of the choice of codes and of the mixture.
-    earlier : CodeMoments, optional
-        Moments of the rows of earlier calls.
+    earlier : FittedAutoencoder, optional
+        After earlier calls, whose rows count too.
     partial : bool
         Whether further calls will follow.
     codes : ndarray of shape (n_samples, n_components), optional
@@ -162,7 +166,7 @@ def close_fit(
     with group.agreement():
         run.model.eval()
         moments, chosen, encoded = measure_codes(run, rows, seed, codes)
-        moments = moments if earlier is None else earlier.merge(moments)
+        moments = moments if earlier is None else earlier.moments.merge(moments)
         posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
         finish_likelihood(run, TrainedRows(run, rows, posterior_noise, encoded), earlier)
         standardise_codes(run, moments, codes)
@@ -173,6 +177,8 @@ def close_fit(
         make_mixture = LateMixture if partial else CodeMixture.fit
         # Machines may round differently, which would change the mixture's steps.
         mixture = group.from_first(lambda: make_mixture(mu, seed % 2**31, spread, noise))
+        if len(chosen) == 1 and earlier is not None:
+            mixture = earlier.mixture  # one code has no density
     group.broadcast([*run.model.parameters(), *run.model.buffers()])
     return CodeDensity(moments, mixture, posterior_noise)
 
@@ -206,21 +212,24 @@ def standardise_codes(run: Run, moments: CodeMoments, codes: NDArray[np.float32]
         )
 
 
-def finish_likelihood(run: Run, evidence: TrainedRows, earlier: CodeMoments | None) -> None:
+def finish_likelihood(run: Run, evidence: TrainedRows, earlier: FittedAutoencoder | None) -> None:
     """Let the likelihood set its feature-wise parameters.
 
-    In a stream they move towards the values of each table by its share of all rows, but by
-    `STREAM_SHARE` at least: earlier tables were seen by networks that had learned less.
+    In a stream they move towards the values of each table by its share of all rows. Earlier tables
+    were seen by networks that had learned less, so they count for `STREAM_ROWS` rows at most, or
+    for `STREAM_TABLES` times as many as the present one has.
     """
     likelihood = run.model.likelihood
-    before = [parameter.detach().clone() for parameter in likelihood.parameters()]
+    own = [*likelihood.parameters(), likelihood.calibration]
+    before = [values.detach().clone() for values in own]
     likelihood.finish(evidence)
     if earlier is None:
         return
-    share = max(STREAM_SHARE, evidence.n_rows / (evidence.n_rows + earlier.n_rows))
+    most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
+    share = evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
     with torch.no_grad():
-        for parameter, old in zip(likelihood.parameters(), before, strict=True):
-            parameter.copy_(torch.lerp(old, parameter, share))
+        for values, old in zip(own, before, strict=True):
+            values.copy_(torch.lerp(old, values, share))
 
 
 def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:

@@ -12,6 +12,9 @@ from skhebae.data import Matrix, Scaling
 from skhebae.likelihoods.base import Evidence, Float32Array, Likelihood, identity_calibration
 from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 
+#: Smallest unit of a feature within [0, 1].
+SMALLEST_UNIT = 1e-30
+
 
 class BernoulliLikelihood(Likelihood):
     """``p(x_j | z) = b_j^x_j (1 - b_j)^(1 - x_j)``; the decoder's output is ``logit b_j``.
@@ -21,6 +24,10 @@ class BernoulliLikelihood(Likelihood):
     """
 
     support: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def __init__(self, location: Tensor, scale: Tensor) -> None:
+        # In single precision a smaller unit is 0, and all that is divided by it infinite.
+        super().__init__(location, scale.clamp_min(SMALLEST_UNIT))
 
     @classmethod
     def check(cls, X: Matrix, name: str) -> None:

@@ -24,8 +24,10 @@ from skhebae.tl.matrices import (
     chosen_columns,
     column_of,
     gene_mask,
+    gene_names,
     matrix_of,
 )
+from skhebae.tl.target import check_key, check_target, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -144,10 +146,14 @@ def embed(
     `chooses` says whether the likelihood follows from the values.
     """
     check_adata(adata)
+    check_target(adata, copy=request.copy)
+    obsm_key = check_key(request.key_added, f"X_{name}")
+    uns_key = check_key(request.key_added, name)
     mask_var = request.mask_var
     if isinstance(mask_var, Default):
         mask_var = HIGHLY_VARIABLE if HIGHLY_VARIABLE in adata.var else None
     columns = gene_mask(adata, mask_var)
+    names = gene_names(adata, columns)
     X = chosen_columns(matrix_of(adata, request.layer), columns)
     batch, size_factor = (
         None if key is None else column_of(adata, key, argument)
@@ -159,12 +165,13 @@ def embed(
     if chooses:
         likelihood, X = choose_likelihood(X)
         model.set_params(likelihood=likelihood)
+    versions = {package: version(package) for package in RECORDED}
+    target = target_of(adata, copy=request.copy)
     codes = model.fit_transform(
         X, batch=batch, size_factor=size_factor, checkpoint=request.checkpoint
     )
-    names = np.asarray(adata.var_names, dtype=object)
     annotations = {
-        "var_names": names if columns is None else names[columns],
+        "var_names": names,
         "name": name,
         "layer": request.layer,
         "batch_key": request.batch_key,
@@ -172,9 +179,8 @@ def embed(
         "size_factor_key": request.size_factor_key,
     }
     model.fitted_ = model.fitted_.annotate(annotations)
-    target = adata.copy() if request.copy else adata
-    target.obsm[request.key_added or f"X_{name}"] = np.asarray(codes)
-    target.uns[request.key_added or name] = record(model, mask_var)
+    target.obsm[obsm_key] = np.asarray(codes)
+    target.uns[uns_key] = {**record(model, mask_var), "versions": versions}
     if request.copy and request.return_model:
         return target, model
     if request.copy:
@@ -201,7 +207,6 @@ def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dic
     return {
         "params": kept,
         "history": {key: np.asarray(values) for key, values in model.history_.items()},
-        "versions": {name: version(name) for name in RECORDED},
     }
 
 

@@ -70,6 +70,35 @@ def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
     return adata.layers[layer]
 
 
+def gene_names(adata: AnnData, columns: NDArray[np.intp] | None = None) -> NDArray[Any]:
+    """Return the names of all genes, or of some, as text.
+
+    Raises
+    ------
+    ValueError
+        If several of them have one name, by which they could not be found again.
+    """
+    names = adata.var_names.astype(str)
+    names = names if columns is None else names[columns]
+    refuse_twins(names[names.duplicated()].unique())
+    return np.asarray(names, dtype=object)
+
+
+def refuse_twins(twins: Sequence[str]) -> None:
+    """Raise if there are names of several genes.
+
+    Raises
+    ------
+    ValueError
+        Naming some, and the cure.
+    """
+    if len(twins):
+        raise ValueError(
+            f"{len(twins)} names of genes have several columns in var_names: "
+            f"{first_names(list(twins))}. Call adata.var_names_make_unique() first."
+        )
+
+
 def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[np.intp] | None:
     """Return the indices of the genes to use; None stands for all.
 
@@ -91,7 +120,10 @@ def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[
             raise KeyError(f"mask_var={mask_var!r} is not a column of adata.var.")
         mask = np.asarray(adata.var[mask_var])
     else:
+        refuse_other_order(adata, mask_var)
         mask = np.asarray(mask_var)
+    if mask.dtype == object and all(isinstance(used, bool | np.bool_) for used in mask.flat):
+        mask = mask.astype(bool)  # pandas' type of truth that may lack
     if mask.dtype != bool or mask.shape != (adata.n_vars,):
         raise ValueError(
             f"mask_var gives {mask.dtype} values of shape {mask.shape}. It must hold one boolean "
@@ -100,6 +132,24 @@ def gene_mask(adata: AnnData, mask_var: str | Sequence[bool] | None) -> NDArray[
     if not mask.any():
         raise ValueError("mask_var selects no gene.")
     return np.flatnonzero(mask)
+
+
+def refuse_other_order(adata: AnnData, mask_var: Sequence[bool]) -> None:
+    """Refuse a series of pandas whose index has the genes in another order.
+
+    Raises
+    ------
+    ValueError
+    """
+    index = getattr(mask_var, "index", None)
+    names = getattr(index, "tolist", None)
+    if names is None or len(mask_var) != adata.n_vars:
+        return
+    if names() not in (adata.var_names.tolist(), list(range(adata.n_vars))):
+        raise ValueError(
+            "mask_var is a series whose index is not adata.var_names. Pass "
+            "mask_var.reindex(adata.var_names)."
+        )
 
 
 def row_blocks(X: Matrix, columns: NDArray[np.intp] | None) -> Iterator[Matrix]:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skhebae.data import Matrix
 from skhebae.estimators import BaseAutoencoder
 from skhebae.exceptions import MissingGenesWarning, warn_caller
-from skhebae.fitted.labels import AVERAGE
+from skhebae.fitted.labels import AVERAGE, check_size_factor
 from skhebae.tl.defaults import AS_FITTED, Default
 from skhebae.tl.matrices import (
     by_blocks,
@@ -21,7 +21,9 @@ from skhebae.tl.matrices import (
     first_names,
     import_anndata,
     matrix_of,
+    refuse_twins,
 )
+from skhebae.tl.target import check_key, check_target, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,10 +98,10 @@ def project(
     """
     fields = fitted_fields(model)
     check_adata(query, "query")
+    check_target(query, copy=copy, name="query")
+    key = check_key(key_added, f"X_{fields['name']}")
     genes = match_genes(query, fields["var_names"], missing, max_missing)
-    batch = None
-    if model.fitted_.encodes_batch:
-        batch = column_of(query, fields["batch_key"], "batch_key")
+    batch = own_batches(query, model) if model.fitted_.encodes_batch else None
     X = matrix_of(query, fields["layer"] if isinstance(layer, Default) else layer)
 
     def encode(block: Matrix, rows: slice) -> NDArray[np.float32]:
@@ -108,10 +110,10 @@ def project(
             return np.asarray(model.transform(block, batch=labels))
         return transform_partial(model, block, genes, missing, labels)
 
+    target = target_of(query, copy=copy)
     with model.fitted_.watched():
         codes = by_blocks(X, genes.columns, encode)
-    target = query.copy() if copy else query
-    target.obsm[key_added or f"X_{fields['name']}"] = codes
+    target.obsm[key] = codes
     return target if copy else None
 
 
@@ -159,9 +161,15 @@ def denoise(
     """
     fields = fitted_fields(model)
     check_adata(adata)
+    check_target(adata, copy=copy)
+    key = check_key(key_added, f"{fields['name']}_denoised")
     genes = match_genes(adata, fields["var_names"], "error", 0.0)
     labels = own_batches(adata, model) if isinstance(batch, Default) else batch
+    if labels is not None and not (isinstance(labels, str) and labels == AVERAGE):
+        labels = model.fitted_.batch_labels(labels, adata.n_obs)
     factors = own_size_factors(adata, model) if size_factor is None else size_factor
+    if factors is not None:
+        factors = check_size_factor(factors, adata.n_obs)
     encoder_labels = own_batches(adata, model) if model.fitted_.encodes_batch else None
 
     def decode(block: Matrix, rows: slice) -> NDArray[np.float32]:
@@ -173,12 +181,12 @@ def denoise(
         return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
 
     X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
+    target = target_of(adata, copy=copy)
     with model.fitted_.watched():
         values = by_blocks(X, genes.columns, decode)
     decoded = np.full(adata.shape, np.nan, dtype=values.dtype)
     decoded[:, genes.columns] = values
-    target = adata.copy() if copy else adata
-    target.layers[key_added or f"{fields['name']}_denoised"] = decoded
+    target.layers[key] = decoded
     return target if copy else None
 
 
@@ -224,11 +232,12 @@ def sample(
         As `HEBAETransformer.sample`.
     """
     fields = fitted_fields(model)
+    anndata = import_anndata()
     rows = model.sample(
         n_obs, latent, random_state, noise=noise, batch=batch, size_factor=size_factor
     )
     is_sparse = noise and model.fitted_.likelihood.sparse_draws
-    generated = import_anndata().AnnData(sparse.csr_matrix(rows) if is_sparse else rows)
+    generated = anndata.AnnData(sparse.csr_matrix(rows) if is_sparse else rows)
     generated.var_names = fields["var_names"].astype(str)
     if batch is not None:
         generated.obs[fields["batch_key"] or "batch"] = batch_column(model, batch, n_obs)
@@ -274,6 +283,8 @@ def score(
     """
     fields = fitted_fields(model)
     check_adata(adata)
+    check_target(adata, copy=copy)
+    key = check_key(key_added, f"{fields['name']}_score")
     genes = match_genes(adata, fields["var_names"], "error", 0.0)
     labels, factors = own_batches(adata, model), own_size_factors(adata, model)
 
@@ -283,10 +294,10 @@ def score(
         )
 
     X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
+    target = target_of(adata, copy=copy)
     with model.fitted_.watched():
         values = by_blocks(X, genes.columns, scored)
-    target = adata.copy() if copy else adata
-    target.obs[key_added or f"{fields['name']}_score"] = values
+    target.obs[key] = values
     return target if copy else None
 
 
@@ -327,13 +338,8 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
     """
     if missing not in ("mean", "zero", "error"):
         raise ValueError(f"missing={missing!r} must be 'mean', 'zero' or 'error'.")
-    present = adata.var_names
-    twice = present[present.duplicated()].intersection(names)
-    if len(twice):
-        raise ValueError(
-            f"{len(twice)} genes of the model have several columns in var_names: "
-            f"{first_names(list(twice))}. Call adata.var_names_make_unique() first."
-        )
+    present = adata.var_names.astype(str)
+    refuse_twins(present[present.duplicated()].intersection(names).unique())
     # Other genes may have several columns: take the first of each name.
     first = np.flatnonzero(~present.duplicated())
     index = present[first].get_indexer(names)
@@ -380,15 +386,25 @@ def transform_partial(
 
 
 def own_batches(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
-    """Return the labels of the cells' own batches; None if the model has none."""
+    """Return the labels of the cells' own batches; None if the model has none.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If they are not there, or not those of the fit.
+    """
     key = fitted_fields(model)["batch_key"]
-    return None if key is None else column_of(adata, key, "batch_key")
+    if key is None:
+        return None
+    return model.fitted_.batch_labels(column_of(adata, key, "batch_key"), adata.n_obs)
 
 
 def own_size_factors(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
     """Return the size factors of the cells; None if the model was not given any."""
     key = fitted_fields(model)["size_factor_key"]
-    return None if key is None else column_of(adata, key, "size_factor_key")
+    if key is None:
+        return None
+    return check_size_factor(column_of(adata, key, "size_factor_key"), adata.n_obs)
 
 
 def batch_column(model: BaseAutoencoder, batch: str | ArrayLike, n_obs: int) -> Any:

@@ -27,6 +27,14 @@ from skhebae.training.unfinished import UnfinishedEpoch
 #: table has one or two, too few to call a loss flat.
 PATIENCE_STEPS = 100
 
+#: Layers of users' modules that normalise by the moments of a minibatch.
+BATCH_NORMS = (
+    torch.nn.BatchNorm1d,
+    torch.nn.BatchNorm2d,
+    torch.nn.BatchNorm3d,
+    torch.nn.SyncBatchNorm,
+)
+
 History = dict[str, list[float]]
 HISTORY_KEYS = ("loss", "reconstruction", "penalty", "elbo", "validation_loss", "seconds")
 
@@ -175,6 +183,8 @@ def train_epoch(
 ) -> dict[str, float]:
     """Take optimiser steps over `indices` in a fresh order; return the means of their terms."""
     run.model.train()
+    if run.group.size == 1 and len(indices) == 1:
+        rest_batch_norm(run.model)
     generators = run.generators
     noise = input_noise(run, schedule.input_noise, len(indices))
     if unfinished is not None:
@@ -192,6 +202,13 @@ def train_epoch(
         means = run_epoch(move, rows, plan.indices, plan.sizes, unfinished)
     run.group.broadcast(run.model.buffers())
     return average_over_processes(run.group, means)
+
+
+def rest_batch_norm(model: torch.nn.Module) -> None:
+    """Let layers that normalise by a minibatch use what they know: one row has no deviation."""
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS):
+            module.eval()
 
 
 def input_noise(run: Run, deviation: float, n_rows: int) -> InputNoise | None:

@@ -134,6 +134,7 @@ class Stepper:
 def measure_code_variance(run: Run, minibatch: Minibatch) -> None:
     """Tell the likelihood what codes lack in noise, measured on a few rows of a minibatch."""
     model = run.model
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
         n_rows = jacobian_rows(model, CODE_VARIANCE_ROWS)
@@ -144,7 +145,8 @@ def measure_code_variance(run: Run, minibatch: Minibatch) -> None:
             at = linearise(model, mu, few)
             variance = code_variance(model, at, run.objective.row_weight)
         model.likelihood.set_code_variance(minibatch.shard.average(variance))
-    model.train()
+    for module, training in modes.items():
+        module.training = training
 
 
 def jacobian_rows(model: Autoencoder, n_rows: int) -> int:
