@@ -252,6 +252,20 @@ def test_results_do_not_depend_on_modes(case, mode, rows, expected, tmp_path):
         assert_array_equal(found[name], values, err_msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+def test_compiled_training_does_not_depend_on_modes(rows):
+    pytest.importorskip("torch._inductor")
+
+    def codes():
+        model = HEBAETransformer(2, max_iter=2, compile=True, random_state=0)
+        return model.fit_transform(rows["real"])
+
+    expected = codes()
+    with everything():
+        assert_array_equal(codes(), expected)
+
+
 def test_modes_are_left_as_they_were(rows):
     """Also after an error."""
     with everything():

@@ -82,7 +82,7 @@ class HEBAEObjective(Objective):
         spread = self.spread(scales, mu.shape[1])
         share = self.row_share
         # The fused form has no gradient of the factor, which each row's divergence needs.
-        fused = mu.device.type == "cpu" and share == 0.0
+        fused = mu.device.type == "cpu" and share == 0.0 and not torch.compiler.is_compiling()
         noise, divergence, factor = (fused_aggregate if fused else aggregate)(
             codes, minibatch.draw(mu), self.covariance_prior, self.covariance == "diag"
         )
