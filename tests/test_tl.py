@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import skhebae
 from skhebae import HEBAETransformer
 from skhebae.data import StoredTable
 from skhebae.exceptions import MissingGenesWarning
+from skhebae.tl.matrices import matrix_of
 
 anndata = pytest.importorskip("anndata")
 
@@ -171,6 +173,8 @@ def test_dask(trained):
 def test_read_lazy(tmp_path, suffix, trained):
     pytest.importorskip("dask")
     pytest.importorskip("xarray")
+    if not hasattr(anndata.experimental, "read_lazy"):
+        pytest.skip("read_lazy came with anndata 0.12")
     if suffix == "zarr":
         pytest.importorskip("zarr")
     adata, model = trained
@@ -450,6 +454,35 @@ def test_errors_name_the_cure_and_leave_adata_alone(given, error, message):
     assert not adata.obsm
     assert not adata.uns
     assert (adata.X != before.X).nnz == 0
+
+
+@pytest.mark.parametrize("lists_none", [True, False])
+def test_layers_may_list_x_as_none(lists_none):
+    """As anndata does from version 0.13 on."""
+    layers = {"log": "its matrix"} | ({None: "X"} if lists_none else {})
+    adata = SimpleNamespace(layers=layers, X="X")
+    assert matrix_of(adata, None) == "X"
+    assert matrix_of(adata, "log") == "its matrix"
+    with pytest.raises(KeyError, match=r"layer='counts' is not in adata\.layers: \['log'\]\. None"):
+        matrix_of(adata, "counts")
+
+
+def test_labels_of_pandas_own_types_of_text():
+    """The default of pandas 3 is an extension type."""
+    adata = cells()
+    expected = skhebae.tl.hebae(adata, 2, batch_key="batch", return_model=True, **SHORT)
+    for dtype in ("string", "string[pyarrow]", object):
+        if dtype == "string[pyarrow]":
+            pytest.importorskip("pyarrow")
+        other = cells()
+        other.obs["batch"] = other.obs["batch"].astype(dtype)
+        other.var_names = other.var_names.astype(dtype)
+        model = skhebae.tl.hebae(other, 2, batch_key="batch", return_model=True, **SHORT)
+        assert model.batches_.tolist() == expected.batches_.tolist() == ["ctrl", "stim"]
+        assert model.anndata_["var_names"].tolist() == expected.anndata_["var_names"].tolist()
+        assert_array_equal(other.obsm["X_hebae"], adata.obsm["X_hebae"])
+        skhebae.tl.project(other, expected, key_added="again")
+        assert_array_equal(other.obsm["again"], adata.obsm["X_hebae"])
 
 
 def test_missing_labels_and_matrices():

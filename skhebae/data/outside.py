@@ -13,7 +13,7 @@ from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skhebae.data.moments import CHUNK_ROWS, column_range
-from skhebae.data.scaling import Scaling
+from skhebae.data.scaling import Scaling, may_exceed
 from skhebae.data.table import Matrix
 from skhebae.exceptions import OutOfRangeWarning, warn_caller
 
@@ -37,14 +37,14 @@ class Outside:
 
     def __init__(self, scaling: Scaling) -> None:
         self._scaling = scaling
-        self._units = scaling.distance_units()
+        self._units = scaling.distance_units
         self._farthest: NDArray[np.float64] | None = None
         if self._units is not None:
             self._bound = FAR * float(self._units.min())
 
     def see(self, x: Tensor) -> None:
         """Look at standardised rows on the CPU."""
-        if self._units is None or len(x) == 0:
+        if self._units is None or len(x) == 0 or not may_exceed(x.numpy(), self._bound):
             return
         low, high = x.aminmax()
         if max(-float(low), float(high)) > self._bound:

@@ -128,7 +128,7 @@ def what_to_pass(X: Any, name: str) -> str | None:
 
 def of_mapping(X: Any, name: str) -> str:
     """Return the cure for a mapping, or a group of an HDF5 or zarr file."""
-    keys = list(X.keys())
+    keys = [key for key in X.keys() if key is not None]  # noqa: SIM118, a group iterates otherwise
     if "csr_matrix" in str(getattr(X, "attrs", {}).get("encoding-type", "")):
         return f"Pass anndata.io.sparse_dataset({name})."
     likely = next((key for key in ("X", "data") if key in keys), keys[0] if keys else "...")

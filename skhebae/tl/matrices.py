@@ -66,7 +66,9 @@ def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
             raise ValueError("adata.X is None. Name the layer to use, for example layer='counts'.")
         return adata.X
     if layer not in adata.layers:
-        raise KeyError(f"layer={layer!r} is not in adata.layers: {list(adata.layers)}.")
+        # From version 0.13 on, anndata counts X as the layer None.
+        names = [name for name in adata.layers if name is not None]
+        raise KeyError(f"layer={layer!r} is not in adata.layers: {names}. None stands for X.")
     return adata.layers[layer]
 
 

@@ -416,7 +416,8 @@ def batch_column(model: BaseAutoencoder, batch: str | ArrayLike, n_obs: int) -> 
         return labels
     import pandas
 
-    return pandas.Categorical(labels, categories=model.batches_)
+    # As lists, of which any pandas makes the type that it has for text.
+    return pandas.Categorical(labels.tolist(), categories=model.batches_.tolist())
 
 
 def select_rows(values: Any, rows: slice) -> Any:
