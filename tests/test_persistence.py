@@ -550,11 +550,67 @@ SAVED_BY_0_1 = {
 }
 
 
+#: Of format version 2, the first with a digest, standardised codes and gains.
+SAVED_AS_V2 = {
+    "hebae": (
+        HEBAETransformer,
+        [
+            [-0.16651900112628937, -0.6391230225563049],
+            [-0.704725980758667, -0.1540510058403015],
+            [2.2083699703216553, -0.7688990235328674],
+        ],
+        [-8.485799789428711, -9.882920265197754, -13.223589897155762],
+        [
+            2.372502088546753,
+            2.364936113357544,
+            3.2246170043945312,
+            3.059299945831299,
+            2.478646993637085,
+        ],
+    ),
+    "vae": (
+        VAETransformer,
+        [
+            [-0.017757000401616096, -0.02560099959373474],
+            [0.013497999869287014, 0.053863998502492905],
+            [1.9933509826660156, -0.3641760051250458],
+        ],
+        [-9.077460289001465, -10.385689735412598, -13.704669952392578],
+        [
+            2.709078073501587,
+            2.771899938583374,
+            3.765315055847168,
+            3.6132640838623047,
+            2.9285099506378174,
+        ],
+    ),
+    "wae": (
+        WAETransformer,
+        [
+            [-0.07339400053024292, -0.17888599634170532],
+            [1.1767970323562622, -0.02032800018787384],
+            [-2.6011710166931152, 1.8257759809494019],
+        ],
+        [-2.740920066833496, -3.6645100116729736, -8.388440132141113],
+        [
+            0.22233900427818298,
+            0.22425200045108795,
+            0.30182701349258423,
+            0.29210901260375977,
+            0.2292570024728775,
+        ],
+    ),
+}
+
+SAVED = {"0.1": SAVED_BY_0_1, "v2": SAVED_AS_V2}
+
+
 @pytest.mark.parametrize("name", SAVED_BY_0_1)
-def test_files_of_0_1_still_load(name):
-    """Written by `save` of 0.1; codes, scores and samples are those of then, but for rounding."""
-    cls, codes, scores, sample = SAVED_BY_0_1[name]
-    model = cls.load(Path(__file__).parent / "files" / f"{name}-0.1.skhebae")
+@pytest.mark.parametrize("version", SAVED)
+def test_files_of_each_version_still_load(version, name):
+    """Written by `save` of then; codes, scores and samples are those of then, but for rounding."""
+    cls, codes, scores, sample = SAVED[version][name]
+    model = cls.load(Path(__file__).parent / "files" / f"{name}-{version}.skhebae")
     rng = np.random.default_rng(0)
     mean = 3.0 * np.exp(0.5 * rng.normal(size=(40, 1)) * np.ones((1, 5)))
     X = rng.poisson(mean).astype(float)
