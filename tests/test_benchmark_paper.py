@@ -258,6 +258,7 @@ def test_page_needs_results(tmp_path, capsys):
 # All of it
 
 
+@pytest.mark.slow
 def test_paper_and_its_page_from_the_command_line(tmp_path, monkeypatch):
     from matplotlib import image
 

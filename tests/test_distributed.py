@@ -806,7 +806,13 @@ def test_a_silent_process_is_named_within_the_time_out(tmp_path):
 # Feature-wise parameters
 
 
-@pytest.mark.parametrize("likelihood", ["negative_binomial", "zero_inflated_negative_binomial"])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        "negative_binomial",
+        pytest.param("zero_inflated_negative_binomial", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_find_the_dispersions_of_one(pair, likelihood):
     rng = np.random.default_rng(0)
     theta = np.repeat([0.5, 5.0], 5)

@@ -238,7 +238,7 @@ def test_poisson_counts_are_found_to_be_poisson(cls, max_iter):
 
 
 @pytest.mark.parametrize("likelihood", ["negative_binomial", "zero_inflated_negative_binomial"])
-@pytest.mark.parametrize("max_iter", [10, "auto"])
+@pytest.mark.parametrize("max_iter", [10, pytest.param("auto", marks=pytest.mark.slow)])
 def test_theta_does_not_depend_on_the_budget(likelihood, max_iter):
     rng = np.random.default_rng(0)
     theta = np.repeat([0.5, 5.0], 6)

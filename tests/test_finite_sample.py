@@ -232,7 +232,7 @@ def test_penalties_that_are_unbiased_are_reported_as_they_are():
 @pytest.mark.parametrize("pseudo_rows", [0.5, 1.0, 20.0])
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 30, 64])
 def test_expected_group_divergence_is_its_mean_over_draws(n_rows, pseudo_rows):
-    d, n_groups = 3, 4000
+    d, n_groups = 3, 800
     generator = torch.Generator().manual_seed(n_rows)
     labels = torch.ones(n_rows, 1, dtype=torch.float64)
     draws = torch.randn((n_groups, n_rows, d), generator=generator, dtype=torch.float64)

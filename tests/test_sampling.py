@@ -28,6 +28,7 @@ def energy_distance(a, b):
 # The mixture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [3.0, 0.2], ids=["low signal", "high signal"])
 def test_mixture_is_as_faithful_as_any(noise):
     """Before, that of a noisy VAE covered codes without their noise."""
@@ -211,9 +212,9 @@ def test_likelihood_at_a_size_factor_sums_to_one(likelihood):
     rng = np.random.default_rng(0)
     X = rng.poisson(np.exp(0.5 + 0.5 * rng.normal(size=(300, 2))))
     model = HEBAETransformer(1, likelihood=likelihood, random_state=0, max_iter=30).fit(X)
-    grid = np.stack(np.meshgrid(np.arange(40), np.arange(40)), axis=-1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(np.arange(26), np.arange(26)), axis=-1).reshape(-1, 2)
     size = np.full(len(grid), 4.0)
-    log_prob = model.log_likelihood(grid, n_draws=2000, size_factor=size)
-    assert_allclose(special.logsumexp(log_prob), 0.0, atol=0.02)
+    log_prob = model.log_likelihood(grid, n_draws=300, size_factor=size)
+    assert_allclose(special.logsumexp(log_prob), 0.0, atol=0.05)
     # At the row's own total it is the density given the total, which does not.
     assert special.logsumexp(model.log_likelihood(grid, n_draws=100)) > 1.0
