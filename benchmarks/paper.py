@@ -172,6 +172,7 @@ def feature_net(table: Table, seed: int) -> FeatureNet | None:
 
 def measured(cell: Cell, model: Any, net: FeatureNet | None, table: Table, precision: str) -> Row:
     """Return one row of the result: the cell, its training, and what held-out rows say."""
+    model.fitted_ = model.fitted_.with_encoder_codes()  # the paper standardises no codes
     history = {key: [finite(value) for value in model.history_[key]] for key in HISTORY}
     row = {
         **asdict(cell),

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sklearn.base import _fit_context
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 __all__ = [
     "BaseEstimator",
@@ -21,6 +25,7 @@ __all__ = [
     "Tags",
     "TransformerMixin",
     "fit_context",
+    "validate_parameter_constraints",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -115,11 +115,12 @@ def gaussian_kl_to_standard(mean: Tensor, factor: Tensor) -> Tensor:
 def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tensor:
     """Return the mean over rows of ``KL(N(m_g, S_g) || N(0, I))``, g the group of a row.
 
-    ``sum_g n_g / B * 1/2 (tr S_g + |m_g|^2 - tr C_g / n_g - d - log det S_g)``, with the
-    sample covariance C_g of group g and its `regularised_covariance` S_g. This is
-    equation 7 of [1]_ for each group separately, except for the term ``tr C_g / n_g``:
-    the part of ``|m_g|^2`` that is due to chance. Subtracting it keeps small groups from
-    pulling codes towards 0. For a group of one row it is 0.
+    ``sum_g n_g / B * 1/2 (tr S_g + |m_g|^2 - tr S_g / n_g - d - log det S_g)``, with the
+    `regularised_covariance` S_g of group g. This is equation 7 of [1]_ for each group separately,
+    except for the term ``tr S_g / n_g``: the part of ``|m_g|^2`` that is due to chance.
+    Subtracting it keeps small groups from pulling codes towards 0. It never exceeds the term
+    ``tr S_g``, so the divergence is bounded below, by ``d / 2 log(1 - 1 / n_g)`` for two rows or
+    more and ``-d / 2`` for one.
 
     Parameters
     ----------
@@ -142,11 +143,11 @@ def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tens
     centred = mu - labels @ mean
     products = (centred[:, :, None] * centred[:, None, :]).flatten(1)
     scatter = (labels.T @ products).view(-1, n_components, n_components)
-    noise = scatter.diagonal(dim1=1, dim2=2).sum(dim=1) / (rows * (rows - 1.0).clamp_min(1.0))[:, 0]
     identity = torch.eye(n_components, dtype=mu.dtype, device=mu.device)
     weight = (pseudo_rows + rows - 1.0)[:, :, None]
     factor = cholesky_factor((pseudo_rows * identity + scatter) / weight)
-    divergence = gaussian_kl_to_standard(mean, factor) - 0.5 * noise
+    chance = factor.square().sum(dim=(1, 2)) / rows[:, 0]
+    divergence = gaussian_kl_to_standard(mean, factor) - 0.5 * chance
     total: Tensor = (n_rows * divergence).sum()
     return total / len(mu)
 

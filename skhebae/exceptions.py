@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from types import FrameType
+import warnings
 
-#: Packages whose frames are not where a user's call is.
-BETWEEN = {"contextlib", "sklearn", "skhebae"}
+#: Packages whose frames a warning skips on its way to the line that it points to.
+SKIPPED = ("contextlib", "skhebae", "sklearn", "joblib")
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -14,15 +14,15 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class ModelFileError(ValueError):
-    """A file is damaged, has a newer format, or does not hold the model asked for."""
+    """A file is damaged, has a newer format, does not hold the model asked for, or is no file."""
 
 
 class CheckpointError(ValueError):
-    """A file is a checkpoint of another fit, is unusable, or is not a checkpoint."""
+    """A file is a checkpoint of another fit, is unusable, or is not a checkpoint or not a file."""
 
 
 class CheckpointWarning(UserWarning):
-    """The latest checkpoint is damaged, and training continues from the previous one."""
+    """The latest checkpoint is damaged or cannot be written, and training continues without it."""
 
 
 class DistributedError(RuntimeError):
@@ -57,14 +57,17 @@ class OutOfRangeWarning(UserWarning):
     """Rows have values far outside those that the estimator was fitted to."""
 
 
-def level_of_user() -> int:
-    """Return the stack level, for a warning of the caller, of the user's own call."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and package_of(frame) in BETWEEN:
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the user's line: the nearest one outside skhebae, scikit-learn and joblib.
+
+    How many wrappers lie in between depends on the method, and on scikit-learn's version.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and is_skipped(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(message, category, stacklevel=level)
 
 
-def package_of(frame: FrameType) -> str:
-    """Return the package whose code a frame runs."""
-    return str(frame.f_globals.get("__name__", "")).split(".")[0]
+def is_skipped(module: str) -> bool:
+    """Whether a module belongs to one of the `SKIPPED` packages."""
+    return module.split(".")[0] in SKIPPED

@@ -10,10 +10,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import torch
 from scipy.special import digamma
+from torch import Tensor
 
 #: Number of random matrices that `expected_prior_kl` averages over.
 WISHART_DRAWS = 20_000
+
+#: Numbers of rows, evenly spaced by their logarithm, at which `expected_group_kl` is computed.
+GROUP_KNOTS = 24
 
 
 def log_det_bias(n_rows: int, n_components: int) -> float:
@@ -47,6 +52,35 @@ def log_det_bias(n_rows: int, n_components: int) -> float:
         )
     degrees = n_rows - np.arange(1, n_components + 1)
     return float(digamma(0.5 * degrees).sum() + n_components * np.log(2.0 / (n_rows - 1)))
+
+
+@lru_cache(maxsize=256)
+def expected_group_kl(
+    most_rows: int, n_components: int, pseudo_rows: float, device: torch.device
+) -> Tensor:
+    """Return the mean of one group's term of `group_kl_to_standard` over draws from N(0, I).
+
+    For groups of 0 to `most_rows` rows, (most_rows + 1,), float32: ``-1/2 E log det S_nu``, because
+    the mean of ``|m|^2`` is that of ``tr S_nu / n``. It is `expected_prior_kl` less ``d / (2 n)``
+    and smooth in the number of rows, so it is computed for some numbers and interpolated.
+
+    Parameters
+    ----------
+    most_rows : int
+    n_components : int
+    pseudo_rows : float
+        Weight of the hyperprior.
+    device : torch.device
+        Where the result is to be, which is kept there.
+    """
+    n_rows = np.arange(1, most_rows + 1)
+    knots = np.unique(np.rint(np.geomspace(1, most_rows, GROUP_KNOTS)).astype(int))
+    values = [
+        expected_prior_kl(int(knot), n_components, pseudo_rows) - 0.5 * n_components / knot
+        for knot in knots
+    ]
+    smooth = np.interp(np.log(n_rows), np.log(knots), values)
+    return torch.from_numpy(np.float32(np.concatenate([[0.0], smooth]))).to(device)
 
 
 @lru_cache(maxsize=256)

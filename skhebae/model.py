@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from skhebae.code_map import CodeMap
 from skhebae.data import Minibatch
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import CustomEncoder, Encoder
@@ -35,10 +36,14 @@ class Autoencoder(nn.Module):
         0 for these features and 1 for others; None where all vary.
     training_dtype : torch.dtype
         Precision of matrix products in training mode; always float32 in evaluation mode.
+    code_map : CodeMap or None
+        The map behind the encoder and before the decoder; None in training, and where codes stay
+        as they are.
     """
 
     varies: Tensor | None
     training_dtype = torch.float32
+    code_map: CodeMap | None
 
     def __init__(
         self,
@@ -55,16 +60,18 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.prior = prior
+        self.code_map = None
         self.n_batches = n_batches
         self.encode_batch = encode_batch
         self.register_buffer("varies", None, persistent=False)
-        self.hide(torch.empty(0, dtype=torch.int64) if constant is None else constant)
+        none = torch.empty(0, dtype=torch.int64, device="cpu")
+        self.hide(none if constant is None else constant)
 
     def hide(self, constant: Tensor) -> None:
         """Hide these features, and no others, from the encoder."""
         self.varies = None
         if len(constant):
-            self.varies = torch.ones(self.n_features, device=self.device)
+            self.varies = torch.ones(self.n_features, dtype=torch.float32, device=self.device)
             self.varies[constant.to(self.device)] = 0.0
 
     @property
@@ -83,7 +90,10 @@ class Autoencoder(nn.Module):
         return self.encoder.n_components
 
     def encode(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
-        """Map rows to posterior means (n, d) and the scale head (n, n_scales), float32."""
+        """Map rows to posterior means (n, d) and the scale head (n, n_scales), float32.
+
+        The scales are those of the encoder's own codes, before the `code_map`.
+        """
         x = minibatch.x
         if self.varies is not None:
             # Here too, so that they do not add to totals that others are divided by.
@@ -97,7 +107,7 @@ class Autoencoder(nn.Module):
             x = torch.cat([x, self.labels(minibatch.batch)], dim=1)
         with self._autocast():
             mu, scales = self.encoder(x)
-        return mu, scales
+        return mu if self.code_map is None else self.code_map(mu), scales
 
     def decode(
         self, z: Tensor, batch: Tensor | None = None, log_size: Tensor | None = None
@@ -112,6 +122,8 @@ class Autoencoder(nn.Module):
         log_size : Tensor of shape (n,), optional
             Logarithm of each row's exposure; by default that of a typical row.
         """
+        if self.code_map is not None:
+            z = self.code_map.undo(z)
         if self.n_batches > 0:
             z = torch.cat([z, self.labels(batch)], dim=1)
         with self._autocast():
@@ -139,7 +151,9 @@ class Autoencoder(nn.Module):
         """
         if not self.training or self.training_dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.training_dtype)
+        # Each weight is used once a step. A cache of lowered weights would outlive the step, and
+        # its weights, where the caller is within an autocast of their own.
+        return torch.autocast(self.device.type, dtype=self.training_dtype, cache_enabled=False)
 
 
 def one_hot(index: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

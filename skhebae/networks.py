@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import pairwise
-from threading import Lock
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from skhebae.process import ForkSafeLock
+
+P = TypeVar("P")
 
 #: Activations by name; scikit-learn's names where it has them.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -28,7 +33,7 @@ EncoderFactory = Callable[[tuple[int, ...], int], nn.Module]
 DecoderFactory = Callable[[int, tuple[int, ...]], nn.Module]
 
 #: The global random state belongs to the process, so concurrent fits in threads take turns.
-GLOBAL_RANDOM_STATE = Lock()
+GLOBAL_RANDOM_STATE = ForkSafeLock()
 
 
 class Linear(nn.Linear):
@@ -42,18 +47,22 @@ class Linear(nn.Linear):
         """Skip the initialisation for which the constructor calls this method."""
 
 
-def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
+def linear(n_in: int, n_out: int, gain: float, generator: torch.Generator | None) -> nn.Linear:
     """Create a linear layer with weights N(0, gain^2 / n_in) from `generator` and bias 0.
 
-    ``nn.Linear(...)`` would draw from the global random state instead.
+    ``nn.Linear(...)`` would draw from the global random state instead. Without a generator all
+    weights are 0, for saved ones to take their place.
     """
-    layer = Linear(n_in, n_out)
-    nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
+    layer = Linear(n_in, n_out, dtype=torch.float32, device="cpu")
+    if generator is None:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.normal_(layer.weight, std=gain / n_in**0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator | None) -> nn.Sequential:
     """Create a perceptron of widths `sizes` with `activation` between its linear layers.
 
     Parameters
@@ -62,8 +71,8 @@ def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn
         Input, hidden and output widths; two numbers give one linear layer.
     activation : str
         A key of `ACTIVATIONS`.
-    generator : torch.Generator
-        Source of the initial weights.
+    generator : torch.Generator or None
+        Source of the initial weights; without it they are 0.
 
     Returns
     -------
@@ -93,7 +102,7 @@ class Encoder(nn.Module):
         Width of the scale head: n_components, 1, or 0 for no scale head.
     initial_scale : float
         Initial bias of the scale head.
-    generator : torch.Generator
+    generator : torch.Generator or None
     """
 
     def __init__(
@@ -105,7 +114,7 @@ class Encoder(nn.Module):
         *,
         n_scales: int,
         initial_scale: float,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.n_components = n_components
@@ -149,7 +158,9 @@ class CustomEncoder(nn.Module):
         self.module = module
         self.shape = shape
         self.n_components = n_components
-        self.register_buffer("initial_scale", torch.tensor(initial_scale))
+        self.register_buffer(
+            "initial_scale", torch.tensor(initial_scale, dtype=torch.float32, device="cpu")
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows (n, p) to mu (n, d) and scales (n, n_scales)."""
@@ -178,7 +189,7 @@ def global_random_state(seed: int, device: torch.device | None = None) -> Iterat
     dropout draws masks, from the global state only.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
-    with GLOBAL_RANDOM_STATE, torch.random.fork_rng(devices=devices):
+    with GLOBAL_RANDOM_STATE.held(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
@@ -198,13 +209,27 @@ def set_global_state(states: dict[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["device"], device)
 
 
-def made_by(name: str, factory: Callable[..., object], *arguments: object) -> nn.Module:
-    """Call the user's factory and check that it returns a module.
+def made_by(
+    name: str, factory: Callable[..., object], *arguments: object, copies: dict[int, Any]
+) -> nn.Module:
+    """Call the user's factory, and return a copy of its module in float32.
+
+    It may return a module that it has returned before, or one that shares parameters with others:
+    the copy belongs to one model only.
+
+    Parameters
+    ----------
+    name : str
+        The parameter that holds the factory.
+    factory : callable
+    *arguments
+    copies : dict
+        The memo of `copy.deepcopy`: what parts of one model share, their copies share.
 
     Raises
     ------
     TypeError
-        If `factory` is itself a module, or does not return one.
+        If `factory` is itself a module, or does not return one, or one that cannot be copied.
     """
     if isinstance(factory, nn.Module):
         raise TypeError(
@@ -217,21 +242,38 @@ def made_by(name: str, factory: Callable[..., object], *arguments: object) -> nn
             f"{name}={factory!r} returned {type(module).__name__}; it must return a "
             "torch.nn.Module."
         )
-    return module
+    return own_copy(name, module, copies).float()
+
+
+def own_copy(name: str, part: P, copies: dict[int, Any]) -> P:
+    """Copy what the user's factory returned, so that no other model and no caller holds it.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be copied.
+    """
+    try:
+        return deepcopy(part, copies)
+    except Exception as error:  # whatever a part of the user's may raise
+        raise TypeError(
+            f"{name}= made a {type(part).__name__} that copy.deepcopy cannot copy ({error}). Every "
+            "model needs a copy of its own. Keep locks and open files out of it, and use "
+            "torch.nn.utils.parametrizations in place of torch.nn.utils.weight_norm."
+        ) from error
 
 
 def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
-    """Check on two rows that a module maps `n_in` numbers per row to `n_out`.
+    """Check on two rows that a module maps `n_in` numbers per row to `n_out`, by itself.
 
     Raises
     ------
     ValueError
-        If it does not; the message names the parameter `name`.
+        If it does not, or computes with parameters of another module; names the parameter `name`.
     """
     training = module.training
     try:
-        with torch.no_grad():
-            output = module.eval()(torch.zeros(2, n_in))
+        output = module.eval()(torch.zeros(2, n_in, dtype=torch.float32, device="cpu"))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{name}= made a module that fails on float32 rows: {error}. An encoder must map "
@@ -247,3 +289,28 @@ def check_maps(name: str, module: nn.Module, n_in: int, n_out: int) -> None:
             f"{name}= made a module that returns {width} numbers per row, but {n_out} are needed. "
             "An encoder must return n_outputs numbers per row, a decoder as many as shape holds."
         )
+    own = {id(parameter) for parameter in module.parameters()}
+    foreign = [leaf for leaf in trained_leaves(parts) if id(leaf) not in own]
+    if foreign:
+        raise ValueError(
+            f"{name}= made a module that computes with a parameter of shape "
+            f"{tuple(foreign[0].shape)} that is not its own, such as a weight of another network "
+            "that a function refers to. It would not be trained, copied or saved. Assign it, or "
+            "the layer that has it, to an attribute of the module; encoder and decoder of one "
+            "model may share it."
+        )
+
+
+def trained_leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the leaves of the graph behind some outputs: all that a gradient would reach."""
+    leaves, seen = [], set()
+    waiting = [output.grad_fn for output in outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        waiting += [before for before, _ in node.next_functions]
+    return leaves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,13 +35,14 @@ class NoisePool:
         """Return standard normal numbers, which the caller must not modify: they are a view."""
         n_numbers = shape.numel()
         if 2 * n_numbers > POOL_SIZE:
-            return torch.randn(shape, generator=self._generator)
+            return draw_normal(shape, self._generator)
         if self._numbers is None or self._left < n_numbers:
             self._before = self._generator.get_state()
-            self._numbers = torch.randn(POOL_SIZE, generator=self._generator)
+            self._numbers = draw_normal((POOL_SIZE,), self._generator)
             self._left = USES * POOL_SIZE
         self._left -= n_numbers
-        start = int(torch.randint(POOL_SIZE - n_numbers + 1, (), generator=self._generator))
+        n_starts = POOL_SIZE - n_numbers + 1
+        start = int(torch.randint(n_starts, (), generator=self._generator, device="cpu"))
         return self._numbers[start : start + n_numbers].view(shape)
 
     def state(self) -> tuple[dict[str, Tensor], int]:
@@ -53,8 +55,13 @@ class NoisePool:
             self._before = tensors["before"]
             again = torch.Generator()
             again.set_state(self._before)
-            self._numbers = torch.randn(POOL_SIZE, generator=again)
+            self._numbers = draw_normal((POOL_SIZE,), again)
         self._left = left
+
+
+def draw_normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw standard normal numbers on the CPU, float32."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,5 +83,5 @@ class InputNoise:
         if isinstance(self.source, NoisePool):
             noise = self.source.draw(x.shape)
         else:
-            noise = torch.randn(x.shape, generator=self.source, device=x.device)
+            noise = torch.randn(x.shape, generator=self.source, dtype=x.dtype, device=x.device)
         return x.add(noise, alpha=self.deviation)

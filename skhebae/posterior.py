@@ -138,7 +138,7 @@ def expected_log_prob(
     """
     n_components = mu.shape[1]
     steps = n_components**0.5 * factor.transpose(1, 2)
-    total = torch.zeros(len(mu), device=mu.device)
+    total = torch.zeros(len(mu), dtype=mu.dtype, device=mu.device)
     for j in range(n_components):
         for z in (mu + steps[:, j], mu - steps[:, j]):
             total += model.log_prob(minibatch, z)
@@ -169,7 +169,7 @@ def log_likelihood(model: Autoencoder, minibatch: Minibatch, noise: Tensor) -> T
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
     # 0 for N(0, I), whose constant is that of the proposal.
     constant = 0.5 * noise.shape[1] * math.log(2.0 * math.pi) - model.prior.log_normaliser
-    total = torch.full((len(minibatch),), -torch.inf, device=mode.device)
+    total = torch.full((len(minibatch),), -torch.inf, dtype=mode.dtype, device=mode.device)
     for draw in noise:
         z = mode + factor @ draw
         # log p(z) - log q(z)

@@ -66,6 +66,15 @@ def fit_with(params, X, options, changes=()):
     return fit(params, X, changes, **options)
 
 
+def fit_and_warn(params, X, options):
+    """Return the estimator, and the names of the warnings of its fit."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = fit(params, X, **options)
+    names = [warning.category.__name__ for warning in caught]
+    return model, [name for name in names if name != "ConvergenceWarning"]
+
+
 def left_after_fit(params, X):
     """Whether anything of DistributedDataParallel outlives a fit."""
     gc.disable()

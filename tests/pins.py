@@ -120,6 +120,8 @@ def saved_arrays(model: Any) -> Arrays:
             arrays = {f"file {name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             document = json.loads(file.metadata()["skhebae"])
     document["fitted"]["history_"].pop("seconds")
+    for of_the_file in ("digest", "version"):
+        document.pop(of_the_file, None)
     arrays["file document"] = np.frombuffer(
         json.dumps(document, sort_keys=True).encode(), dtype=np.uint8
     )

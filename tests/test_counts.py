@@ -16,8 +16,13 @@ from skhebae.likelihoods import (
     ZeroInflatedNegativeBinomialLikelihood,
 )
 from skhebae.likelihoods.count_densities import (
+    digamma,
+    negative_binomial_entries,
     negative_binomial_log_prob,
+    poisson_entries,
     poisson_log_prob,
+    stirling_error,
+    zero_inflated_entries,
     zero_inflated_log_prob,
 )
 
@@ -222,3 +227,85 @@ def test_draws_have_the_stated_moments(cls):
     assert_allclose((draws == 0).mean(axis=0), zeros, atol=0.02)
     again = model.sample(log_mean, torch.Generator().manual_seed(0))
     assert_allclose(again, draws)
+
+
+# Large counts in single precision
+
+
+LARGE = [1.0, 1e3, 1e5, 1e7, 1e9]
+
+
+def derivatives(dtype, x, log_mean, *features):
+    """Value and gradients of entries one by one, (n,) each."""
+    x = torch.tensor(x, dtype=dtype)[:, None]
+    leaves = [
+        torch.tensor(np.broadcast_to(of, (len(x),)).copy(), dtype=dtype)[:, None].requires_grad_()
+        for of in (log_mean, *features)
+    ]
+    parts = []
+    for i in range(len(x)):
+        row = [leaves[0][i : i + 1], *(leaf[i] for leaf in leaves[1:])]
+        value = ours(x[i : i + 1], *row)
+        grads = torch.autograd.grad(value.sum(), row)
+        parts.append(torch.stack([value.detach()[0], *(grad.reshape(()) for grad in grads)]))
+    return torch.stack(parts).double().numpy()
+
+
+@pytest.mark.parametrize("log_theta", [-3.0, 0.0, 5.0, 15.0, 25.0])
+@pytest.mark.parametrize("away", [0.5, 0.999, 1.0, 1.001, 2.0])
+@pytest.mark.parametrize("n_parameters", [1, 2, 3])
+def test_no_large_terms_cancel(n_parameters, away, log_theta):
+    """float32 agrees with double up to the digits that the log-mean itself has.
+
+    Before, the gradient of a count of 1e7 was 0.
+    """
+    # The same numbers in both: a mean that float32 holds exactly.
+    log_mean = np.log(np.array(LARGE) * away).astype(np.float32).astype(float)
+    features = [np.float32(log_theta), np.float32(-1.0)][: n_parameters - 1]
+    single = derivatives(torch.float32, LARGE, log_mean, *features)
+    double_ = derivatives(torch.float64, LARGE, log_mean, *features)
+    mean, theta = np.exp(log_mean), np.exp(log_theta) if n_parameters > 1 else np.inf
+    # What a rounding of log_mean moves the result by: eps |log_mean| times the derivative's size.
+    weight = 1.0 if np.isinf(theta) else theta / (theta + mean)
+    rounding = 4e-7 * (1.0 + np.abs(log_mean)) * (1.0 + np.maximum(mean, LARGE) * weight)
+    for k in range(n_parameters + 1):
+        error = np.abs(single[:, k] - double_[:, k])
+        assert (error <= 3.0 * rounding + 1e-5 * np.abs(double_[:, k])).all(), k
+    slope = np.array(LARGE) - mean if np.isinf(theta) else (np.array(LARGE) - mean) * weight
+    assert_allclose(double_[:, 1], slope, rtol=1e-6, atol=1e-6)
+
+
+def test_entries_are_the_terms_of_the_sums():
+    """Those of a GPU, with gradients by autograd, are those of the CPU."""
+    rng = np.random.default_rng(0)
+    x = double(rng.poisson(rng.gamma(0.3, 50.0, (6, 4))))
+    parameters = [
+        double(of).requires_grad_() for of in (rng.normal(size=(6, 4)), rng.normal(size=4) * 8)
+    ]
+    zi_logits = double(rng.normal(size=4)).requires_grad_()
+    pairs = [
+        (poisson_entries, poisson_log_prob, parameters[:1]),
+        (negative_binomial_entries, negative_binomial_log_prob, parameters),
+        (zero_inflated_entries, zero_inflated_log_prob, [*parameters, zi_logits]),
+    ]
+    for entries, total, own in pairs:
+        first, second = entries(x, *own).sum(dim=1), total(x, *own)
+        assert_allclose(first.detach(), second.detach(), rtol=1e-10)
+        for a, b in zip(
+            torch.autograd.grad(first.sum(), own),
+            torch.autograd.grad(second.sum(), own),
+            strict=True,
+        ):
+            assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+@given(st.floats(1.0, 1e9))
+def test_stirlings_error_and_digamma_are_scipys(value):
+    x = torch.tensor([value], dtype=torch.float64)
+    log_gamma = special.gammaln(value + 1.0)
+    exact = log_gamma - ((value + 0.5) * np.log(value) - value + 0.5 * np.log(2.0 * np.pi))
+    if value < 1e4:  # beyond, the formula itself cancels
+        assert_allclose(stirling_error(x), exact, atol=1e-9)
+    assert_allclose(stirling_error(x.float()), stirling_error(x.float().double()), atol=1e-6)
+    wide = x.float().double()
+    assert_allclose(digamma(x.float()), special.digamma(wide), rtol=1e-6, atol=2e-6)

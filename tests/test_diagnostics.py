@@ -18,9 +18,11 @@ from sklearn.preprocessing import StandardScaler
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import Minibatch
 from skhebae.diagnostics import LatentReport, latent_report
+from skhebae.divergences import group_kl_to_standard
 from skhebae.exceptions import (
     CollapsedDimensionsWarning,
     LatentWarning,
+    OutOfRangeWarning,
     SaturatedInformationWarning,
     VanishedNoiseWarning,
 )
@@ -95,9 +97,10 @@ def test_training_bound_is_minus_the_loss(table, row_share):
         3, hidden_layer_sizes=(16,), row_share=row_share, reg_weight=2.0, random_state=0
     ).fit(table)
     report = quiet_report(estimator, table)
-    # The objective itself, all rows in one minibatch, over many draws.
-    objective, model = estimator.make_objective(), estimator.fitted_.model
-    x = torch.from_numpy(estimator.fitted_.scaling.standardise(table))
+    # The objective itself, all rows in one minibatch, over many draws; with the encoder's codes.
+    fitted = estimator.fitted_.with_encoder_codes()
+    objective, model = estimator.make_objective(), fitted.model
+    x = torch.from_numpy(fitted.scaling.standardise(table))
     minibatch = Minibatch(x, generator=torch.Generator().manual_seed(0))
     losses = []
     with torch.no_grad():
@@ -105,12 +108,15 @@ def test_training_bound_is_minus_the_loss(table, row_share):
             terms = objective(model, minibatch)
             losses.append(float(terms.reconstruction.mean() + 2.0 * terms.penalty()))
     error = np.std(losses, ddof=1) / 200**0.5
+    # The codes that users see have another aggregate.
+    moved = fitted.moments.kl_to(fitted.prior)
+    moved -= estimator.fitted_.code_moments.kl_to(fitted.prior)
+    assert moved == 0.0 if row_share > 0.0 else moved > 0.0
     # Beside chance, the cubature of the report on a curved table.
-    assert abs(report.training_bound + np.mean(losses)) < 4.0 * error + 0.1
+    assert abs(report.training_bound + np.mean(losses) - 2.0 * moved) < 4.0 * error + 0.1
     if row_share == 0.0:
-        bound = estimator.hebae_bound(table).mean() - estimator.fitted_.moments.kl_to(
-            estimator.fitted_.prior
-        )
+        aggregate = estimator.fitted_.code_moments.kl_to(fitted.prior)
+        bound = estimator.hebae_bound(table).mean() - aggregate
         assert_allclose(report.training_bound, bound, rtol=1e-4)
 
 
@@ -186,6 +192,7 @@ def test_a_row_far_out_spoils_no_statistic_of_the_others(vae, table):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", LatentWarning)
+        warnings.simplefilter("ignore", OutOfRangeWarning)
         report = latent_report(vae, np.concatenate([table, 1e6 * np.ones((1, 12))]))
     assert not report.noise_is_none
     for name in ("mmd", "mmd_p_value", "mutual_information"):
@@ -312,3 +319,22 @@ def test_a_report_keeps_no_rows(vae, table):
     assert isinstance(report, LatentReport)
     sizes = [value.size for value in vars(report).values() if isinstance(value, np.ndarray)]
     assert max(sizes) == 3
+
+
+@pytest.mark.parametrize("batch_share", [0.0, 0.4, 1.0])
+def test_training_bound_has_the_share_of_batches(table, batch_share):
+    batch = np.arange(len(table)) % 3
+    shifted = table + 2.0 * batch[:, None]
+    estimator = HEBAETransformer(
+        3, hidden_layer_sizes=(16,), batch_share=batch_share, random_state=0
+    ).fit(shifted, batch=batch)
+    report = latent_report(estimator, shifted, batch=batch)
+    codes = torch.from_numpy(estimator.transform(shifted)).double()
+    labels = torch.eye(3, dtype=torch.float64)[torch.from_numpy(batch)]
+    of_all, of_batches = (
+        float(group_kl_to_standard(codes, own, 1.0))
+        for own in (torch.ones(len(codes), 1, dtype=torch.float64), labels)
+    )
+    of_all = estimator.fitted_.code_moments.kl_to(estimator.fitted_.prior)
+    penalty = (1.0 - batch_share) * of_all + batch_share * of_batches
+    assert_allclose(report.training_bound, -report.reconstruction - penalty, rtol=1e-4)

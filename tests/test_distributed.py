@@ -15,6 +15,7 @@ import torch
 from distributed_workers import (
     ENCODERS,
     earlier_and_failing,
+    fit_and_warn,
     fit_stored,
     fit_transform,
     fit_with,
@@ -37,12 +38,11 @@ from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import FeatureMoments, FeatureScaling, Table
 from skhebae.distributed import SINGLE, GroupShard
 from skhebae.exceptions import DistributedWarning
-from skhebae.files import read_document
+from skhebae.files import read_document, write_document
 from skhebae.fitted.agreement import find_group
 from skhebae.fitted.measure import MIXTURE_ROWS, kept_rows
 from skhebae.likelihoods import CountScaling
 from skhebae.likelihoods.distinct_values import DistinctValues
-from skhebae.training import Checkpoint
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
@@ -184,11 +184,10 @@ def one_and_two(pair, case, changes=()):
 
 
 def weights_of(model):
-    # The last step of `fit` sets the noise variances, by draws of noise.
+    # The last step of `fit` sets noise variances and gains, by draws of noise.
+    drawn = ("likelihood.log_noise", "likelihood.calibration")
     state = model.fitted_.model.state_dict()
-    return np.concatenate(
-        [of.numpy().ravel() for name, of in state.items() if name != "likelihood.log_noise"]
-    )
+    return np.concatenate([of.numpy().ravel() for name, of in state.items() if name not in drawn])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -615,10 +614,10 @@ def test_launched_without_a_group_warns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.warns(DistributedWarning, match="4 processes were launched.*init_process_group"):
         HEBAETransformer(**QUICK).fit(table())
-    assert find_group(False, CPU, 1) is SINGLE
+    assert find_group(False, CPU) is SINGLE
     for not_several in ("1", "", "four"):
         monkeypatch.setenv("WORLD_SIZE", not_several)
-        assert find_group("auto", CPU, 1) is SINGLE
+        assert find_group("auto", CPU) is SINGLE
 
 
 # Interruptions
@@ -676,11 +675,51 @@ def test_goes_on_within_an_epoch(pair, tmp_path, n_files):
     assert_same_result(models[1], expected[0])
 
 
-def test_checkpoints_of_before_are_of_one_process(tmp_path):
-    old = {"estimator": "HEBAETransformer"}
-    document = {"format": "skhebae checkpoint", "version": 1, "identity": old, "state": {"n": 1}}
-    saved = Checkpoint(tmp_path / "fit", {**old, "processes": 1})
-    assert saved._checked(tmp_path / "fit", document) == {"n": 1}
+def test_rows_and_labels_of_every_process_count(pair, tmp_path):
+    X, path = table(400), str(tmp_path / "fit")
+    params = {**QUICK, "max_iter": 2}
+    shards, labels = (X[:200], X[200:]), np.arange(200) % 2
+
+    def arguments(second, second_labels):
+        own = ((shards[0], labels), (second, second_labels))
+        return [(params, rows, {"checkpoint": path, "batch": batch}) for rows, batch in own]
+
+    models = pair.run(fit_with, *arguments(shards[1], labels))
+    for second, batch, differing in (
+        (shards[1][::-1].copy(), labels, "rows"),
+        (shards[1], 1 - labels, "batch"),
+    ):
+        failures = pair.failures(fit_with, *arguments(second, batch))
+        assert {kind for kind, _ in failures} == {"CheckpointError"}
+        assert all(f"which differs in {differing} (" in text for _, text in failures)
+    again = pair.run(fit_with, *arguments(shards[1], labels))
+    assert_same_result(again[1], models[0])
+
+
+def test_a_malformed_checkpoint_gives_way_in_all_processes(pair, tmp_path):
+    """One whose state suits the first process, and not the second."""
+    X, path = table(400), str(tmp_path / "fit")
+    params = {**QUICK, "batch_size": 32, "max_iter": 4}
+    shards = X[:200], X[200:]
+    expected = pair.run(fit_with, *((params, shard, {}) for shard in shards))
+    assert (
+        pair.run(interrupted, *((params, shard, path, 3) for shard in shards))
+        == ["InterruptedFitError"] * 2
+    )
+    document = read_document(path)
+    generators = document["state"]["trainer"]["generators"]["1"]
+    generators["noise"] = np.zeros_like(generators["noise"])
+    write_document(path, document)
+    answers = pair.run(fit_and_warn, *((params, shard, {"checkpoint": path}) for shard in shards))
+    models, caught = zip(*answers, strict=True)
+    assert caught == (["CheckpointWarning"], [])
+    assert_same_fit(models)
+    assert_same_result(models[1], expected[0])
+    write_document(f"{path}.before", document)
+    write_document(path, document)
+    failures = pair.failures(fit_with, *((params, shard, {"checkpoint": path}) for shard in shards))
+    assert {kind for kind, _ in failures} == {"CheckpointError"}
+    assert "no earlier checkpoint" in failures[1][1]
 
 
 SCRIPT = """
@@ -762,3 +801,27 @@ def test_a_silent_process_is_named_within_the_time_out(tmp_path):
     assert survivor.args[0] == "DistributedError"
     assert "before the process group timed out" in survivor.args[1]
     assert "With checkpoint=path" in survivor.args[1]
+
+
+# Feature-wise parameters
+
+
+@pytest.mark.parametrize("likelihood", ["negative_binomial", "zero_inflated_negative_binomial"])
+def test_two_processes_find_the_dispersions_of_one(pair, likelihood):
+    rng = np.random.default_rng(0)
+    theta = np.repeat([0.5, 5.0], 5)
+    X = rng.poisson(rng.gamma(theta, 30.0 / theta, (1200, 10))).astype(float)
+    batch = np.arange(1200) % 3
+    params = {**QUICK, "likelihood": likelihood, "max_iter": 30}
+    alone = fit_with(params, X, {"batch": batch})
+    shards = [(X[:300], batch[:300]), (X[300:], batch[300:])]
+    options = ({"batch": own} for _, own in shards)
+    models = pair.run(
+        fit_with, *((params, rows, own) for (rows, _), own in zip(shards, options, strict=True))
+    )
+    assert_same_fit(models)
+    assert_array_equal(models[0].theta_, models[1].theta_)
+    assert_allclose(np.log(models[0].theta_), np.log(alone.theta_), atol=0.5)
+    scalings = [model.fitted_.scaling for model in (alone, models[0])]
+    for name in ("dispersion", "zero_share", "log_size_quantiles"):
+        assert_allclose(*(getattr(scaling, name) for scaling in scalings), rtol=1e-9)

@@ -542,7 +542,7 @@ def test_group_divergence_is_that_of_each_group(seed, n_groups, d):
         mean, sample = minibatch_moments(part)
         covariance = regularised_covariance(sample, len(part), 0.5)
         divergence = gaussian_kl_to_standard(mean, torch.linalg.cholesky(covariance))
-        expected += len(part) / 25 * (divergence - 0.5 * sample.trace() / len(part))
+        expected += len(part) / 25 * (divergence - 0.5 * covariance.trace() / len(part))
     assert_allclose(group_kl_to_standard(mu, labels, 0.5), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -566,3 +566,13 @@ def test_gradient_of_the_group_divergence_by_finite_differences():
     assert torch.autograd.gradcheck(
         lambda codes: group_kl_to_standard(codes, labels, 1.0), mu.requires_grad_()
     )
+
+
+@given(st.integers(1, 4), st.floats(0.0, 1e5), st.floats(1e-3, 1e4), st.integers(0, 2**32 - 1))
+def test_group_divergence_is_bounded_below(n_rows, scale, pseudo_rows, seed):
+    """Before, two far codes around 0 had -9,800 nats with 50 pseudo-rows."""
+    mu = torch.from_numpy(scale * np.random.default_rng(seed).normal(size=(n_rows, 2)))
+    mu = torch.cat([mu, -mu])  # of mean 0
+    labels = torch.ones(2 * n_rows, 1, dtype=torch.float64)
+    bound = np.log1p(-1.0 / (2 * n_rows))  # d / 2 log(1 - 1 / n), d = 2
+    assert float(group_kl_to_standard(mu, labels, pseudo_rows)) >= bound - 1e-6

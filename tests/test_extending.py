@@ -217,6 +217,63 @@ def test_an_extra_loss_is_added_whatever_the_objective(wine, cls):
     assert_allclose(model.fitted_.likelihood.log_width.detach(), -0.5, atol=0.02)
 
 
+class CountingObjective(VAEObjective):
+    """An objective with a state: its weight grows with the minibatches that it has seen."""
+
+    def __init__(self):
+        super().__init__(1.0)
+        self.n_minibatches = 0
+
+    def __call__(self, model, minibatch):
+        self.n_minibatches += 1
+        return super().__call__(model, minibatch)
+
+
+class Cached(parts.LaplaceLikelihood):
+    """A family that makes one likelihood for all models."""
+
+    made = None
+
+    @classmethod
+    def from_scaling(cls, scaling):
+        if cls.made is None:
+            cls.made = super().from_scaling(scaling)
+        return cls.made
+
+
+SAME_OBJECTIVE, SAME_PRIOR = CountingObjective(), parts.WidePrior(2)
+
+
+def the_same_objective():
+    return SAME_OBJECTIVE
+
+
+def the_same_prior(n_components):
+    return SAME_PRIOR
+
+
+def test_models_share_no_part_that_a_factory_returned_twice(wine, monkeypatch):
+    params = {
+        "objective": the_same_objective,
+        "likelihood": Cached,
+        "prior": the_same_prior,
+        "max_iter": "auto",
+        "random_state": 0,
+    }
+    one, other = (AutoencoderTransformer(2, **params).fit(rows) for rows in (wine, wine[:90]))
+    assert SAME_OBJECTIVE.n_minibatches == 0
+    assert one.fitted_.objective.n_minibatches > 0
+    for name in ("objective", "likelihood", "prior"):
+        assert getattr(one.fitted_, name) is not getattr(other.fitted_, name)
+    scores, width = one.score_samples(wine), one.fitted_.learned["width_"]
+    other.partial_fit(wine[:50])
+    monkeypatch.setattr(SAME_PRIOR, "deviation", 100.0)
+    with torch.no_grad():
+        Cached.made.log_width.fill_(5.0)
+    assert_array_equal(one.score_samples(wine), scores)
+    assert_array_equal(one.fitted_.likelihood.learned(one.fitted_.scaling)["width_"], width)
+
+
 def not_an_objective():
     return 3
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import warnings
 from functools import partial
 
 import numpy as np
@@ -209,6 +211,163 @@ def test_scale_head_starts_at_the_initial_scale():
     mu, scales = CustomEncoder(module, (6,), 2, -2.0)(torch.ones(3, 6))
     assert torch.equal(mu, torch.zeros(3, 2))
     assert torch.equal(scales, torch.full((3, 2), -2.0))
+
+
+# Whose weights
+
+
+class Remembered:
+    """A factory that makes its module once, and returns it in every fit."""
+
+    def __init__(self, factory):
+        self.factory, self.module = factory, None
+
+    def __call__(self, *arguments):
+        if self.module is None:
+            self.module = self.factory(*arguments)
+        return self.module
+
+
+def overwrite(module):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(7.0)
+
+
+def on_a_backbone(shape, n_outputs, backbone):
+    return nn.Sequential(backbone, nn.Linear(backbone.out_features, n_outputs))
+
+
+@pytest.mark.parametrize("shared", ["encoder", "decoder", "both", "backbone"])
+def test_two_models_never_share_weights(cls, shared, table, brief):
+    """Nor does the user's own module, whatever a factory returns."""
+    backbone = nn.Linear(12, 6)
+    factories = {
+        "encoder": {"encoder": Remembered(linear_encoder)},
+        "decoder": {"decoder": Remembered(linear_decoder)},
+        "both": {"encoder": Remembered(linear_encoder), "decoder": Remembered(linear_decoder)},
+        "backbone": {"encoder": partial(on_a_backbone, backbone=backbone)},
+    }[shared]
+    model = cls(**brief, **factories).fit(table)
+    codes, rows = model.transform(table), model.inverse_transform(model.transform(table))
+    other = cls(**brief, **factories).fit(table - 3.0)
+    other.partial_fit(table * 2.0)
+    for module in (backbone, *(getattr(made, "module", None) for made in factories.values())):
+        if module is not None:
+            overwrite(module)
+    np.testing.assert_array_equal(model.transform(table), codes)
+    np.testing.assert_array_equal(model.inverse_transform(codes), rows)
+
+
+def test_a_fit_leaves_the_users_module_as_it_was(table, brief):
+    """Each fit starts from it, and so the same module twice gives the same fit twice."""
+    made = Remembered(linear_encoder)
+    made((12,), HEBAETransformer(**brief).n_components * 2)
+    weight = made.module.weight.detach().clone()
+    codes = [HEBAETransformer(**brief, encoder=made).fit_transform(table) for _ in range(2)]
+    np.testing.assert_array_equal(*codes)
+    assert torch.equal(made.module.weight, weight)
+    assert made.module.training
+
+
+TIED = {}
+
+
+def first_half(shape, n_outputs):
+    TIED["weight"] = nn.Linear(*shape, n_outputs)
+    return TIED["weight"]
+
+
+class Transposed(nn.Module):
+    def __init__(self, layer, n_components):
+        super().__init__()
+        self.layer, self.n_components = layer, n_components
+
+    def forward(self, z):
+        return z @ self.layer.weight[: self.n_components]
+
+
+def second_half(n_components, shape):
+    return Transposed(TIED["weight"], n_components)
+
+
+def test_encoder_and_decoder_of_one_model_may_share_weights(table, brief, tmp_path):
+    params = {**brief, "encoder": first_half, "decoder": second_half}
+    model = HEBAETransformer(**params).fit(table - table.mean(axis=0))
+    overwrite(TIED["weight"])
+    model.save(tmp_path / "model")
+    copies = [
+        model,
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+        HEBAETransformer.load(tmp_path / "model", encoder=first_half, decoder=second_half),
+    ]
+    for each in copies:
+        np.testing.assert_array_equal(each.transform(table), model.transform(table))
+    for each in copies:
+        each.partial_fit(table)
+        networks = each.fitted_.model
+        assert networks.decoder.module.layer.weight is networks.encoder.module.weight
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def hidden_half(n_components, shape):
+    layer = TIED["weight"]
+    return Function(lambda z: z @ layer.weight[:n_components])
+
+
+def test_weights_that_are_not_the_modules_own_are_named(table, brief):
+    model = HEBAETransformer(**brief, encoder=first_half, decoder=hidden_half)
+    with pytest.raises(ValueError, match=r"decoder= .* parameter of shape \(6, 12\) that is not"):
+        model.fit(table)
+
+
+class Locked(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.lock = threading.Lock()
+
+
+def locked_encoder(shape, n_outputs):
+    return Locked(*shape, n_outputs)
+
+
+def test_a_module_that_cannot_be_copied_is_named(table):
+    with pytest.raises(TypeError, match=r"encoder= made a Locked that copy.deepcopy cannot copy"):
+        HEBAETransformer(2, encoder=locked_encoder).fit(table)
+
+
+def lazy_encoder(shape, n_outputs):
+    return nn.LazyLinear(n_outputs)
+
+
+def double_encoder(shape, n_outputs):
+    return linear_encoder(shape, n_outputs).double()
+
+
+@torch.inference_mode()
+def inferring_encoder(shape, n_outputs):
+    return linear_encoder(shape, n_outputs)
+
+
+@pytest.mark.parametrize("encoder", [lazy_encoder, double_encoder, inferring_encoder])
+def test_modules_of_any_kind_train_in_float32(encoder, table, brief, tmp_path):
+    if encoder is lazy_encoder:
+        warnings.filterwarnings("ignore", "Lazy modules are a new feature")
+    expected = HEBAETransformer(**brief, encoder=linear_encoder).fit(table)
+    model = HEBAETransformer(**brief, encoder=encoder).fit(table)
+    np.testing.assert_array_equal(model.transform(table), expected.transform(table))
+    model.partial_fit(table).save(tmp_path / "model")
+    loaded = HEBAETransformer.load(tmp_path / "model", encoder=encoder)
+    np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
 
 
 # Learning rates

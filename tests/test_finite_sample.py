@@ -8,7 +8,13 @@ from scipy import integrate, stats
 from scipy.special import polygamma
 
 from skhebae.data import Minibatch
-from skhebae.finite_sample import WISHART_DRAWS, expected_prior_kl, log_det_bias
+from skhebae.divergences import group_kl_to_standard
+from skhebae.finite_sample import (
+    WISHART_DRAWS,
+    expected_group_kl,
+    expected_prior_kl,
+    log_det_bias,
+)
 from skhebae.objectives import HEBAEObjective, VAEObjective, WAEObjective
 from skhebae.prior import StandardNormalPrior
 from skhebae.training import Generators, Run
@@ -218,3 +224,23 @@ def test_penalties_that_are_unbiased_are_reported_as_they_are():
     # The prior itself as every row's posterior costs its mean's |mu|^2 / 2 = d / 2.
     mean, error = mean_and_error(reported_penalties(VAEObjective(1.0), 16, 10, 300))
     assert abs(mean - 5.0) < 4.0 * error
+
+
+# Groups
+
+
+@pytest.mark.parametrize("pseudo_rows", [0.5, 1.0, 20.0])
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 30, 64])
+def test_expected_group_divergence_is_its_mean_over_draws(n_rows, pseudo_rows):
+    d, n_groups = 3, 4000
+    generator = torch.Generator().manual_seed(n_rows)
+    labels = torch.ones(n_rows, 1, dtype=torch.float64)
+    draws = torch.randn((n_groups, n_rows, d), generator=generator, dtype=torch.float64)
+    values = np.array([float(group_kl_to_standard(rows, labels, pseudo_rows)) for rows in draws])
+    expected = expected_group_kl(64, d, pseudo_rows, torch.device("cpu"))[n_rows]
+    error = values.std() / n_groups**0.5
+    assert abs(values.mean() - float(expected)) < 4.0 * error + 0.01
+
+
+def test_an_empty_group_costs_nothing():
+    assert expected_group_kl(5, 2, 1.0, torch.device("cpu"))[0] == 0.0

@@ -369,8 +369,10 @@ def test_learned_parameters_are_named_and_in_the_units_of_the_rows(name):
         likelihood.set_noise_variance(torch.full((N_FEATURES,), 0.25))
         expected = {"noise_variance_": 0.25 * scaling.scale**2}
     elif name.endswith("negative_binomial"):
-        log_theta = 10.0 * np.tanh(likelihood.log_theta_free.detach().double().numpy() / 10.0)
-        expected = {"theta_": np.exp(log_theta)}
+        expected = {"theta_": np.arange(1.0, N_FEATURES + 1.0)}
+        values = likelihood._values()
+        values[:, 0] = torch.arange(1.0, N_FEATURES + 1.0).log()
+        likelihood._set_values(values)
     learned = likelihood.learned(scaling)
     assert list(learned) == list(expected)
     for key, value in learned.items():

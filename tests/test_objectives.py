@@ -25,6 +25,7 @@ from skhebae.model import Autoencoder
 from skhebae.noise import InputNoise
 from skhebae.objectives import HEBAEObjective, Terms, VAEObjective, WAEObjective
 from skhebae.prior import StandardNormalPrior
+from skhebae.training.step import loss_terms
 
 P, D = 5, 3
 
@@ -606,3 +607,24 @@ def test_lower_precision_is_for_the_networks_in_training_alone(name):
         assert not torch.equal(a, b)
         assert_allclose(a, b, atol=0.05)
     assert {terms.reconstruction.dtype, terms.penalty().dtype} == {torch.float32}
+
+
+@pytest.mark.parametrize("sizes", [(128,), (64, 64), (100, 20, 8), (32,) * 4])
+def test_penalty_of_prior_codes_is_reported_as_0_whatever_the_batches(sizes):
+    """Before, 1.62 for batches whose codes are draws from N(0, I)."""
+    objective = HEBAEObjective(batch_share=1.0)
+    batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    penalties = []
+    for seed in range(200):
+        codes = torch.randn((len(batch), 4), generator=torch.Generator().manual_seed(seed))
+        model = SimpleNamespace(
+            encode=lambda _, codes=codes: (codes, codes.new_zeros(codes.shape)),
+            log_prob=lambda _, z: -z.sum(dim=1),
+            n_batches=len(sizes),
+            n_components=4,
+            prior=StandardNormalPrior(4),
+        )
+        run = SimpleNamespace(objective=objective, model=model)
+        terms = loss_terms(run, drawing(codes).replace(batch=batch))
+        penalties.append(float(terms.penalty))
+    assert abs(np.mean(penalties)) < 4.0 * np.std(penalties) / 200**0.5 + 0.01

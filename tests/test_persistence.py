@@ -18,15 +18,40 @@ import pytest
 import skops.io
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from test_files import KINDS, seal
+from torch import nn
 
-from skhebae import HEBAETransformer, VAETransformer, WAETransformer, files
+from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.exceptions import ModelFileError
 from skhebae.fitted import model_file
+
+
+def wide_encoder(shape, n_outputs):
+    return nn.Linear(*shape, n_outputs)
+
+
+def wide_decoder(n_components, shape):
+    return nn.Linear(n_components, *shape)
+
+
+class MaskedEncoder(nn.Module):
+    """With a constant that is infinite, as masks of attention are."""
+
+    def __init__(self, shape, n_outputs):
+        super().__init__()
+        self.layer = nn.Linear(*shape, n_outputs)
+        self.register_buffer("mask", torch.full((3,), -torch.inf))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+masked_encoder = MaskedEncoder
 
 
 def assert_same(one, other, table):
@@ -154,10 +179,12 @@ def test_file_is_safetensors_and_json_only(fitted, tmp_path):
     with safe_open(tmp_path / "model", framework="numpy") as file:
         document = json.loads(file.metadata()["skhebae"])
     assert document["format"] == "skhebae"
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert document["class"] == type(fitted).__name__
     assert (tmp_path / "model").stat().st_size < 60_000
     assert os.listdir(tmp_path) == ["model"]
+    fitted.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
 
 
 def test_random_state_instance_is_saved_as_none(table, brief, tmp_path):
@@ -195,34 +222,233 @@ def test_foreign_files(cls, tmp_path):
         cls.load(path)
 
 
-def rewritten(path, change):
+def rewrite(path, change, *, version=2):
+    """Change a file in spite of its digest, as if `save` had written it so."""
     with safe_open(path, framework="numpy") as file:
         document = json.loads(file.metadata()["skhebae"])
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(document, arrays)
-    save_file(arrays, path, metadata={"skhebae": json.dumps(document)})
+    if version == 1:  # which had no digest
+        document.pop("digest")
+        document["version"] = 1
+        save_file(arrays, path, metadata={"skhebae": json.dumps(document)})
+    else:
+        path.write_bytes(seal(save(arrays, metadata={"skhebae": json.dumps(document)})))
+
+
+def fitted_part(change):
+    return lambda document, arrays: change(document["fitted"])
+
+
+def array_of(name, change):
+    def changed(document, arrays):
+        arrays[f"fitted.{name}"] = change(arrays[f"fitted.{name}"])
+
+    return changed
+
+
+def with_nan(array):
+    array = array.copy()
+    array.flat[-1] = np.nan
+    return array
+
+
+def nested(document, arrays):
+    """Deeper than any recursion goes, also after it was read."""
+    value = []
+    for _ in range(600):
+        value = [value]
+    document["class"] = value
+
+
+DAMAGED = {
+    "version a text": lambda document, arrays: document.update(version="2"),
+    "version true": lambda document, arrays: document.update(version=True),
+    "version 0": lambda document, arrays: document.update(version=0),
+    "another format": lambda document, arrays: document.update(format="other"),
+    "another format, a number": lambda document, arrays: document.update(format=3),
+    "another format, texts": lambda document, arrays: document.update(format={"$strings": ["a"]}),
+    "another format, none": lambda document, arrays: document.update(format={"$strings": []}),
+    "a class that is none": nested,
+    "fitted a number": lambda document, arrays: document.update(fitted=3),
+    "params a list": lambda document, arrays: document.update(params=[]),
+    "unknown parameter": lambda document, arrays: document["params"].update(unknown=1),
+    "parameter out of range": lambda document, arrays: document["params"].update(n_components=0),
+    "parameter of another type": lambda document, arrays: document["params"].update(max_iter=[]),
+    "a factory that is none": lambda document, arrays: document["params"].update(encoder=["a"]),
+    "no weights": fitted_part(lambda fitted: fitted.pop("_weights")),
+    "no scaling": fitted_part(lambda fitted: fitted.pop("_scaling")),
+    "architecture a list": fitted_part(lambda fitted: fitted.update(_architecture=[])),
+    "no features": fitted_part(lambda fitted: fitted["_architecture"].update(n_features=0)),
+    "half a feature": fitted_part(lambda fitted: fitted["_architecture"].update(n_features=12.5)),
+    "unknown activation": fitted_part(lambda f: f["_architecture"].update(activation="sine")),
+    "unhashable activation": fitted_part(lambda f: f["_architecture"].update(activation=[])),
+    "unknown likelihood": fitted_part(lambda f: f["_architecture"].update(likelihood="cauchy")),
+    "batches without labels": fitted_part(lambda f: f["_architecture"].update(n_batches=2)),
+    "labels without batches": fitted_part(lambda f: f.update(batches_={"$strings": ["a"]})),
+    "labels in a list": fitted_part(lambda f: f.update(batches_=[])),
+    "other networks": fitted_part(
+        lambda f: f["_architecture"].update(hidden_layer_sizes={"$tuple": [15]})
+    ),
+    "an image of another size": fitted_part(
+        lambda f: f["_architecture"].update(image_shape={"$tuple": [5, 5]})
+    ),
+    "a method in place of an attribute": fitted_part(lambda fitted: fitted.update(transform=1)),
+    "a parameter among attributes": fitted_part(lambda fitted: fitted.update(n_components=1)),
+    "no number of features": fitted_part(lambda fitted: fitted.pop("n_features_in_")),
+    "other features": fitted_part(lambda fitted: fitted.update(n_features_in_=11)),
+    "names of others": fitted_part(
+        lambda fitted: fitted.update(feature_names_in_={"$strings": ["a", "b"]})
+    ),
+    "names that are none": fitted_part(lambda f: f.update(feature_names_in_={"$strings": [1]})),
+    "no loss": fitted_part(lambda fitted: fitted["history_"].pop("loss")),
+    "a shorter term": fitted_part(lambda fitted: fitted["history_"]["elbo"].pop()),
+    "a loss of texts": fitted_part(lambda fitted: fitted["history_"].update(loss=["a"])),
+    "a huge seed": fitted_part(lambda fitted: fitted.update(_seed=10**400)),
+    "a negative seed": fitted_part(lambda fitted: fitted.update(_seed=-1)),
+    "no rows": fitted_part(lambda fitted: fitted["_moments"].update(n_rows=0)),
+    "an array that is not there": lambda document, arrays: arrays.pop("fitted._moments.mean"),
+    "an array without a name": fitted_part(lambda f: f.update(latent_mean_={"$array": [1]})),
+    "moments NaN": array_of("_moments.mean", with_nan),
+    "moments of another shape": array_of("_moments.covariance", lambda array: array[:2]),
+    "moments of another dtype": array_of("_moments.spread", lambda a: a.astype(np.float32)),
+    "mixture NaN": array_of("_mixture.means", with_nan),
+    "mixture of other dimensions": array_of("_mixture.covariances", lambda array: array[..., :2]),
+    "mixture of nothing": array_of("_mixture.weights", lambda array: array[:0]),
+    "mixture of more than all": array_of("_mixture.weights", lambda array: array + 1.0),
+    "noise infinite": array_of("_noise_covariance", lambda array: array / 0.0),
+    "noise a number": fitted_part(lambda fitted: fitted.update(_noise_covariance=1.0)),
+    "scaling of other features": array_of("_scaling.location", lambda array: array[1:]),
+    "scale zero": array_of("_scaling.scale", lambda array: 0.0 * array),
+    "variance NaN": array_of("_scaling.variance", with_nan),
+    "weights NaN": array_of("_weights.encoder.layers.0.weight", with_nan),
+    "weights infinite": array_of("_weights.decoder.2.bias", lambda array: array + np.inf),
+    "weights float64": array_of("_weights.decoder.2.bias", lambda array: array.astype(float)),
+    "weights turned": array_of("_weights.encoder.layers.0.weight", lambda a: a.T.copy()),
+    "weights of a likelihood": array_of("_weights.likelihood.scale", lambda array: array[:2]),
+    "weights a text": fitted_part(lambda f: f["_weights"].update({"decoder.2.bias": "x"})),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(table, quick, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model"
+    HEBAETransformer(**quick).fit(table).save(path)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda document, arrays: document.update(version="2"),
-        lambda document, arrays: document.update(fitted=3),
-        lambda document, arrays: document["params"].update(unknown=1),
-        lambda document, arrays: document["fitted"].pop("_weights"),
-        lambda document, arrays: document["fitted"].pop("_scaling"),
-        lambda document, arrays: arrays.pop("fitted._moments.mean"),
-        lambda document, arrays: arrays.update(
-            {"fitted._weights.likelihood.scale": np.zeros(2, np.float32)}
-        ),
-    ],
+    ("name", "version"),
+    [(n, v) for n in DAMAGED for v in (1, 2) if v == 2 or not n.startswith("version")],
 )
-def test_damaged_documents(fitted, tmp_path, change):
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_damaged_documents(saved, tmp_path, name, version):
+    path = tmp_path / "model"
+    path.write_bytes(saved)
+    rewrite(path, DAMAGED[name], version=version)
+    with pytest.raises(ModelFileError) as caught:
+        HEBAETransformer.load(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_every_flipped_bit_is_found(fitted, tmp_path):
     path = tmp_path / "model"
     fitted.save(path)
-    rewritten(path, change)
-    with pytest.raises(ModelFileError):
-        type(fitted).load(path)
+    raw = path.read_bytes()
+    for place in range(0, 8 * len(raw), 8 * len(raw) // 400):
+        damaged = bytearray(raw)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError):
+            type(fitted).load(path)
+    path.write_bytes(raw)
+    assert type(fitted).load(path).n_iter_ == fitted.n_iter_
+
+
+def test_without_its_digest_a_file_is_refused(fitted, tmp_path):
+    path = tmp_path / "model"
+    fitted.save(path)
+    rewrite(path, lambda document, arrays: document.update(note=1), version=1)
+    assert type(fitted).load(path).n_iter_ == fitted.n_iter_  # those of version 1 have none
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        document = json.loads(file.metadata()["skhebae"])
+    for version, digest in ((2, {}), (2, {"digest": "0" * 64}), (1, {"digest": 1})):
+        changed = {**document, "version": version, **digest}
+        save_file(arrays, path, metadata={"skhebae": json.dumps(changed)})
+        with pytest.raises(ModelFileError, match="digest"):
+            type(fitted).load(path)
+
+
+CLAIMS = {
+    "hidden_layer_sizes": {"$tuple": [20_000, 20_000]},
+    "n_components": 20_000,
+    "n_features": 10**9,
+    "n_scales": 10**9,
+    "n_batches": 10**9,
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("factories", [{}, {"encoder": wide_encoder}, {"decoder": wide_decoder}])
+def test_a_small_file_claims_no_large_networks(
+    table, brief, tmp_path, monkeypatch, name, factories
+):
+    """Refused before any network is built, of ours or of the user's."""
+    path = tmp_path / "model"
+    VAETransformer(**brief, **factories).fit(table).save(path)
+    monkeypatch.setattr("skhebae.fitted.autoencoder.build_model", None)
+    with pytest.raises(ModelFileError, match="NoneType"):
+        VAETransformer.load(path, **factories)
+    rewrite(path, fitted_part(lambda f: f["_architecture"].update({name: CLAIMS[name]})))
+    with pytest.raises(ModelFileError) as caught:
+        VAETransformer.load(path, **factories)
+    assert "NoneType" not in str(caught.value)
+
+
+def test_infinite_constants_of_a_module_of_the_users(table, brief, tmp_path):
+    params = {**brief, "encoder": masked_encoder}
+    model = VAETransformer(**params).fit(table)
+    model.save(tmp_path / "model")
+    loaded = VAETransformer.load(tmp_path / "model", encoder=masked_encoder)
+    np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
+
+
+def test_counts_have_their_scaling_checked(tmp_path, brief):
+    X = np.random.default_rng(0).poisson(3.0, size=(60, 5))
+    path = tmp_path / "model"
+    for name, bad in {
+        "proportions": np.zeros(5),
+        "typical_size": np.zeros(()),
+        "log_size_deviation": np.array(np.nan),
+        "size_unit": np.ones(2),
+    }.items():
+        HEBAETransformer(**brief, likelihood="poisson").fit(X).save(path)
+        rewrite(path, array_of(f"_scaling.{name}", lambda array, bad=bad: bad))
+        with pytest.raises(ModelFileError, match=name):
+            HEBAETransformer.load(path)
+
+
+def test_parameters_out_of_range_are_not_saved(fitted, tmp_path):
+    changed = copy.deepcopy(fitted).set_params(batch_size=1)
+    with pytest.raises(ValueError, match="'batch_size' parameter"):
+        changed.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_refused(fitted, tmp_path, kind):
+    path = tmp_path / "model"
+    with KINDS[kind](path):
+        error = FileNotFoundError if kind == "folder" else ModelFileError
+        with pytest.raises(error, match=rf"model.* is a .*{kind}|model.*it is a .*{kind}"):
+            type(fitted).load(path)
+        error = IsADirectoryError if kind == "folder" else ModelFileError
+        with pytest.raises(error, match=rf"is a .*{kind}.*Name a file"):
+            fitted.save(path)
+        assert not path.is_file()
 
 
 def test_save_takes_what_fit_takes(table, brief, tmp_path):
@@ -253,26 +479,11 @@ def test_other_class_and_newer_format(fitted, tmp_path, monkeypatch):
     other = VAETransformer if not isinstance(fitted, VAETransformer) else HEBAETransformer
     with pytest.raises(ModelFileError, match=f"holds a {type(fitted).__name__}; use"):
         other.load(path)
+    monkeypatch.setattr(model_file, "FORMAT_VERSION", 3)
+    fitted.save(path)
     monkeypatch.setattr(model_file, "FORMAT_VERSION", 2)
-    fitted.save(path)
-    monkeypatch.setattr(model_file, "FORMAT_VERSION", 1)
-    with pytest.raises(ModelFileError, match=r"format version 2.*Upgrade skhebae"):
+    with pytest.raises(ModelFileError, match=r"format version 3.*Upgrade skhebae"):
         type(fitted).load(path)
-
-
-def test_failed_save_keeps_the_old_file(fitted, tmp_path, monkeypatch):
-    path = tmp_path / "model"
-    fitted.save(path)
-    before = path.read_bytes()
-
-    def full_disk(*args, **kwargs):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(files, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        fitted.save(path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_model_of_an_absent_device_loads_on_the_cpu(fitted, table, tmp_path):

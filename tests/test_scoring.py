@@ -75,6 +75,7 @@ def test_elbo_of_vanished_noise_is_low_and_of_points_minus_infinity(vanished, ta
     assert (wae.elbo(table) == -np.inf).all()
 
 
+@pytest.mark.filterwarnings("ignore::skhebae.exceptions.OutOfRangeWarning")
 def test_bounds_of_rows_far_out_are_finite(fitted, table):
     far = np.concatenate([table[:3], 1e3 * table[:3], 1e6 * np.ones((1, 12)), -1e9 * table[:2]])
     assert np.isfinite(fitted.log_likelihood(far, n_draws=3)).all()

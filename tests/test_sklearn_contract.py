@@ -7,8 +7,14 @@ import warnings
 import pytest
 from conftest import ESTIMATORS
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from skhebae import HEBAETransformer
+from skhebae.exceptions import DistributedWarning
 
 OWN_CHECKS = [
     "check_dataframe_column_names_consistency",
@@ -61,3 +67,22 @@ def test_number_of_checks():
     names = {param.id for param in generated()}
     assert len(names) >= 3 * 40
     assert not any(tag.non_deterministic for tag in (e.__sklearn_tags__() for e in estimators()))
+
+
+def test_warnings_point_to_the_callers_line(table, quick, monkeypatch):
+    """Whatever wrappers of ours and of scikit-learn lie in between, and in subclasses."""
+
+    class Logged(HEBAETransformer):
+        def fit(self, X, y=None, **params):
+            return super().fit(X, **params)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")  # a second warning, from deeper within
+    for cls in (HEBAETransformer, Logged):
+        model = cls(**quick, max_iter=1)
+        searched = GridSearchCV(make_pipeline(StandardScaler(), model), {}, cv=2)
+        for method in (model.fit, model.fit_transform, searched.fit):
+            with warnings.catch_warnings(record=True) as record:
+                warnings.simplefilter("always")
+                method(table)
+            assert {w.category for w in record} == {ConvergenceWarning, DistributedWarning}
+            assert {w.filename for w in record} == {__file__}

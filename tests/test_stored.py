@@ -347,9 +347,9 @@ def test_memory_maps_are_checked_to_the_last_row(tmp_path, small_blocks):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(("likelihood", "n_passes"), [("gaussian", 4), ("poisson", 3)])
+@pytest.mark.parametrize(("likelihood", "n_passes"), [("gaussian", 4), ("poisson", 4)])
 def test_a_file_is_checked_once(h5, monkeypatch, likelihood, n_passes):
-    """One pass each to check, to scale, to encode (and to finish noise variances)."""
+    """One pass each to check, to scale, to encode and to finish feature-wise parameters."""
     n_read = []
     read = StoredTable.read
 

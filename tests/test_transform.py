@@ -368,8 +368,18 @@ def test_hebae_variants(table, brief):
                 **{**brief, "max_iter": 30}, covariance=covariance, posterior_scale=scale
             )
             mean, factor = estimator.fit(table).posterior(table[:5])
-            rows[covariance, scale] = factor
             assert ((estimator.inverse_transform(mean) - table[:5]) ** 2).mean() < 0.3
+            # Of the encoder's own codes; the map behind them mixes dimensions.
+            rows[covariance, scale] = estimator.fitted_.with_encoder_codes().posterior(table[:5])[1]
+            matrix = estimator.fitted_.model.code_map.matrix.numpy()
+            own = matrix @ rows[covariance, scale]
+            np.testing.assert_allclose(
+                factor @ factor.transpose(0, 2, 1),
+                own @ own.transpose(0, 2, 1),
+                rtol=1e-4,
+                atol=1e-7,
+            )
+            assert (np.triu(factor, 1) == 0.0).all()
     diagonal = rows["diag", "diagonal"]
     np.testing.assert_array_equal(diagonal, diagonal * np.eye(3))
     scalar = rows["diag", "scalar"]

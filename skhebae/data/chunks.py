@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ CHUNK_ROWS = 256
 CHUNK_NUMBERS = 2**24
 
 Float32Array = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 
 
 def rows_per_chunk(numbers_per_row: int) -> int:
@@ -32,8 +34,8 @@ def map_rows(
     n_rows: int,
     *,
     numbers_per_row: int = 1,
-    finish: Callable[[Float32Array], Float32Array] | None = None,
-) -> Float32Array:
+    finish: Callable[[Float32Array], FloatArray] | None = None,
+) -> FloatArray:
     """Apply `function` chunk by chunk to the rows that `read` returns.
 
     Parameters
@@ -50,18 +52,18 @@ def map_rows(
 
     Returns
     -------
-    ndarray of shape (n_rows, ...), float32
+    ndarray of shape (n_rows, ...), float32 or as `finish` returns
     """
     chunk = rows_per_chunk(numbers_per_row)
-    result: Float32Array | None = None
+    result: FloatArray | None = None
     with torch.no_grad():
         for start in range(0, n_rows, chunk):
             rows = read(slice(start, min(start + chunk, n_rows)))
             n_read = len(rows)
             values = function(rows.padded(chunk))[:n_read].cpu()
+            done = finish(values.numpy()) if finish else values.numpy()
             if result is None:
-                result = np.empty((n_rows, *values.shape[1:]), dtype=np.float32)
-            rows_done = values.numpy()
-            result[start : start + n_read] = finish(rows_done) if finish else rows_done
+                result = np.empty((n_rows, *done.shape[1:]), dtype=done.dtype)
+            result[start : start + n_read] = done
     assert result is not None  # validated tables have rows
     return result

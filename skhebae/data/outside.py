@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ from torch import Tensor
 from skhebae.data.moments import CHUNK_ROWS, column_range
 from skhebae.data.scaling import Scaling, may_exceed
 from skhebae.data.table import Matrix
-from skhebae.exceptions import OutOfRangeWarning, level_of_user
+from skhebae.exceptions import OutOfRangeWarning, warn_caller
 
 #: A value this many units from the centre of its feature is far outside. A unit is at least
 #: `RANGE_FRACTION` of the feature's range in `fit`, so all rows of `fit` lie within four. Rare
@@ -38,7 +37,7 @@ class Outside:
 
     def __init__(self, scaling: Scaling) -> None:
         self._scaling = scaling
-        self._units = scaling.distance_units
+        self._units = scaling.distance_units()
         self._farthest: NDArray[np.float64] | None = None
         if self._units is not None:
             self._bound = FAR * float(self._units.min())
@@ -76,13 +75,12 @@ class Outside:
         for j in far[:SHOWN]:
             name = f"column {j}" if names is None else repr(str(names[j]))
             shown.append(f"{name} ({shown_number(distance[j])} times)")
-        warnings.warn(
+        warn_caller(
             f"X lies far outside the rows of fit in {len(far)} of {len(distance)} features, by "
             f"multiples of their spread there: {', '.join(shown)}"
             f"{', ...' if len(far) > SHOWN else ''}. Codes and scores of such rows mean little. "
             "Remove them, check their units, or fit again with rows like these.",
             OutOfRangeWarning,
-            stacklevel=level_of_user(),
         )
 
 

@@ -53,8 +53,9 @@ class AnyOrder(MinibatchReader):
 
     def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
         """Return `indices` in a random order."""
-        order: NDArray[np.intp] = indices[torch.randperm(len(indices), generator=generator).numpy()]
-        return order
+        order = torch.randperm(len(indices), generator=generator, device="cpu").numpy()
+        result: NDArray[np.intp] = indices[order]
+        return result
 
 
 class ResidentRows(AnyOrder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from skhebae.data.moments import FeatureMoments
 from skhebae.data.table import Matrix, Table
+from skhebae.files import check_floats
+from skhebae.process import cached_property
 
 #: A feature is divided by the larger of its standard deviation and this fraction of its range.
 #: The standard deviation alone would blow a rare value (a border pixel lit in one image of a
@@ -22,6 +24,10 @@ RANGE_FRACTION = 0.3
 
 #: Standardised values beyond this have squares that float32 cannot sum.
 LARGEST = 1e15
+
+#: Largest step between two neighbouring numbers of float32, in units of a feature, that may
+#: separate restored values; and how many units from the centre they may lie.
+COARSEST_STEP, FURTHEST = 1e-3, 1e3
 
 #: Offsets of up to this many units are subtracted from float32 values in float32.
 SMALL_OFFSET = 16.0
@@ -59,13 +65,24 @@ class Scaling(ABC):
     def measure(cls, table: Table) -> Self:
         """Measure a validated table, together with those of all other processes."""
 
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file; a subclass adds those of its own.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        check_floats(self.location, "location", (n_features,))
+        check_floats(self.scale, "scale", (n_features,), above=0.0)
+
     @abstractmethod
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Map rows to dense float32 rows for the networks; always return a new array."""
 
     @abstractmethod
-    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map rows back to the original units, float32."""
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Map rows back to the original units: float32, or float64 where that loses digits."""
 
     def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that varied in none of `n_rows` rows and do in those of a table.
@@ -100,9 +117,8 @@ class Scaling(ABC):
         parts["constant"] = np.setdiff1d(self.constant, features)
         return replace(self, **parts)  # type: ignore[type-var]
 
-    @property
     def distance_units(self) -> NDArray[np.float64] | None:
-        """What a standardised value of each feature is large in comparison with.
+        """Return what a standardised value of each feature is large in comparison with.
 
         In multiples of these `watched` tells which rows are far outside; of None, none are.
         """
@@ -140,9 +156,9 @@ class Scaling(ABC):
         return None
 
     def draw_size_factors(
-        self, n_rows: int, rng: np.random.RandomState
+        self, n_rows: int, rng: np.random.RandomState, batch: NDArray[np.intp] | None = None
     ) -> NDArray[np.float64] | None:
-        """Draw size factors for sampled rows; None if rows have none."""
+        """Draw size factors for sampled rows of some batches; None if rows have none."""
         return None
 
     def usual_values(
@@ -233,13 +249,27 @@ class FeatureScaling(Scaling):
         features, measured = first_variation(self, table, n_rows)
         return self.with_features(features, measured, ("location", "scale", "variance")), features
 
-    @cached_property
     def distance_units(self) -> NDArray[np.float64]:
-        """1, but for constant features, whose unit is not known, the largest of units."""
+        """Return 1, but for constant features, whose unit is not known, the largest of units."""
+        return self._distance_units
+
+    @cached_property
+    def _distance_units(self) -> NDArray[np.float64]:
         units = np.ones(len(self.scale))
         others = np.delete(self.scale, self.constant)
         units[self.constant] = others.max() if len(others) else 1.0
         return units
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        super().check(n_features)
+        check_floats(self.variance, "variance", (n_features,), above=0.0)
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Map rows to dense, standardised float32 rows; always return a new array.
@@ -275,10 +305,26 @@ class FeatureScaling(Scaling):
             return None
         return self.location.astype(np.float32), (1.0 / scale).astype(np.float32)
 
-    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map rows back to the original units, float32."""
-        result: NDArray[np.float32] = (standardised * self.scale + self.location).astype(np.float32)
-        return result
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Map rows back to the original units, in `restored_dtype`."""
+        wide: NDArray[np.float64] = standardised * self.scale + self.location
+        return wide.astype(self.restored_dtype, copy=False)
+
+    @cached_property
+    def restored_dtype(self) -> np.dtype[Any]:
+        """float32, or float64 where float32 cannot hold the spread of a feature.
+
+        Because the feature's offset is large (a time stamp in seconds, of events a minute apart),
+        or because its unit is at the ends of the range of float32.
+        """
+        single = np.finfo(np.float32)
+        magnitude = np.abs(self.location)
+        steps = np.maximum(single.eps * magnitude, float(single.tiny))
+        fits = (steps <= COARSEST_STEP * self.scale) & (
+            magnitude + FURTHEST * self.scale <= float(single.max)
+        )
+        fits[self.constant] = True  # there is no spread
+        return np.dtype(np.float32 if fits.all() else np.float64)
 
 
 def may_exceed(values: NDArray[np.float32], bound: float) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skhebae.distributed import SINGLE, Group
+from skhebae.process import cached_property
 
 Matrix = Any  # numpy.ndarray, scipy CSR or StoredTable; scipy's stubs have no common type
 
@@ -44,7 +44,8 @@ class Table:
     X : ndarray, CSR or StoredTable of shape (n_samples, n_features)
         Validated rows.
     batch : ndarray of shape (n_samples,), optional
-        Validated labels of experimental batches.
+        Validated labels of experimental batches; where a `Scaling` measures the table, their
+        indices.
     size_factor : ndarray of shape (n_samples,), optional
         Validated size factors.
     group : Group

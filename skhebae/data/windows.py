@@ -85,9 +85,9 @@ class WindowedRows(MinibatchReader):
 
     def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
         """Shuffle the blocks, and the rows within each window of blocks."""
-        self._plan(torch.randperm(self._n_blocks, generator=generator).numpy())
+        self._plan(torch.randperm(self._n_blocks, generator=generator, device="cpu").numpy())
         window = self._window_of[indices // BLOCK_ROWS]
-        order = torch.randperm(len(indices), generator=generator).numpy()
+        order = torch.randperm(len(indices), generator=generator, device="cpu").numpy()
         # A stable sort by window keeps the random order within each.
         result: NDArray[np.intp] = indices[order][np.argsort(window[order], kind="stable")]
         return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -12,14 +11,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skhebae.code_map import CodeNoise
 from skhebae.data import Matrix
 from skhebae.diagnostics.report import LatentReport
 from skhebae.divergences import diagonal_kl_to_standard
 from skhebae.estimators import BaseAutoencoder
+from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.codes import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
 from skhebae.prior import Prior
+from skhebae.process import in_plain_modes
 
 FloatArray = NDArray[np.float64]
 
@@ -35,6 +37,7 @@ PERMUTATIONS = 199
 PAIR_NUMBERS = 2**25
 
 
+@in_plain_modes
 def latent_report(
     estimator: BaseAutoencoder,
     X: ArrayLike | Matrix,
@@ -96,9 +99,10 @@ def latent_report(
     mean, spread = fitted.encode_with_spread(rows, batch)
     expected = fitted.expected_log_prob(rows, batch, size_factor)
     names = tuple(estimator.get_feature_names_out())
-    report = _report(fitted, type(estimator).__name__, names, mean, spread, expected, rng)
+    index = fitted.batch_index(batch, len(mean))
+    report = _report(fitted, type(estimator).__name__, names, mean, spread, expected, index, rng)
     for category, text in report._remarks():
-        warnings.warn(text, category, stacklevel=2)
+        warn_caller(text, category)
     return report
 
 
@@ -109,29 +113,36 @@ def _report(
     mean: NDArray[np.float32],
     deviations: NDArray[np.float32],
     expected: NDArray[np.float32],
+    batch: NDArray[np.intp] | None,
     rng: np.random.RandomState,
 ) -> LatentReport:
     """Fill a report from posteriors ``N(mean_i, D_i C D_i)`` and ``E_q log p(x_i | z)``."""
     moments = CodeMoments.measure(mean, deviations)
     active = np.diag(moments.covariance) > ACTIVE_VARIANCE
     mu, spread = torch.from_numpy(mean).double(), torch.from_numpy(deviations).double()
-    factor = torch.from_numpy(fitted.noise_factor)
-    row_kl = float(fitted.prior.scaled_kl(mu, spread, factor).mean())
-    variance = spread.square() * factor.square().sum(dim=1)
+    noise = fitted.noise
+    row_kl = float(noise.row_kl(fitted.prior, mu, spread).mean())
+    variance = noise.variance(spread)
     kl = diagonal_kl_to_standard(mu[:, :, None], variance.log()[:, :, None])
 
-    noise = torch.from_numpy(rng.standard_normal(mean.shape))
-    draws = mu + spread * (noise @ factor.T)
+    normal = torch.from_numpy(rng.standard_normal(mean.shape))
+    draws = mu + noise.draw(spread, normal)
     rows = torch.from_numpy(rng.permutation(len(mean))[: _pair_rows(mean.shape[1])])
     prior_draws = torch.from_numpy(fitted.prior.sample(len(rows), rng))
     order = np.argsort(rng.random_sample((PERMUTATIONS, 2 * len(rows))), axis=1)
     mmd, p_value = mmd_test(draws[rows], prior_draws, torch.from_numpy(order))
-    information = _information(mu[rows], spread[rows], factor, noise[rows], fitted.prior)
+    information = _information(mu[rows], spread[rows], noise, normal[rows], fitted.prior)
 
     reconstruction = -float(expected.mean(dtype=np.float64))
     objective = fitted.objective
     # The weight that does not fall on single rows falls on the aggregate.
-    aggregate_penalty = moments.kl_to(fitted.prior) if deviations.any() else mmd
+    aggregate_penalty = mmd
+    if deviations.any():
+        aggregate_penalty = moments.kl_to(fitted.prior)
+        share = getattr(objective, "batch_share", 0.0)
+        if share > 0.0 and batch is not None:
+            by_batch = _batch_divergence(mean, deviations, batch, fitted.prior)
+            aggregate_penalty += share * (by_batch - aggregate_penalty)
     penalty = (objective.weight - objective.row_weight) * aggregate_penalty
     if objective.row_weight > 0.0:
         penalty += objective.row_weight * row_kl
@@ -151,12 +162,27 @@ def _report(
         mmd_p_value=p_value,
         mutual_information=float(information.mean()),
         mutual_information_error=float(information.std()) / math.sqrt(len(rows)),
-        mutual_information_bound=_information_bound(mu[rows], spread[rows], factor),
+        mutual_information_bound=_information_bound(mu[rows], spread[rows], noise),
         reconstruction=reconstruction,
         row_kl=row_kl,
         elbo=-reconstruction - row_kl,
         training_bound=-reconstruction - penalty,
     )
+
+
+def _batch_divergence(
+    mean: NDArray[np.float32],
+    deviations: NDArray[np.float32],
+    batch: NDArray[np.intp],
+    prior: Prior,
+) -> float:
+    """Return `group_kl_to_standard` of the codes of all rows, by experimental batch."""
+    order = np.argsort(batch, kind="stable")
+    total = 0.0
+    for rows in np.split(order, np.flatnonzero(np.diff(batch[order])) + 1):
+        moments = CodeMoments.measure(mean[rows], deviations[rows])
+        total += len(rows) * (moments.kl_to(prior) - moments.chance_kl())
+    return total / len(mean)
 
 
 def _pair_rows(n_components: int) -> int:
@@ -174,28 +200,29 @@ def _mean_abs_correlation(covariance: FloatArray) -> float:
     return float((correlation.sum() - n_components) / (n_components * (n_components - 1)))
 
 
-def _information(mu: Tensor, spread: Tensor, factor: Tensor, noise: Tensor, prior: Prior) -> Tensor:
+def _information(
+    mu: Tensor, spread: Tensor, noise: CodeNoise, normal: Tensor, prior: Prior
+) -> Tensor:
     """Return the mutual information of row and code, one value per draw."""
     if spread.any():
-        factors = spread[:, :, None] * factor
-        return decompose_divergence(mu, factors, noise, prior).mutual_information
+        factors = noise.factors(spread)
+        return decompose_divergence(mu, factors, normal, prior).mutual_information
     # Points: a code identifies its row, except among rows with the same code.
     _, same, counts = torch.unique(mu, dim=0, return_inverse=True, return_counts=True)
     information: Tensor = math.log(len(mu)) - counts[same].double().log()
     return information
 
 
-def _information_bound(mu: Tensor, spread: Tensor, factor: Tensor) -> float:
+def _information_bound(mu: Tensor, spread: Tensor, noise: CodeNoise) -> float:
     """Return an upper bound of the mutual information over rows.
 
     The entropy of the aggregated posterior is at most that of the Gaussian with
-    its covariance A, so ``I <= 1/2 (log det A - mean_i log det D_i C D_i)``;
+    its covariance V, so ``I <= 1/2 (log det V - mean_i log det A D_i C D_i A^T)``;
     and at most log n.
     """
     ceiling = math.log(len(mu))
     if not spread.any():
         return ceiling
-    noise = (spread.T @ spread / len(mu)) * (factor @ factor.T)
-    aggregate = torch.cov(mu.T, correction=0).reshape(noise.shape) + noise
-    log_det = 2.0 * (spread.log().sum(dim=1).mean() + factor.diagonal().log().sum())
-    return min(ceiling, 0.5 * float(torch.logdet(aggregate) - log_det))
+    added = noise.covariance(spread.T @ spread / len(mu))
+    aggregate = torch.cov(mu.T, correction=0).reshape(added.shape) + added
+    return min(ceiling, 0.5 * float(torch.logdet(aggregate) - noise.log_det(spread).mean()))

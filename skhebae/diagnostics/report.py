@@ -96,8 +96,8 @@ class LatentReport:
     training_bound : float
         ``-reconstruction`` minus the penalty of the built-in objectives, with
         the objective's weights: a share on each row's divergence, the rest on the
-        aggregate of all rows together, regardless of `batch_share`. An objective
-        of your own may penalise something else.
+        aggregate of all rows and, with a `batch_share`, on that of each experimental
+        batch. An objective of your own may penalise something else.
     """
 
     estimator: str

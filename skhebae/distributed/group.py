@@ -169,7 +169,7 @@ class TorchGroup(Group):
         gathered = self.gather((values.detach().cpu().double().numpy(), n_rows))
         total = sum(n for _, n in gathered)
         mean = sum(values * (n / total) for values, n in gathered if n > 0)
-        return torch.as_tensor(mean).to(values)
+        return torch.as_tensor(mean, device="cpu").to(values)
 
     def shards(
         self, counts: Sequence[int], n_minibatches: int, generator: torch.Generator

@@ -56,7 +56,7 @@ class WholeMinibatch(Shard):
 
     def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw from `generator`."""
-        return torch.randn(like.shape, generator=generator, device=like.device)
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def mean(self, values: Tensor) -> Tensor:
         """Average over rows, ()."""
@@ -112,7 +112,7 @@ class GroupShard(Shard):
         The noise of a minibatch then does not depend on how many processes share it.
         """
         shape = (self._total, *like.shape[1:])
-        return torch.randn(shape, generator=self._generator, device=like.device)
+        return torch.randn(shape, generator=self._generator, dtype=like.dtype, device=like.device)
 
     def mean(self, values: Tensor) -> Tensor:
         """Divide the sum over this process's rows by the mean number of rows per process, ()."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import field, replace
@@ -35,9 +34,11 @@ from skhebae.estimators.saving import (
 )
 from skhebae.estimators.streaming import fit_each
 from skhebae.estimators.tables import agreed_table, validate_table
+from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group, is_alone
 from skhebae.likelihoods import find_likelihood
+from skhebae.process import in_plain_modes
 from skhebae.training import resolve_device
 
 Float32Array = NDArray[np.float32]
@@ -100,6 +101,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     # Fitting
 
     @fit_context
+    @in_plain_modes
     def fit(
         self,
         X: ArrayLike | Matrix,
@@ -154,6 +156,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     @fit_context
+    @in_plain_modes
     def partial_fit(
         self,
         X: ArrayLike | Matrix | Iterable[Any],
@@ -214,6 +217,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     @fit_context
+    @in_plain_modes
     def fit_transform(
         self,
         X: ArrayLike | Matrix,
@@ -247,7 +251,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             fitted = self.fit(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
             return np.asarray(fitted.transform(X, batch=batch))
         codes = self._fit(X, batch, size_factor, checkpoint=checkpoint, keep_codes=True)
-        self._warn_unless_converged(wrappers=2)  # its own, and that of set_output
+        self._warn_unless_converged()
         assert codes is not None
         return codes
 
@@ -265,8 +269,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         continues = self.__sklearn_is_fitted__() and (partial or self.warm_start)
         earlier = self.fitted_ if continues else None
         with self._unchanged_on_failure():
-            # The warning is raised at the caller of `fit`, behind scikit-learn's wrapper.
-            group = find_group(self.distributed, resolve_device(self.device), stacklevel=5)
+            group = find_group(self.distributed, resolve_device(self.device))
             with name_lost_process(checkpoint) if group.size > 1 else nullcontext():
                 # One row more is enough, where a scale and moments are known.
                 min_samples = 1 if partial and earlier is not None else 2
@@ -291,17 +294,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return the names of the features, if `X` had any."""
         return getattr(self, "feature_names_in_", None)
 
-    def _warn_unless_converged(self, wrappers: int = 1) -> None:
-        """Warn where a number of epochs was given and was too small.
-
-        The warning points to the caller of the public method, behind scikit-learn's `wrappers`.
-        """
+    def _warn_unless_converged(self) -> None:
+        """Warn where a number of epochs was given and was too small."""
         if self.max_iter != "auto" and not self.fitted_.converged:
-            warnings.warn(
+            warn_caller(
                 f"max_iter={self.max_iter} epochs reached and the optimisation has not converged "
                 "yet. Increase max_iter, or set max_iter='auto'.",
                 ConvergenceWarning,
-                stacklevel=3 + wrappers,
             )
 
     @contextmanager
@@ -317,6 +316,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # Codes
 
+    @in_plain_modes
     def validate_rows(self, X: ArrayLike | Matrix) -> Matrix:
         """Check rows as `transform` does, and return them as `fitted_` takes them.
 
@@ -372,6 +372,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self.validate_rows(X)
         return self.fitted_.encode(X, batch)
 
+    @in_plain_modes
     def inverse_transform(
         self,
         Z: ArrayLike,
@@ -395,7 +396,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the units of the rows of `fit`.
+            In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
+            feature, whose offset is thousands of times larger.
 
         Raises
         ------
@@ -416,6 +418,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             )
         return self.fitted_.decode(codes, batch, size_factor)
 
+    @in_plain_modes
     def sample(
         self,
         n_samples: int = 1,
@@ -433,18 +436,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         n_samples : int, default=1
             Rows to generate.
         latent : {"mixture", "gaussian", "prior"}, default="mixture"
-            Where codes come from: a Gaussian mixture fitted to at most 10,000
-            training codes, the Gaussian with `latent_mean_` and
+            Where codes come from: a Gaussian mixture fitted to the posteriors of at most 10,000
+            training rows, the Gaussian with `latent_mean_` and
             `latent_covariance_`, or the prior p(z). Codes that match N(0, I) in their
             moments need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
             Seeds this draw only; None draws afresh at every call.
         noise : bool, default=False
             Draw from p(x | z) instead of returning its mean. For counts without a
-            `size_factor`, totals are drawn too, log-normal like those of `fit`.
+            `size_factor`, exposures are drawn too, from the distribution of those of `fit`, for
+            each batch its own.
         batch : label or array-like of shape (n_samples,), optional
             Experimental batch to decode for, one label for all rows or one per row; "average"
-            is the mean over all batches of `fit`. Needed where `fit` was given batches.
+            decodes the mean over all batches of `fit`, around which `noise` is that of one
+            row. Needed where `fit` was given batches.
         size_factor : float or array-like of shape (n_samples,), optional
             For counts: total of each row, or its size factor in the unit of those
             that `fit` was given. By default the median total of the rows of `fit`.
@@ -452,7 +457,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the units of the rows of `fit`.
+            In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
+            feature, whose offset is thousands of times larger.
 
         Raises
         ------
@@ -473,12 +479,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             int(n_samples), latent, rng, noise=noise, batch=batch, size_factor=size_factor
         )
 
+    @in_plain_modes
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
         """Return the approximate posterior of each row.
 
-        For HEBAE ``N(mu_i, D_i S D_i)`` (equation 6 of arXiv:2007.10389) with
-        S the covariance of all training codes, for VAE ``N(mu_i, diag
-        sigma_i^2)``, for WAE a point (a factor of zeros).
+        For HEBAE ``N(mu_i, A D_i S D_i A^T)``: that of equation 6 of arXiv:2007.10389, with S the
+        covariance of the encoder's codes of all training rows, behind the map A that
+        standardises codes. For VAE ``N(mu_i, diag sigma_i^2)``, for WAE a point (a factor of
+        zeros).
 
         Parameters
         ----------
@@ -500,9 +508,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             As `transform`.
         """
         X = self.validate_rows(X)
-        mean, spread = self.fitted_.encode_with_spread(X, batch)
-        factor = spread[:, :, None] * self.fitted_.noise_factor
-        return Posterior(mean, factor.astype(np.float32))
+        return Posterior(*self.fitted_.posterior(X, batch))
 
     # Scores
 
@@ -545,6 +551,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self.validate_rows(X)
         return self.fitted_.score(X, batch, size_factor)
 
+    @in_plain_modes
     def score(
         self,
         X: ArrayLike | Matrix,
@@ -610,6 +617,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self.validate_rows(X)
         return self.fitted_.elbo(X, batch, size_factor)
 
+    @in_plain_modes
     def log_likelihood(
         self,
         X: ArrayLike | Matrix,
@@ -627,6 +635,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         a few Gauss-Newton steps from the row's code, so the value depends on
         the decoder and hardly on the encoder. All rows share the same draws:
         a row's value does not depend on the rows it comes with.
+
+        For counts, p(x) is the density given the row's exposure. With a `size_factor` it sums to 1
+        over all rows. By default the exposure is the row's own total, which x determines: the
+        value then compares models and rows, but is not the logarithm of a probability.
 
         Parameters
         ----------
@@ -719,6 +731,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # Files and copies
 
+    @in_plain_modes
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file, completely or not at all.
 
@@ -732,20 +745,27 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         path : path-like
-            Overwritten if it exists.
+            Overwritten if it exists; the file then keeps its mode, and a link its target.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
-        FileNotFoundError
-            If the folder of `path` does not exist.
+        InvalidParameterError
+            If a parameter that was set after the fit is not usable.
+        FileNotFoundError, IsADirectoryError, ModelFileError
+            If the folder of `path` does not exist, or `path` is a folder, or a FIFO or a device.
+        OSError
+            If the file cannot be written, for example because the disk is full; an existing
+            one is left as it was.
         """
         check_is_fitted(self)
+        self._validate_params()
         params = file_parameters(self.get_params(deep=False), self.fitted_.architecture)
         self.fitted_.save(path, type(self).__name__, params, file_attributes(vars(self)))
 
     @classmethod
+    @in_plain_modes
     def load(cls, path: str | os.PathLike[str], **factories: Any) -> Self:
         """Read an estimator written by `save`.
 
@@ -768,18 +788,21 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         FileNotFoundError
             If there is no such file.
         ModelFileError
-            If the file is truncated, foreign, of a newer format or another class.
+            If the file is truncated, damaged, foreign, of a newer format or another class, or
+            not a file.
         TypeError, ValueError
             If a function or class is missing, or superfluous.
         """
         return load_estimator(cls, path, factories)
 
+    @in_plain_modes
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "fitted_" in state:
             state |= state.pop("fitted_").pack()
         return state
 
+    @in_plain_modes
     def __setstate__(self, state: dict[str, Any]) -> None:
         own, packed = split_state(state)
         super().__setstate__(own)

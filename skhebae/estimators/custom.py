@@ -7,6 +7,7 @@ from collections.abc import Callable
 from skhebae.estimators.base import BaseAutoencoder
 from skhebae.fitted import parameter, with_parameters
 from skhebae.fitted.build import PriorFactory
+from skhebae.networks import own_copy
 from skhebae.objectives import HEBAEObjective, Objective
 from skhebae.prior import Prior
 
@@ -68,7 +69,7 @@ class AutoencoderTransformer(BaseAutoencoder):
                 f"objective={self.objective!r} returned {type(objective).__name__}. It must "
                 "return a skhebae.objectives.Objective."
             )
-        return objective
+        return own_copy("objective", objective, {})
 
     @property
     def prior_factory(self) -> PriorFactory | None:

@@ -12,6 +12,7 @@ from skhebae.data import Matrix
 from skhebae.estimators.base import BaseAutoencoder
 from skhebae.fitted import parameter, with_parameters
 from skhebae.objectives import HEBAEObjective
+from skhebae.process import in_plain_modes
 
 
 @with_parameters
@@ -96,6 +97,7 @@ class HEBAETransformer(BaseAutoencoder):
             batch_share=self.batch_share,
         )
 
+    @in_plain_modes
     def hebae_bound(
         self,
         X: ArrayLike | Matrix,
@@ -138,5 +140,6 @@ class HEBAETransformer(BaseAutoencoder):
         X = self.validate_rows(X)
         fitted = self.fitted_
         expected = fitted.expected_log_prob(X, batch, size_factor)
-        result: NDArray[np.float32] = expected - np.float32(fitted.moments.kl_to(fitted.prior))
+        divergence = fitted.code_moments.kl_to(fitted.prior)
+        result: NDArray[np.float32] = expected - np.float32(divergence)
         return result

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from skhebae._sklearn import validate_parameter_constraints
 from skhebae.exceptions import ModelFileError
+from skhebae.files import check_integer
 from skhebae.fitted.build import FACTORIES as IN_ARCHITECTURE
 from skhebae.fitted.build import Architecture, factory_name
 from skhebae.fitted.model_file import read_model
+from skhebae.fitted.packed import check_packed
 from skhebae.likelihoods import LIKELIHOODS
 
 if TYPE_CHECKING:
@@ -67,17 +72,19 @@ def file_parameters(params: dict[str, Any], fitted: Architecture) -> dict[str, A
     return params
 
 
-def file_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file keeps of an estimator in addition to its fitted value.
+def is_kept(name: str) -> bool:
+    """Whether a file keeps an attribute of an estimator in addition to its fitted value.
 
     What `fit` sets, and the user's set_output; not what else hangs on the object.
     """
-    return {
-        name: value
-        for name, value in attributes.items()
-        if name == "_sklearn_output_config"
-        or (name.endswith("_") and not name.startswith("_") and name != "fitted_")
-    }
+    return name == "_sklearn_output_config" or (
+        name.endswith("_") and not name.startswith("_") and name != "fitted_"
+    )
+
+
+def file_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file keeps of an estimator in addition to its fitted value."""
+    return {name: value for name, value in attributes.items() if is_kept(name)}
 
 
 def load_estimator(cls: type[E], path: str | os.PathLike[str], factories: dict[str, Any]) -> E:
@@ -90,18 +97,58 @@ def load_estimator(cls: type[E], path: str | os.PathLike[str], factories: dict[s
     """
     params, fitted = read_model(path, cls.__name__)
     restore_factories(path, cls.__name__, params, fitted, factories)
-    unknown = f"{str(path)!r} holds no {cls.__name__} that this skhebae knows"
-    try:
+    with refuse_damaged(path, cls.__name__):
         estimator = cls(**params)
-    except TypeError as error:
-        raise ModelFileError(f"{unknown} ({error}).") from error
+        from_file = {name: value for name, value in params.items() if name not in factories}
+        validate_parameter_constraints(
+            estimator._parameter_constraints, from_file, caller_name=cls.__name__
+        )
     if factories:
         estimator.make_objective()  # names what is wrong with a function of the user's
-    try:
+    with refuse_damaged(path, cls.__name__):
+        check_attributes(fitted)
+        check_packed(fitted)
         estimator.__setstate__({**estimator.__dict__, **fitted})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{unknown} ({error}).") from error
     return estimator
+
+
+@contextmanager
+def refuse_damaged(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Turn whatever a damaged file leads to into an error that names it.
+
+    Raises
+    ------
+    ModelFileError
+        If the block raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = str(error) if isinstance(error, TypeError | ValueError) else repr(error)
+        raise ModelFileError(
+            f"{str(path)!r} holds no {kind} that this skhebae knows ({what:.500})."
+        ) from error
+
+
+def check_attributes(fitted: dict[str, Any]) -> None:
+    """Check what a file keeps of an estimator in addition to its fitted value.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    for name in fitted:
+        if name not in PRIVATE | PUBLIC and not is_kept(name):
+            raise ValueError(f"{name[:80]!r} is no attribute of a fitted estimator")
+    n_features = fitted["_architecture"].get("n_features")
+    check_integer(fitted.get("n_features_in_"), "n_features_in_", 1)
+    if fitted["n_features_in_"] != n_features:
+        raise ValueError("n_features_in_ is not the number of features of the networks")
+    if "feature_names_in_" in fitted and fitted["feature_names_in_"].shape != (n_features,):
+        raise ValueError("feature_names_in_ has not one name for each feature")
+    if not isinstance(fitted.get("_sklearn_output_config", {}), dict):
+        raise ValueError("_sklearn_output_config is not a dict")
 
 
 def restore_factories(
@@ -119,6 +166,8 @@ def restore_factories(
         If a name in `given` is not one of `FACTORIES`.
     ValueError
         If code is missing, or superfluous.
+    ModelFileError
+        If the file has something else in the place of a name.
     """
     unknown = sorted(set(given) - set(FACTORIES))
     if unknown:
@@ -128,6 +177,11 @@ def restore_factories(
         )
     for name in FACTORIES:
         saved, factory = params.get(name), given.get(name)
+        if not isinstance(saved, str | None):
+            raise ModelFileError(
+                f"{str(path)!r} has {type(saved).__name__} in place of a name as {name}: it is "
+                "damaged."
+            )
         is_code = saved is not None and not (name == "likelihood" and saved in LIKELIHOODS)
         if is_code != (factory is not None):
             code = f", {name}={saved}" if is_code else ""

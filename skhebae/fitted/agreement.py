@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,14 @@ from torch import distributed
 
 from skhebae.data import Table
 from skhebae.distributed import SINGLE, Group, TorchGroup
-from skhebae.exceptions import DistributedWarning
+from skhebae.exceptions import DistributedWarning, warn_caller
 from skhebae.fitted.labels import shown
 
 #: Characters of a value that an error message shows.
 SHOWN_VALUE = 80
 
 
-def find_group(parameter: bool | str, device: torch.device, stacklevel: int) -> Group:
+def find_group(parameter: bool | str, device: torch.device) -> Group:
     """Turn the parameter `distributed` into the group of processes that fit together.
 
     Parameters
@@ -28,8 +27,6 @@ def find_group(parameter: bool | str, device: torch.device, stacklevel: int) -> 
     parameter : bool or "auto"
     device : torch.device
         Where this process computes.
-    stacklevel : int
-        Stack level of the warning, counted from this function.
 
     Raises
     ------
@@ -55,12 +52,11 @@ def find_group(parameter: bool | str, device: torch.device, stacklevel: int) -> 
         )
     launched = os.environ.get("WORLD_SIZE", "")
     if not initialised and launched.isdecimal() and int(launched) > 1:
-        warnings.warn(
+        warn_caller(
             f"{launched} processes were launched (WORLD_SIZE), but no process group of "
             f"torch.distributed is initialised, so each fits a model of its own. To fit one model, "
             f"{cure}. To fit several, set distributed=False.",
             DistributedWarning,
-            stacklevel=stacklevel,
         )
     return SINGLE
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skhebae.code_map import CodeMap, CodeNoise
 from skhebae.data import (
     NO_SIDE_INFORMATION,
     Matrix,
@@ -25,8 +26,7 @@ from skhebae.data import (
     row_totals,
     watched,
 )
-from skhebae.divergences import cholesky_factor
-from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name
+from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name, load_weights
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
@@ -36,6 +36,7 @@ from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import bound, expected_log_prob, jacobian_numbers, log_likelihood, score
 from skhebae.prior import Prior
+from skhebae.process import cached_property, in_plain_modes
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -56,10 +57,10 @@ class FittedAutoencoder:
     objective : Objective
     scaling : Scaling
     moments : CodeMoments
-        Moments of the codes of the training rows.
+        Moments of the encoder's own codes of the training rows, before the `code_map` of the model.
     mixture : CodeMixture or LateMixture
     noise_covariance : ndarray of shape (d, d)
-        C in the posterior ``N(mu_i, D_i C D_i)`` of a row.
+        C in the posterior ``N(mu_i, A D_i C D_i A^T)`` of a row; A is the matrix of the `code_map`.
     seed : int
     history : dict of list of float
     batches : ndarray
@@ -116,29 +117,45 @@ class FittedAutoencoder:
         """p(z)."""
         return self.model.prior
 
+    @cached_property
+    @in_plain_modes
+    def code_moments(self) -> CodeMoments:
+        """Moments of the codes that users see, of the training rows."""
+        code_map = self.model.code_map
+        return self.moments if code_map is None else self.moments.mapped(code_map)
+
     @property
     def latent_mean(self) -> FloatArray:
         """Mean of the training rows' aggregated posterior, (d,)."""
-        return self.moments.mean
+        return self.code_moments.mean
 
     @cached_property
+    @in_plain_modes
     def latent_covariance(self) -> FloatArray:
         """Covariance of the training rows' aggregated posterior, (d, d)."""
-        return self.moments.aggregated_covariance(self.noise_covariance)
+        return self.code_moments.aggregated_covariance(self.noise)
 
     @cached_property
+    @in_plain_modes
     def learned(self) -> dict[str, FloatArray]:
         """Fitted parameters of the likelihood per feature, by attribute name."""
         return self.likelihood.learned(self.scaling)
 
     @cached_property
-    def noise_factor(self) -> FloatArray:
-        """Lower factor L of C in ``N(mu_i, D_i C D_i)``, (d, d)."""
+    @in_plain_modes
+    def noise(self) -> CodeNoise:
+        """Noise of the codes, in float64 on the CPU."""
         # A copy: a memory-mapped pickle holds read-only arrays.
-        factor: FloatArray = cholesky_factor(
-            torch.from_numpy(np.array(self.noise_covariance))
-        ).numpy()
-        return factor
+        covariance = torch.from_numpy(np.array(self.noise_covariance))
+        return CodeNoise.of(covariance, self.model.code_map)
+
+    @in_plain_modes
+    def with_encoder_codes(self) -> Self:
+        """Return a copy whose codes are the encoder's own, as training saw them."""
+        model, code_map = deepcopy(self.model), self.model.code_map
+        model.code_map = None
+        mixture = self.mixture if code_map is None else self.mixture.now().unmapped(code_map)
+        return replace(self, model=model, mixture=mixture)
 
     def annotate(self, annotations: dict[str, Any]) -> Self:
         """Return a copy with other annotations."""
@@ -158,6 +175,7 @@ class FittedAutoencoder:
 
     # Rows to codes
 
+    @in_plain_modes
     def encode(self, X: Matrix, batch: ArrayLike | None = None) -> Float32Array:
         """Return the codes of rows, the means of their posteriors, (n, d).
 
@@ -165,6 +183,7 @@ class FittedAutoencoder:
         """
         return self._map_codes(lambda minibatch: self.model.encode(minibatch)[0], X, batch)
 
+    @in_plain_modes
     def encode_with_spread(
         self, X: Matrix, batch: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]:
@@ -175,8 +194,23 @@ class FittedAutoencoder:
         mean, spread = np.split(values, 2, axis=1)
         return mean.copy(), spread.copy()
 
+    @in_plain_modes
+    def posterior(
+        self, X: Matrix, batch: ArrayLike | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Return means (n, d) and lower covariance factors (n, d, d) of rows' posteriors."""
+        noise = self.noise.to(self.likelihood.location)
+
+        def evaluate(minibatch: Minibatch) -> Tensor:
+            mu, spread = encode_with_spread(self.model, self.objective, minibatch).chunk(2, dim=1)
+            return torch.cat([mu[:, None], noise.factors(spread)], dim=1)
+
+        values = self._map_codes(evaluate, X, batch, self.n_components**2)
+        return values[:, 0].copy(), values[:, 1:].copy()
+
     # Codes to rows
 
+    @in_plain_modes
     def decode(
         self,
         codes: Float32Array,
@@ -186,6 +220,7 @@ class FittedAutoencoder:
         """Return the means of p(x | z) in the units of the rows of `fit`, (n, p)."""
         return self._decode(codes, self.likelihood.mean, batch, size_factor, drawn=False)
 
+    @in_plain_modes
     def sample(
         self,
         n_samples: int,
@@ -210,17 +245,27 @@ class FittedAutoencoder:
         if not noise:
             return self.decode(codes, batch, size_factor)
         if size_factor is None:
-            size_factor = self.scaling.draw_size_factors(n_samples, rng)
+            labels = self._labels(batch, n_samples)
+            # Rows of no batch in particular are as those of all.
+            index = resolve_batch(labels[0], self.batches, n_samples) if len(labels) == 1 else None
+            size_factor = self.scaling.draw_size_factors(n_samples, rng, index)
 
         def draw(parameter: Tensor) -> Tensor:
             return self.likelihood.sample(parameter, generator)
 
         return self._decode(codes, draw, batch, size_factor, drawn=True)
 
+    @in_plain_modes
+    def batch_index(self, batch: ArrayLike | None, n_rows: int) -> NDArray[np.intp] | None:
+        """Check labels of rows, and return their indices in `batches`; None if there are none."""
+        return resolve_batch(batch, self.batches, n_rows)
+
+    @in_plain_modes
     def size_factors(self, X: Matrix) -> FloatArray | None:
         """Return size factors that decode rows at their own totals; None if rows have none."""
         return self.scaling.size_factors(lambda: row_totals(X))
 
+    @in_plain_modes
     def batch_labels(self, batch: ArrayLike, n_rows: int) -> NDArray[Any]:
         """Return a label, or one per row, as `fit` was given it, (n_rows,)."""
         given = batch if np.ndim(batch) else np.full(n_rows, batch)
@@ -228,6 +273,7 @@ class FittedAutoencoder:
         labels: NDArray[Any] = self.batches[index]
         return labels
 
+    @in_plain_modes
     def fill_features(self, X: Float32Array, found: NDArray[np.bool_]) -> Float32Array:
         """Fill the features that all rows lack with their usual values, (n, p).
 
@@ -245,6 +291,7 @@ class FittedAutoencoder:
 
     # Bounds and likelihoods of rows, (n,), nats
 
+    @in_plain_modes
     def score(
         self,
         X: Matrix,
@@ -257,6 +304,7 @@ class FittedAutoencoder:
             lambda minibatch: score(self.model, minibatch), X, width, batch, size_factor
         )
 
+    @in_plain_modes
     def elbo(
         self,
         X: Matrix,
@@ -266,6 +314,7 @@ class FittedAutoencoder:
         """Return the bound of the posterior that was trained."""
         return self._map_posterior(bound, X, batch, size_factor)
 
+    @in_plain_modes
     def expected_log_prob(
         self,
         X: Matrix,
@@ -275,6 +324,7 @@ class FittedAutoencoder:
         """Return ``E_q log p(x | z)`` under the posterior that was trained."""
         return self._map_posterior(expected_log_prob, X, batch, size_factor)
 
+    @in_plain_modes
     def log_likelihood(
         self,
         X: Matrix,
@@ -302,12 +352,12 @@ class FittedAutoencoder:
         size_factor: ArrayLike | None,
     ) -> Float32Array:
         """Apply a function of each row's trained posterior: its mean and covariance factor."""
-        common = torch.from_numpy(self.noise_factor).to(self.model.device, torch.float32)
+        noise = self.noise.to(self.likelihood.location)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
             values = encode_with_spread(self.model, self.objective, minibatch)
             mu, spread = values.chunk(2, dim=1)
-            return function(self.model, minibatch, mu, spread[:, :, None] * common)
+            return function(self.model, minibatch, mu, noise.factors(spread))
 
         return self._map(evaluate, X, self.n_components**2, batch, size_factor)
 
@@ -325,13 +375,17 @@ class FittedAutoencoder:
         return self._map_rows(function, X, side, numbers_per_row)
 
     def _map_codes(
-        self, function: Callable[[Minibatch], Tensor], X: Matrix, batch: ArrayLike | None
+        self,
+        function: Callable[[Minibatch], Tensor],
+        X: Matrix,
+        batch: ArrayLike | None,
+        numbers_per_row: int = 1,
     ) -> Float32Array:
         """Apply a row-wise function of the encoder to rows."""
         side = NO_SIDE_INFORMATION
         if self.encodes_batch:
             side = SideInformation(resolve_batch(batch, self.batches, int(X.shape[0])))
-        return self._map_rows(function, X, side, 1)
+        return self._map_rows(function, X, side, numbers_per_row)
 
     def _map_rows(
         self,
@@ -377,17 +431,7 @@ class FittedAutoencoder:
         One chunk at a time, so that little more than the result is in memory.
         """
         n_rows = len(codes)
-        averages = isinstance(batch, str) and batch == AVERAGE and batch not in self.batches
-        averages = averages and len(self.batches) > 0
-        labels = list(self.batches) if averages else [batch]
-        sides = [
-            self._side(
-                n_rows,
-                label if label is None or np.ndim(label) else np.full(n_rows, label),
-                size_factor,
-            )
-            for label in labels
-        ]
+        sides = [self._side(n_rows, label, size_factor) for label in self._labels(batch, n_rows)]
 
         def read(rows: slice) -> Minibatch:
             # A copy: `codes` may be the caller's read-only memory map.
@@ -395,23 +439,33 @@ class FittedAutoencoder:
 
         def decode(minibatch: Minibatch) -> Tensor:
             z = minibatch.x
-            total = function(self.model.decode_rows(z, minibatch))
-            for index in range(1, len(sides)):
-                assert minibatch.batch is not None
-                other = minibatch.replace(batch=torch.full_like(minibatch.batch, index))
-                total = total + function(self.model.decode_rows(z, other))
-            return total / len(sides)
+            if len(sides) == 1:
+                return function(self.model.decode_rows(z, minibatch))
+            assert minibatch.batch is not None
+            batches = (torch.full_like(minibatch.batch, index) for index in range(len(sides)))
+            parameters = [
+                self.model.decode_rows(z, minibatch.replace(batch=batch)) for batch in batches
+            ]
+            return function(self.likelihood.average(torch.stack(parameters)))
 
         return map_rows(
             decode,
             read,
             n_rows,
-            numbers_per_row=self.n_features,
+            numbers_per_row=self.n_features * len(sides),
             finish=lambda rows: self.likelihood.original_rows(rows, self.scaling, drawn=drawn),
         )
 
+    def _labels(self, batch: ArrayLike | str | None, n_rows: int) -> list[ArrayLike | None]:
+        """Return the labels of rows; those of every batch in turn for "average"."""
+        averages = isinstance(batch, str) and batch == AVERAGE and batch not in self.batches
+        if averages and len(self.batches) > 0:
+            return [np.full(n_rows, label) for label in self.batches]
+        return [batch if batch is None or np.ndim(batch) else np.full(n_rows, batch)]
+
     # As plain arrays
 
+    @in_plain_modes
     def pack(self) -> dict[str, Any]:
         """Return the value as a dict of plain arrays, lists and numbers.
 
@@ -439,6 +493,7 @@ class FittedAutoencoder:
             packed["anndata_"] = self.annotations
         return packed
 
+    @in_plain_modes
     def save(
         self,
         path: str | os.PathLike[str],
@@ -467,6 +522,7 @@ class FittedAutoencoder:
         write_model(path, kind, params, {**further, **packed})
 
     @classmethod
+    @in_plain_modes
     def unpack(
         cls, packed: dict[str, Any], objective: Objective, device: torch.device
     ) -> FittedAutoencoder:
@@ -474,10 +530,10 @@ class FittedAutoencoder:
         architecture = Architecture.unpack(packed["_architecture"])
         family = find_likelihood(architecture.likelihood)
         scaling = family.scaling_class(**packed["_scaling"])
-        model = build_model(architecture, scaling, torch.Generator())
-        # A copy: arrays from a file or a memory-mapped pickle may be read-only.
-        weights = {k: torch.from_numpy(np.array(v)) for k, v in packed["_weights"].items()}
-        model.load_state_dict(weights)
+        model = build_model(architecture, scaling, None)
+        if "code_map.matrix" in packed["_weights"]:
+            model.code_map = CodeMap.empty(architecture.n_components)
+        load_weights(model, packed["_weights"])
         return cls(
             architecture=architecture,
             model=model.to(device).eval(),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Scaling
+from skhebae.files import check_array
 from skhebae.likelihoods import Likelihood, find_likelihood
 from skhebae.model import Autoencoder
 from skhebae.networks import (
@@ -22,6 +25,7 @@ from skhebae.networks import (
     global_random_state,
     made_by,
     mlp,
+    own_copy,
 )
 from skhebae.prior import Prior, StandardNormalPrior
 
@@ -92,17 +96,58 @@ class Architecture(NamedTuple):
         return cls(**fields)
 
 
+def count_weights(architecture: Architecture) -> int:
+    """Return the number of weights of the perceptrons; networks of the user's have none here."""
+    a, total = architecture, 0
+    hidden = a.hidden_layer_sizes
+    labels = a.n_batches if a.encode_batch else 0
+    encoder = (a.n_features + labels, *hidden, a.n_components + a.n_scales)
+    decoder = (a.n_components + a.n_batches, *hidden[::-1], a.n_features)
+    for sizes, factory in ((encoder, a.encoder), (decoder, a.decoder)):
+        if factory is None:
+            total += sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    return total
+
+
+def load_weights(model: Autoencoder, weights: dict[str, NDArray[Any]]) -> None:
+    """Put saved weights into a model.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If names, shapes or data types are not those of the model, or a number is not finite.
+    """
+    own = model.state_dict()
+    for name, array in weights.items():
+        if name not in own:
+            continue  # load_state_dict names those that are there or lacking against the rule
+        built = own[name]
+        check_array(array, f"the array {name!r}", tuple(built.shape), built.numpy().dtype)
+        # A module of the user's may hold infinite constants.
+        if not np.isfinite(array).all() and bool(built.isfinite().all()):
+            raise ValueError(f"the array {name!r} has numbers that are not finite")
+    # A copy of those of a memory-mapped pickle, which are read-only.
+    own_arrays = {k: v if v.flags.writeable else np.array(v) for k, v in weights.items()}
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in own_arrays.items()})
+
+
 def build_model(
     architecture: Architecture,
     scaling: Scaling,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     initial_scale: float = 0.0,
 ) -> Autoencoder:
-    """Make the untrained networks on the CPU, with all randomness from `generator`."""
+    """Make the untrained networks on the CPU, with all randomness from `generator`.
+
+    Without one, perceptrons start at 0, for saved weights to take their place.
+    """
+    copies: dict[int, Any] = {}
     likelihood = find_likelihood(architecture.likelihood).from_scaling(scaling)
-    encoder = build_encoder(architecture, generator, initial_scale)
-    decoder = build_decoder(architecture, generator, likelihood.initial_bias())
+    likelihood = own_copy("likelihood", likelihood, copies).float()
+    encoder = build_encoder(architecture, generator, initial_scale, copies)
+    decoder = build_decoder(architecture, generator, likelihood.initial_bias(), copies)
     prior = build_prior(architecture.prior, architecture.n_components)
+    prior = own_copy("prior", prior, copies)
     return Autoencoder(
         encoder,
         decoder,
@@ -139,7 +184,10 @@ def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
 
 
 def build_encoder(
-    architecture: Architecture, generator: torch.Generator, initial_scale: float
+    architecture: Architecture,
+    generator: torch.Generator | None,
+    initial_scale: float,
+    copies: dict[int, Any],
 ) -> Encoder | CustomEncoder:
     """Make the perceptron, or what the user's factory returns."""
     n_labels = architecture.n_batches if architecture.encode_batch else 0
@@ -155,7 +203,8 @@ def build_encoder(
         )
     n_outputs = architecture.n_components + architecture.n_scales
     with global_random_state(draw_seed(generator)):
-        module = made_by("encoder", architecture.encoder, architecture.shape, n_outputs)
+        arguments = (architecture.shape, n_outputs)
+        module = made_by("encoder", architecture.encoder, *arguments, copies=copies)
         encoder = CustomEncoder(
             module, architecture.shape, architecture.n_components, initial_scale
         )
@@ -164,7 +213,10 @@ def build_encoder(
 
 
 def build_decoder(
-    architecture: Architecture, generator: torch.Generator, initial_bias: Tensor
+    architecture: Architecture,
+    generator: torch.Generator | None,
+    initial_bias: Tensor,
+    copies: dict[int, Any],
 ) -> torch.nn.Module:
     """Make the perceptron, or what the user's factory returns."""
     # The label of the batch follows the code.
@@ -172,7 +224,8 @@ def build_decoder(
     if architecture.decoder is not None:
         with global_random_state(draw_seed(generator)):
             arguments = (n_inputs, architecture.shape)
-            custom = CustomDecoder(made_by("decoder", architecture.decoder, *arguments))
+            module = made_by("decoder", architecture.decoder, *arguments, copies=copies)
+            custom = CustomDecoder(module)
             check_maps("decoder", custom, n_inputs, architecture.n_features)
         return custom
     hidden = architecture.hidden_layer_sizes[::-1]
@@ -187,9 +240,11 @@ def build_decoder(
     return decoder
 
 
-def draw_seed(generator: torch.Generator) -> int:
-    """Draw a seed from a generator."""
-    return int(torch.randint(2**31, (), generator=generator))
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw a seed from a generator, or return 0."""
+    if generator is None:
+        return 0
+    return int(torch.randint(2**31, (), generator=generator, device="cpu"))
 
 
 def factory_name(factory: object) -> str | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
-from threading import Lock
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,11 @@ from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from skhebae.code_map import PSEUDO_ROWS, CodeMap, CodeNoise
 from skhebae.divergences import cholesky_factor, regularised_covariance
 from skhebae.finite_sample import expected_prior_kl
 from skhebae.prior import Prior
+from skhebae.process import ForkSafeLock, cached_property
 
 FloatArray = NDArray[np.float64]
 
@@ -37,15 +37,18 @@ COMPONENT_ROWS_PER_DIMENSION = 3
 #: Pseudo-rows without correlations that join each component, as a share of those rows.
 SHRUNK_ROWS = 0.1
 
+#: Mixtures are compared that have as many components as rows allow, this part of them, and one.
+FEWER = 4
+
+#: Smallest sum of shares, of a component that no row belongs to.
+TINY = 1e-300
+
 #: EM that starts from k-means needs few steps: docs/benchmarks.md, sampling.
 EM_STEPS, EM_TOL = 5, 1e-2
 
-#: Pseudo-rows of N(0, I) in the divergence of the codes' moments.
-PSEUDO_ROWS = 1.0
-
 #: Warning filters belong to the process: two threads that fit at once would
 #: restore them in the wrong order.
-WARNING_FILTERS = Lock()
+WARNING_FILTERS = ForkSafeLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +86,37 @@ class CodeMoments:
             spread=wide.T @ wide / len(codes),
         )
 
-    def aggregated_covariance(self, noise_covariance: FloatArray) -> FloatArray:
-        """Return ``S + mean_i D_i C D_i``, the aggregated posterior's covariance (equation 9)."""
-        return self.covariance + self.spread * noise_covariance
+    def mapped(self, code_map: CodeMap) -> CodeMoments:
+        """Return the moments of the codes behind a map; `spread` stays that of the encoder."""
+        centre, matrix = (of.cpu().double().numpy() for of in (code_map.centre, code_map.matrix))
+        return replace(
+            self,
+            mean=matrix @ (self.mean - centre),
+            covariance=matrix @ self.covariance @ matrix.T,
+        )
+
+    def aggregated_covariance(self, noise: CodeNoise) -> FloatArray:
+        """Return the aggregated posterior's covariance, ``S + mean_i A D_i C D_i A^T``, (d, d).
+
+        Equation 9, with the codes behind the map A of `noise`.
+        """
+        added = noise.covariance(torch.from_numpy(np.array(self.spread)))
+        result: FloatArray = self.covariance + added.numpy()
+        return result
 
     def kl_to(self, prior: Prior) -> float:
         """Return ``KL(N(m, S) || p(z))`` in nats; one pseudo-row keeps S positive definite."""
-        covariance = regularised_covariance(
-            torch.from_numpy(np.array(self.covariance)), self.n_rows, PSEUDO_ROWS
-        )
         mean = torch.from_numpy(np.array(self.mean))
-        return float(prior.gaussian_kl(mean, cholesky_factor(covariance)))
+        return float(prior.gaussian_kl(mean, cholesky_factor(self._smoothed())))
+
+    def chance_kl(self) -> float:
+        """Return ``tr S / (2 n)``, the part of the divergence from N(0, I) due to chance in m."""
+        return 0.5 * float(self._smoothed().trace()) / self.n_rows
+
+    def _smoothed(self) -> torch.Tensor:
+        """Return the covariance with one pseudo-row of N(0, I), (d, d)."""
+        covariance = torch.from_numpy(np.array(self.covariance))
+        return regularised_covariance(covariance, self.n_rows, PSEUDO_ROWS)
 
     def excess_kl(self, prior: Prior) -> float:
         """Return `kl_to` minus its mean over as many draws from N(0, I), if that is the prior."""
@@ -135,22 +158,40 @@ class CodeMixture:
     covariances: FloatArray
 
     @classmethod
-    def fit(cls, codes: NDArray[np.float32], seed: int, *, brief: bool = False) -> CodeMixture:
-        """Fit scikit-learn's full-covariance mixture to codes (n, d), and shrink it.
+    def fit(
+        cls,
+        codes: NDArray[np.floating[Any]],
+        seed: int,
+        spread: NDArray[np.floating[Any]] | None = None,
+        noise: CodeNoise | None = None,
+        *,
+        brief: bool = False,
+    ) -> CodeMixture:
+        """Fit the aggregated posterior of some rows.
 
-        `brief` fits fewer components, for the many calls of a stream.
+        scikit-learn's full-covariance mixture is fitted to the codes and shrunk. To each of its
+        components the mean covariance of its rows' posteriors is then added.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n, d)
+            Posterior means.
+        seed : int
+        spread : ndarray of shape (n, d), optional
+            Diagonals of D_i of the `noise`; by default posteriors are points.
+        noise : CodeNoise, optional
+        brief : bool
+            Whether to fit fewer components, for the many calls of a stream.
         """
         n_rows, n_components = codes.shape
         most = BRIEF_COMPONENTS if brief else MIXTURE_COMPONENTS
         needed = component_rows(n_components)
         wanted = min(most, MIXTURE_MEANS // n_components, n_rows // needed)
-        distinct = len(np.unique(codes, axis=0))
-        mixture = GaussianMixture(
-            n_components=max(1, min(wanted, distinct)),
-            max_iter=EM_STEPS,
-            tol=EM_TOL,
-            random_state=seed,
-        )
+        most = max(1, min(wanted, len(np.unique(codes, axis=0))))
+        candidates = [
+            GaussianMixture(k, max_iter=EM_STEPS, tol=EM_TOL, random_state=seed)
+            for k in sorted({1, max(1, most // FEWER), most})
+        ]
         # scikit-learn's regularisation is absolute, so the mixture must not see units.
         mean = codes.mean(axis=0, dtype=np.float64)
         unit = codes.std(axis=0, dtype=np.float64)
@@ -158,25 +199,39 @@ class CodeMixture:
         # Its k-means start refuses to run while array API dispatch is on.
         with (
             config_context(array_api_dispatch=False),
-            WARNING_FILTERS,
+            WARNING_FILTERS.held(),
             warnings.catch_warnings(),
         ):
             # The mixture only has to be a good density to draw from. Whether EM has
             # converged is not the user's concern.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit((codes - mean) / unit)
+            scaled = (codes - mean) / unit
+            # By Akaike's criterion: Gaussian codes are described best by one component.
+            mixture = min((own.fit(scaled) for own in candidates), key=lambda own: own.aic(scaled))
+            shares = mixture.predict_proba(scaled)
         covariances = shrunk_covariances(
             mixture.covariances_, mixture.weights_, n_rows, SHRUNK_ROWS * needed
         )
+        covariances = np.outer(unit, unit) * covariances
+        if spread is not None and noise is not None:
+            wide = spread.astype(np.float64)
+            products = np.stack([(wide.T * own) @ wide / max(own.sum(), TINY) for own in shares.T])
+            covariances = covariances + noise.covariance(torch.from_numpy(products)).numpy()
         return cls(
             mixture.weights_,
             mean + unit * mixture.means_,
-            np.outer(unit, unit) * covariances,
+            covariances,
         )
 
     def now(self) -> CodeMixture:
         """Return the mixture."""
         return self
+
+    def unmapped(self, code_map: CodeMap) -> CodeMixture:
+        """Return the mixture of the codes before a map."""
+        centre, inverse = (of.cpu().double().numpy() for of in (code_map.centre, code_map.inverse))
+        means = self.means @ inverse.T + centre
+        return CodeMixture(self.weights, means, inverse @ self.covariances @ inverse.T)
 
     def sample(self, n_samples: int, rng: np.random.RandomState) -> FloatArray:
         """Draw codes (n_samples, d), in random order of components."""
@@ -190,8 +245,14 @@ class CodeMixture:
 class LateMixture:
     """A `CodeMixture` that is fitted when it is first needed; in a stream it rarely is."""
 
-    def __init__(self, codes: NDArray[np.float32], seed: int) -> None:
-        self._codes, self._seed = codes, seed
+    def __init__(
+        self,
+        codes: NDArray[np.floating[Any]],
+        seed: int,
+        spread: NDArray[np.floating[Any]] | None = None,
+        noise: CodeNoise | None = None,
+    ) -> None:
+        self._evidence = codes, seed, spread, noise
 
     def now(self) -> CodeMixture:
         """Return the mixture, after fitting it."""
@@ -199,7 +260,7 @@ class LateMixture:
 
     @cached_property
     def _fitted(self) -> CodeMixture:
-        return CodeMixture.fit(self._codes, self._seed, brief=True)
+        return CodeMixture.fit(*self._evidence, brief=True)
 
 
 def component_rows(n_components: int) -> int:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import partial
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils import gen_batches
 
-from skhebae.data import Scaling, Table
+from skhebae.data import Matrix, Scaling, StoredTable, Table
+from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.parameters import Parameters, changes_result
 
-#: Rows of the table that count one by one; the others count by their means and deviations.
-FIRST_ROWS = 100
+#: Rows that are hashed at a time.
+CHUNK_ROWS = 4096
+
+#: Digits of a hash that a fingerprint keeps.
+DIGITS = 16
 
 
 def describe_parameters(parameters: Parameters) -> dict[str, str]:
@@ -29,35 +37,117 @@ def describe_parameters(parameters: Parameters) -> dict[str, str]:
 
 
 def fingerprint(
-    parameters: Parameters, table: Table, scaling: Scaling, n_done: int
+    parameters: Parameters,
+    table: Table,
+    scaling: Scaling,
+    batches: NDArray[Any],
+    earlier: FittedAutoencoder | None,
+    device: str,
 ) -> dict[str, Any]:
-    """Describe a fit: its parameters, its rows, the epochs before it and its processes."""
-    group, X = table.group, table.X
-    digest = hashlib.sha256()
-    for field in fields(scaling):  # type: ignore[arg-type]
-        digest.update(np.ascontiguousarray(getattr(scaling, field.name)).tobytes())
-    first = np.ascontiguousarray(scaling.standardise(X[:FIRST_ROWS])).tobytes()
-    # The first rows of each process, which is to have the same rows again.
-    for part in group.gather(first if group.size == 1 else hash_rows(first, len(table))):
-        digest.update(part)
+    """Describe all that a fit depends on.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    table : Table
+        Its rows count one by one, in their order, with their labels and size factors. A table
+        outside memory is read once for it.
+    scaling : Scaling
+    batches : ndarray
+        Sorted labels of all processes.
+    earlier : FittedAutoencoder or None
+        The fit that this one continues.
+    device : str
+        Type of the device, on whose random numbers the fit depends.
+    """
+    group = table.group
+    own = (hash_rows(table.X), hash_labels(table.batch), hash_arrays([table.size_factor]))
+    # In the order of processes, each of which is to have the same rows again.
+    rows, labels, factors = ("".join(parts) for parts in zip(*group.gather(own), strict=True))
+    measured = [getattr(scaling, field.name) for field in fields(scaling)]  # type: ignore[arg-type]
+    weights = {} if earlier is None else earlier.model.state_dict()
+    has_factors = any(group.gather(table.size_factor is not None))
     return {
         "estimator": type(parameters).__name__,
         **describe_parameters(parameters),
         "n_samples": table.total_rows,
         "n_features": table.n_features,
-        "rows": digest.hexdigest()[:16],
-        "epochs before": n_done,
+        "rows": shorten(rows, hash_arrays(measured)),
+        "batch": f"{len(batches)} labels, {shorten(labels)}" if len(batches) else None,
+        "size_factor": shorten(factors) if has_factors else None,
+        "epochs before": 0 if earlier is None else len(earlier.history["loss"]),
+        "weights before": hash_arrays(v.cpu().numpy() for v in weights.values())[:DIGITS],
         "processes": group.size,
+        "device": device,
     }
 
 
-def hash_rows(rows: bytes, n_rows: int) -> bytes:
-    """Return a short digest of the first rows of a process that has `n_rows`."""
-    return hashlib.sha256(rows + str(n_rows).encode()).digest()
+def hash_rows(X: Matrix) -> str:
+    """Return a digest of all rows in their order, and of how they are stored."""
+    # Rows are read in another order from a table outside memory.
+    kind = "stored" if isinstance(X, StoredTable) else "sparse" if sparse.issparse(X) else "dense"
+    digest = hashlib.sha256(f"{kind} {X.shape}".encode())
+    for chunk in chunks_of(X):
+        for part in parts_of(chunk):
+            update(digest, part)
+    return digest.hexdigest()
+
+
+def chunks_of(X: Matrix) -> Iterator[Matrix]:
+    """Yield the rows of a table, some at a time."""
+    if isinstance(X, StoredTable):
+        yield from X.blocks()
+        return
+    for rows in gen_batches(X.shape[0], CHUNK_ROWS):
+        yield X[rows]
+
+
+def parts_of(chunk: Matrix) -> Iterator[NDArray[Any]]:
+    """Yield the arrays of a chunk of rows, the same whatever its type of indices."""
+    if not sparse.issparse(chunk):
+        yield np.asarray(chunk)
+        return
+    yield np.diff(chunk.indptr).astype(np.int64)
+    yield chunk.indices.astype(np.int64)
+    yield chunk.data
+
+
+def hash_labels(labels: NDArray[Any] | None) -> str:
+    """Return a digest of the labels of rows in their order."""
+    if labels is None:
+        return hash_arrays([None])
+    values, index = np.unique(labels, return_inverse=True)
+    return shorten(repr(values.tolist()), hash_arrays([index.ravel()]))
+
+
+def hash_arrays(arrays: Iterable[NDArray[Any] | None]) -> str:
+    """Return a digest of arrays; some may be lacking."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            digest.update(b"None")
+        else:
+            update(digest, np.asarray(array))
+    return digest.hexdigest()
+
+
+def update(digest: Any, array: NDArray[Any]) -> None:
+    """Add an array's data type, shape and bytes to a digest."""
+    digest.update(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+
+
+def shorten(*texts: str) -> str:
+    """Return a short digest of texts."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:DIGITS]
 
 
 def describe(value: object) -> str:
     """Return a text that is the same in every process; for a function, its name."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"array {hash_arrays([value])[:DIGITS]}"  # its text would leave out numbers
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, partial):
         given = [describe(part) for part in (value.func, *value.args)]
         given += [f"{name}={describe(part)}" for name, part in sorted(value.keywords.items())]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from threading import RLock
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from skhebae.data import Rows, Table, open_rows
+from skhebae.code_map import CodeMap, CodeNoise
+from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows
 from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
@@ -18,9 +21,15 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
 from skhebae.networks import global_random_state
-from skhebae.training import Run, train
+from skhebae.process import has_forked, in_plain_modes
+from skhebae.training import Run, Schedule, Split, StateCheck, count_minibatches, train
+
+#: How many rows, or how many times the present table, the tables before it count for in the
+#: feature-wise parameters of the likelihood.
+STREAM_ROWS, STREAM_TABLES = 1000, 9
 
 
+@in_plain_modes
 def fit_autoencoder(
     parameters: Parameters,
     table: Table,
@@ -61,8 +70,9 @@ def fit_autoencoder(
         split = split_rows(parameters, table, run.generators.order, partial)
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
+        resumed = confirm_state(plan, run, schedule, split)
     shows = bool(parameters.verbose) and not partial and run.group.rank == 0
-    n_done = 0 if plan.resumed is None else len(plan.resumed["history"]["loss"])
+    n_done = 0 if resumed is None else len(resumed["history"]["loss"])
     bar = progress_bar(type(parameters).__name__, n_done, schedule.n_epochs, shows)
     with random_state_of(run, plan), bar as on_epoch:
         history, converged = train(
@@ -71,7 +81,7 @@ def fit_autoencoder(
             split,
             schedule,
             checkpoint=plan.checkpoint,
-            resumed=plan.resumed,
+            resumed=resumed,
             on_epoch=on_epoch,
         )
     before = earlier if partial else None
@@ -103,6 +113,17 @@ def fit_autoencoder(
         optimizer_state=run.optimizer.state() if partial else None,
         annotations=None if earlier is None else earlier.annotations,
     )
+
+
+def confirm_state(
+    plan: FitPlan, run: Run, schedule: Schedule, split: Split
+) -> dict[str, Any] | None:
+    """Return the state to resume from, if any, after checking that it suits the run."""
+    if plan.checkpoint is None or plan.resumed is None:
+        return None
+    n_minibatches = count_minibatches(len(split.training), schedule.batch_size, run.group)
+    check = StateCheck(run, schedule.n_epochs, n_minibatches)
+    return plan.checkpoint.confirm(plan.resumed, check)
 
 
 class CodeDensity(NamedTuple):
@@ -147,15 +168,68 @@ def close_fit(
         moments, chosen, encoded = measure_codes(run, rows, seed, codes)
         moments = moments if earlier is None else earlier.moments.merge(moments)
         posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
-        if not partial:
-            run.model.likelihood.finish(TrainedRows(run, rows, posterior_noise, encoded))
+        finish_likelihood(run, TrainedRows(run, rows, posterior_noise, encoded), earlier)
+        standardise_codes(run, moments, codes)
+        noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
+        mu, spread = np.split(chosen, 2, axis=1)
+        if run.model.code_map is not None:
+            mu = run.model.code_map(torch.from_numpy(mu).to(run.model.device)).cpu().numpy()
         make_mixture = LateMixture if partial else CodeMixture.fit
         # Machines may round differently, which would change the mixture's steps.
-        mixture = group.from_first(lambda: make_mixture(chosen, seed % 2**31))
+        mixture = group.from_first(lambda: make_mixture(mu, seed % 2**31, spread, noise))
         if len(chosen) == 1 and earlier is not None:
             mixture = earlier.mixture  # one code has no density
     group.broadcast([*run.model.parameters(), *run.model.buffers()])
     return CodeDensity(moments, mixture, posterior_noise)
+
+
+def standardise_codes(run: Run, moments: CodeMoments, codes: NDArray[np.float32] | None) -> None:
+    """Map codes to mean 0 and covariance I, where the objective asks for that.
+
+    Training matches the moments of noised minibatches; those of the rows themselves differ from
+    them. With the decoder behind the inverse of the map, the model stays the same.
+
+    Parameters
+    ----------
+    run : Run
+    moments : CodeMoments
+    codes : ndarray of shape (n_samples, n_components), optional
+        Codes of the rows, which are mapped too.
+    """
+    model = run.model
+    if not (run.objective.standardises_codes and model.prior.is_standard):
+        return
+    mean, covariance = (torch.from_numpy(np.array(of)) for of in (moments.mean, moments.covariance))
+    code_map = CodeMap.standardising(mean, covariance, moments.n_rows).to(model.device)
+    model.code_map = code_map
+    if codes is not None and len(codes) > 0:
+        # In the chunks of `transform`, whose rounding it shares.
+        codes[:] = map_rows(
+            lambda minibatch: code_map(minibatch.x),
+            lambda rows: Minibatch(torch.from_numpy(codes[rows]).to(model.device)),
+            len(codes),
+            numbers_per_row=model.n_features,
+        )
+
+
+def finish_likelihood(run: Run, evidence: TrainedRows, earlier: FittedAutoencoder | None) -> None:
+    """Let the likelihood set its feature-wise parameters.
+
+    In a stream they move towards the values of each table by its share of all rows. Earlier tables
+    were seen by networks that had learned less, so they count for `STREAM_ROWS` rows at most, or
+    for `STREAM_TABLES` times as many as the present one has.
+    """
+    likelihood = run.model.likelihood
+    own = [*likelihood.parameters(), likelihood.calibration]
+    before = [values.detach().clone() for values in own]
+    likelihood.finish(evidence)
+    if earlier is None:
+        return
+    most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
+    share = evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
+    with torch.no_grad():
+        for values, old in zip(own, before, strict=True):
+            values.copy_(torch.lerp(old, values, share))
 
 
 def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:
@@ -175,6 +249,8 @@ def progress_bar(
         return
     from tqdm.auto import tqdm
 
+    if has_forked():
+        tqdm.set_lock(RLock())  # a thread of the parent may have held the one before
     with tqdm(initial=n_done, total=n_epochs, desc=name, unit="epoch") as bar:
 
         def report(loss: float) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, reduce
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,11 @@ from torch import Tensor
 from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices
 from skhebae.divergences import cholesky_factor
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
+from skhebae.likelihoods import Decoded, identity_calibration
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
+from skhebae.process import cached_property
 from skhebae.training import Run
 from skhebae.training.loop import check_finite
 from skhebae.training.step import jacobian_rows
@@ -30,6 +32,9 @@ BLOCK_ROWS = 2**16
 #: Codes and spreads up to this size are kept until the likelihood has finished, so that rows are
 #: encoded once. A larger table is encoded once more.
 KEPT_BYTES = 2**26
+
+#: Rows that `Evidence.decode_some` decodes at least, if there are as many.
+SOME_ROWS = 512
 
 #: Rows whose Jacobians `Evidence.code_variance` looks at.
 JACOBIAN_ROWS = 128
@@ -48,8 +53,8 @@ class MeasuredCodes(NamedTuple):
     ----------
     moments : CodeMoments
         Moments of the codes of all rows, in all processes.
-    chosen : ndarray of shape (n_chosen, n_components)
-        At most `MIXTURE_ROWS` codes of all processes.
+    chosen : ndarray of shape (n_chosen, 2 n_components)
+        `encode_with_spread` of at most `MIXTURE_ROWS` rows of all processes.
     encoded : ndarray of shape (n_samples, 2 n_components) or None
         `encode_with_spread` of the rows of this process, if they take at most `KEPT_BYTES`.
     """
@@ -82,7 +87,7 @@ def measure_codes(
     n_components = model.n_components
     wanted = kept_rows(group.gather(len(rows)))[group.rank]
     chosen = np.random.RandomState(seed).permutation(len(rows))[:wanted]
-    kept = np.empty((len(chosen), n_components), dtype=np.float32)
+    kept = np.empty((len(chosen), 2 * n_components), dtype=np.float32)
     encoded: NDArray[np.float32] | None = None
     if len(rows) * 2 * n_components * 4 <= KEPT_BYTES:
         encoded = np.empty((len(rows), 2 * n_components), dtype=np.float32)
@@ -103,7 +108,7 @@ def measure_codes(
         if out is not None:
             out[block] = codes
         here = np.flatnonzero((chosen >= block[0]) & (chosen <= block[-1]))
-        kept[here] = codes[chosen[here] - block[0]]
+        kept[here] = values[chosen[here] - block[0]]
         moments.append(CodeMoments.measure(codes, spread))
     mine = [reduce(CodeMoments.merge, moments)] if moments else []
     together = [own for part in group.gather(mine) for own in part]
@@ -156,34 +161,60 @@ class TrainedRows:
         self._run, self._rows = run, rows
         self._posterior_noise, self._encoded = posterior_noise, encoded
         self.lacks_noise = run.objective.row_weight < 1.0
+        self.n_rows = sum(run.group.gather(len(rows)))
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
 
         With one draw of each row's code.
         """
+
+        def sums(part: Decoded) -> Tensor:
+            values = function(part.x, part.parameter)
+            if part.mask is None:
+                total = values.sum(dim=0)
+                return torch.stack([total, torch.full_like(total, len(part.x))])
+            observed = part.mask.sum(dim=0).to(values)
+            return torch.stack([values.where(part.mask, 0.0).sum(dim=0), observed])
+
+        total, observed = self.sum_over_rows(sums)
+        mean: Tensor = total / observed.clamp_min(1e-12)
+        return mean.to(self._run.model.likelihood.location)
+
+    def sum_over_rows(self, function: Callable[[Decoded], Tensor]) -> Tensor:
+        """Add up what `function` returns for chunks of all rows, in float64 on the CPU."""
+        parts = self._decode(np.arange(len(self._rows)))
+        total = function(next(parts)).cpu().double()
+        for part in parts:
+            total += function(part).cpu().double()
+        return self.sum(total)
+
+    def decode_some(self, n_numbers: int) -> list[Decoded]:
+        """Decode rows spread over the table until they have about `n_numbers` entries."""
+        n_rows = len(self._rows)
+        wanted = max(SOME_ROWS, n_numbers // self._run.model.n_features)
+        every = max(1, -(-n_rows // wanted))
+        return list(self._decode(np.arange(0, n_rows, every)))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up the values of all processes."""
+        own = values.detach().cpu().numpy()
+        return torch.from_numpy(np.asarray(np.sum(self._run.group.gather(own), axis=0))).to(values)
+
+    def _decode(self, indices: NDArray[np.intp]) -> Iterator[Decoded]:
+        """Decode some rows, chunk by chunk, with one draw of each row's code."""
         run, model = self._run, self._run.model
         factor = cholesky_factor(torch.from_numpy(self._posterior_noise))
         factor = factor.to(model.device, torch.float32)
-        total = torch.zeros_like(model.likelihood.location)
-        observed = torch.zeros_like(total)
-        with torch.no_grad():
-            for chunk in minibatch_indices(np.arange(len(self._rows)), DECODED_ROWS):
+        for chunk in minibatch_indices(indices, DECODED_ROWS):
+            with torch.no_grad():
                 minibatch = self._rows.take(chunk)
                 mu, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
-                noise = torch.randn(mu.shape, generator=run.generators.noise, device=mu.device)
+                noise = torch.randn(
+                    mu.shape, generator=run.generators.noise, dtype=mu.dtype, device=mu.device
+                )
                 parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
-                values = function(minibatch.x, parameter)
-                if minibatch.mask is None:
-                    total += values.sum(dim=0)
-                    observed += len(minibatch)
-                else:
-                    total += values.where(minibatch.mask, 0.0).sum(dim=0)
-                    observed += minibatch.mask.sum(dim=0)
-        # Over all processes, the mean of sums by the mean of counts.
-        n_rows = len(self._rows)
-        total = run.group.mean(total / max(1, n_rows), n_rows)
-        return total / run.group.mean(observed / max(1, n_rows), n_rows).clamp_min(1e-12)
+            yield Decoded(minibatch.x, parameter, minibatch.mask)
 
     def _encode(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
         """Return posterior means and the diagonals of D_i of some rows, (n, 2 d)."""
@@ -193,18 +224,25 @@ class TrainedRows:
 
     def code_variance(self) -> Tensor:
         """Return the variance of each output that codes of training lack, (n_features,)."""
-        run = self._run
+        run, at = self._run, self._linearised
+        gain = run.model.likelihood.calibration[:, 1]
         with torch.no_grad():
-            variance = code_variance(run.model, self._linearised, run.objective.row_weight)
+            at = at._replace(jacobian=at.jacobian * gain[:, None])
+            variance = code_variance(run.model, at, run.objective.row_weight)
         return run.group.mean(variance, len(self._rows))
 
     @cached_property
     def _linearised(self) -> Linearisation:
-        """The decoder at the codes of some rows."""
+        """The decoder at the codes of some rows, before the likelihood's calibration."""
         model, n_rows = self._run.model, len(self._rows)
         every = max(1, -(-n_rows // jacobian_rows(model, JACOBIAN_ROWS)))
         indices = np.arange(0, n_rows, every)
         some = self._rows.take(indices)
         with torch.no_grad():
             mu, _ = self._encode(some, indices).chunk(2, dim=1)
-        return linearise(model, mu, some)
+            calibration = model.likelihood.calibration.clone()
+            model.likelihood.calibration.copy_(identity_calibration(model.likelihood.location))
+        try:
+            return linearise(model, mu, some)
+        finally:
+            model.likelihood.calibration.copy_(calibration)

@@ -102,7 +102,8 @@ class Parameters(ABC):
         standardised rows (n, \*shape) to (n, n_outputs): the code, and the scales
         of its noise where the estimator has them. `shape` is ``(n_features,)``, or
         `image_shape`. A function or class at the top level of a file, so that the
-        estimator can be cloned and pickled. Initial weights and dropout draw
+        estimator can be cloned and pickled. The model trains a copy of what it
+        returns, in float32. Initial weights and dropout draw
         from torch's global random state, which is seeded for the fit and
         restored afterwards. None is the perceptron of `hidden_layer_sizes`.
     decoder : callable, default=None

@@ -85,8 +85,10 @@ def plan_fit(
         table = replace(table, batch=batches[:0] if len(batches) else None)
     objective = parameters.make_objective()
     architecture = make_architecture(parameters, table.n_features, objective, len(batches))
+    index = resolve_batch(table.batch, batches, len(table))
     if earlier is None:
-        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(table)
+        indexed = replace(table, batch=index)
+        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(indexed)
         new_features = scaling.constant[:0]
     else:
         check_same_architecture(architecture, earlier.architecture)
@@ -94,9 +96,12 @@ def plan_fit(
         with watched(scaling, earlier.names) as outside:
             outside.see_table(table.X)
     n_done = 0 if earlier is None else len(earlier.history["loss"])
+    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     file, resumed = None, None
     if checkpoint is not None:
-        file = Checkpoint(checkpoint, fingerprint(parameters, table, scaling, n_done), group)
+        device = resolve_device(parameters.device).type
+        identity = fingerprint(parameters, table, scaling, batches, earlier, device)
+        file = Checkpoint(checkpoint, identity, group)
         resumed = file.read()
     if partial and earlier is not None:
         seed = earlier.seed
@@ -107,8 +112,6 @@ def plan_fit(
     seed = group.gather(seed)[0]
     if file is not None:
         file.facts["seed"] = seed
-    index = resolve_batch(table.batch, batches, len(table))
-    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     return FitPlan(
         objective=objective,
         architecture=architecture,
@@ -139,6 +142,7 @@ def make_run(
         model = build_model(plan.architecture, plan.scaling, generator, scale)
     else:
         model = deepcopy(earlier.model)
+        model.code_map = None  # training sees the encoder's own codes
     model = model.to(device)
     largest_layer = max(p.numel() for p in model.parameters())
     model.training_dtype = resolve_precision(parameters.precision, device, largest_layer)
@@ -224,7 +228,7 @@ def split_rows(
             f"{max(0, table.total_rows - held_out)} of {table.total_rows} samples to train on. Use "
             "early_stopping=False or more samples."
         )
-    shuffled = torch.randperm(n_rows, generator=order).numpy()
+    shuffled = torch.randperm(n_rows, generator=order, device="cpu").numpy()
     return Split(shuffled[n_validation:], shuffled[:n_validation])
 
 

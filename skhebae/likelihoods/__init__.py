@@ -1,6 +1,6 @@
 """Likelihoods p(x | z): what the decoder's output says about a row; one family per file."""
 
-from skhebae.likelihoods.base import Evidence, Likelihood
+from skhebae.likelihoods.base import Decoded, Evidence, Likelihood, identity_calibration
 from skhebae.likelihoods.bernoulli import BernoulliLikelihood
 from skhebae.likelihoods.count_scaling import CountScaling
 from skhebae.likelihoods.counts import (
@@ -21,6 +21,7 @@ __all__ = [
     "BernoulliLikelihood",
     "CountLikelihood",
     "CountScaling",
+    "Decoded",
     "Evidence",
     "GaussianLikelihood",
     "Likelihood",
@@ -29,5 +30,6 @@ __all__ = [
     "ZeroInflatedNegativeBinomialLikelihood",
     "are_counts",
     "find_likelihood",
+    "identity_calibration",
     "likelihood_name",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -22,18 +22,61 @@ from skhebae.data import FeatureScaling, Matrix, Scaling
 Float32Array = NDArray[np.float32]
 
 
+class Decoded(NamedTuple):
+    """Some rows of `fit` with what one draw of their codes decodes to.
+
+    Attributes
+    ----------
+    x : Tensor of shape (m, p)
+        Standardised rows.
+    parameter : Tensor of shape (m, p)
+        The likelihood's parameter.
+    mask : Tensor of bool of shape (m, p) or None
+        True where an entry is observed.
+    """
+
+    x: Tensor
+    parameter: Tensor
+    mask: Tensor | None
+
+    def every(self, step: int) -> Decoded:
+        """Return each `step`-th row."""
+        mask = None if self.mask is None else self.mask[::step]
+        return Decoded(self.x[::step], self.parameter[::step], mask)
+
+
 class Evidence(Protocol):
     """The trained networks and the training rows, as `Likelihood.finish` sees them."""
 
     #: Whether codes of training have less noise than their posterior, so that residuals are too
     #: small.
     lacks_noise: bool
+    #: Rows of the table in all processes.
+    n_rows: int
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
 
         With one draw of each row's code.
         """
+        ...
+
+    def sum_over_rows(self, function: Callable[[Decoded], Tensor]) -> Tensor:
+        """Add up what `function` returns for chunks of all rows, in float64 on the CPU.
+
+        With one draw of each row's code.
+        """
+        ...
+
+    def decode_some(self, n_numbers: int) -> list[Decoded]:
+        """Decode rows spread over the table until they have about `n_numbers` entries.
+
+        All rows of this process if they have no more. What they decode to is in memory together.
+        """
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up the values of all processes."""
         ...
 
     def code_variance(self) -> Tensor:
@@ -87,6 +130,7 @@ class Likelihood(nn.Module, ABC):
 
     location: Tensor
     scale: Tensor
+    calibration: Tensor
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -100,6 +144,12 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         self.register_buffer("location", location)
         self.register_buffer("scale", scale)
+        self.register_buffer("calibration", identity_calibration(location))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load a state; files of version 0.1 hold no calibration."""
+        state.setdefault(f"{prefix}calibration", identity_calibration(self.location))
+        super()._load_from_state_dict(state, prefix, *arguments)
 
     # Tables
 
@@ -147,6 +197,22 @@ class Likelihood(nn.Module, ABC):
     def initial_bias(self) -> Tensor:
         """Return the decoder bias that predicts the feature means, (p,)."""
 
+    def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
+        """Return ``c + shift + gain (parameter - c)`` per feature, c the `initial_bias`, (n, p).
+
+        Parameters
+        ----------
+        parameter : Tensor of shape (n, p)
+        calibration : Tensor of shape (p, 2)
+            Shift and gain of each feature, which `finish` of our own families sets.
+        """
+        shift, gain = calibration.unbind(dim=1)
+        return torch.addcmul(shift + (1.0 - gain) * self.initial_bias(), parameter, gain)
+
+    def contrast(self, parameter: Tensor) -> Tensor:
+        """Return what the gain of `calibrate` multiplies, (n, p)."""
+        return parameter - self.initial_bias()
+
     # Densities
 
     @abstractmethod
@@ -173,6 +239,14 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def mean(self, parameter: Tensor) -> Tensor:
         """Return E[x | z] on the standardised scale, (n, p)."""
+
+    def average(self, parameters: Tensor) -> Tensor:
+        """Return the parameter whose mean is the average of those of parameters (k, n, p), (n, p).
+
+        What several experimental batches decode to becomes one observation model. By default
+        the average of the parameters, which is right where `mean` is linear.
+        """
+        return parameters.mean(dim=0)
 
     @abstractmethod
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
@@ -203,6 +277,11 @@ class Likelihood(nn.Module, ABC):
         In the original units, each of shape (n_features,); names end in an underscore.
         """
         return {}
+
+
+def identity_calibration(location: Tensor) -> Tensor:
+    """Return shifts of 0 and gains of 1, (p, 2)."""
+    return torch.stack([torch.zeros_like(location), torch.ones_like(location)], dim=1)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

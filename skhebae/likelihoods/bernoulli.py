@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from skhebae.data import Matrix, Scaling
-from skhebae.likelihoods.base import Float32Array, Likelihood
+from skhebae.likelihoods.base import Evidence, Float32Array, Likelihood, identity_calibration
+from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 
 #: Smallest unit of a feature within [0, 1].
 SMALLEST_UNIT = 1e-30
@@ -47,7 +48,7 @@ class BernoulliLikelihood(Likelihood):
 
     def original_rows(self, rows: Float32Array, scaling: Scaling, *, drawn: bool) -> Float32Array:
         """Map to original units; keep means within [0, 1] and draws at 0 or 1."""
-        # The way through standardised units may round a hair past the ends.
+        # The way through standardised units may round a hair past the ends, and off 0 and 1.
         table = scaling.restore(rows).clip(0.0, 1.0)
         return table.round() if drawn else table
 
@@ -64,9 +65,25 @@ class BernoulliLikelihood(Likelihood):
         )
         return -cross_entropy
 
+    def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
+        """Return the logit; after training, calibrated, (n, p)."""
+        return output if self.training else self.calibrate(output, self.calibration)
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the calibration that maximises the likelihood, given the networks."""
+        self.calibration.copy_(identity_calibration(self.location))
+        rows = evidence.decode_some(CALIBRATION_NUMBERS)
+        self.calibration.copy_(most_likely_gains(self, self.entry_log_prob, rows, evidence))
+
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the success probability, standardised, (n, p)."""
         return self._standardised(parameter.sigmoid())
+
+    def average(self, parameters: Tensor) -> Tensor:
+        """Return the logit of the average probability, (n, p)."""
+        # log sum b - log sum (1 - b), whose digits near 0 and 1 are not lost.
+        inside, outside = (functional.logsigmoid(sign * parameters) for sign in (1.0, -1.0))
+        return inside.logsumexp(dim=0) - outside.logsumexp(dim=0)
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Draw zeros and ones, standardised, (n, p)."""

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial, reduce
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import logit
 from sklearn.preprocessing import normalize
 
 from skhebae.data import FeatureScaling, Matrix, Scaling, Table, first_variation, row_totals
+from skhebae.distributed import Group
+from skhebae.files import check_floats
 from skhebae.likelihoods.distinct_values import DistinctValues
 
 #: Counts of a feature that was never seen, so that its share has a logarithm.
 UNSEEN_COUNTS = 0.1
+
+#: Smallest ``1 / theta`` at which training starts; next to it, counts up to a million are Poisson.
+SMALLEST_DISPERSION = 1e-8
+
+#: Shares of extra zeros among which a start is chosen.
+ZERO_SHARES = np.linspace(0.01, 0.95, 48)
+
+#: Quantiles that describe a distribution of exposures: every fortieth part.
+SIZE_QUANTILES = 41
 
 
 def log_normalised(counts: Matrix, total: float) -> Matrix:
@@ -43,6 +56,14 @@ class CountScaling(Scaling):
         Standard deviation of the logarithm of the totals.
     size_unit : ndarray of shape (), float64
         Counts per unit of the size factors that `fit` was given, else 1.
+    dispersion : ndarray of shape (n_features,), float64, optional
+        ``1 / theta`` of each feature by its second moment, positive. Files of version 0.1 lack
+        this and what follows.
+    zero_share : ndarray of shape (n_features,), float64, optional
+        Share of the rows in which a feature is zero.
+    log_size_quantiles : ndarray of shape (1 + n_batches, n_quantiles), float64, optional
+        Evenly spaced quantiles, from the smallest to the largest, of the logarithms of the
+        exposures of all rows, and of those of each experimental batch.
     constant : ndarray of int
         Features that have not varied so far, most of them without a count.
     """
@@ -53,6 +74,9 @@ class CountScaling(Scaling):
     typical_size: NDArray[np.float64]
     log_size_deviation: NDArray[np.float64]
     size_unit: NDArray[np.float64]
+    dispersion: NDArray[np.float64] | None = None
+    zero_share: NDArray[np.float64] | None = None
+    log_size_quantiles: NDArray[np.float64] | None = None
     # Files of version 0.1 do not say.
     constant: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
@@ -60,30 +84,61 @@ class CountScaling(Scaling):
     def measure(cls, table: Table) -> CountScaling:
         """Measure a validated table of counts; its size factors may be in any unit.
 
+        Its `batch` holds the index of each row's experimental batch.
+
         Raises
         ------
         ValueError
             If there are no counts at all.
         """
-        totals = table.row_totals
-        positive = DistinctValues.gather(totals[totals > 0], table.group)
+        totals, group = table.row_totals, table.group
+        positive = DistinctValues.gather(totals[totals > 0], group)
         if positive.total() == 0:
             raise ValueError("X has no counts at all: every entry is 0.")
-        typical = positive.median()
-        normalised = FeatureScaling.measure(table, partial(log_normalised, total=typical))
-        counts = table.column_totals + UNSEEN_COUNTS
-        unit = 1.0
+        typical, unit, sizes = positive.median(), 1.0, totals
         if table.size_factor is not None:
-            unit = typical / DistinctValues.gather(table.size_factor, table.group).median()
+            # Means then add up to the counts. Medians, of skewed totals, would not do that.
+            parts = group.gather((totals.sum(), table.size_factor.sum()))
+            unit = sum(own for own, _ in parts) / sum(own for _, own in parts)
+            sizes = table.size_factor * unit
+        second = SecondMoments(typical, sizes)
+        normalised = FeatureScaling.measure(table, second)
+        counts = table.column_totals + UNSEEN_COUNTS
+        proportions = counts / counts.sum()
+        sums = second.over_all(group)
         return cls(
             normalised.location,
             normalised.scale,
-            counts / counts.sum(),
+            proportions,
             np.asarray(typical),
             np.asarray(positive.log_deviation()),
             np.asarray(unit),
-            normalised.constant,
+            dispersion=sums.dispersion(proportions),
+            zero_share=sums.zeros / sums.n_rows,
+            log_size_quantiles=log_size_quantiles(sizes, table.batch, group),
+            constant=normalised.constant,
         )
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        super().check(n_features)
+        check_floats(self.proportions, "proportions", (n_features,), above=0.0)
+        check_floats(self.typical_size, "typical_size", (), above=0.0)
+        check_floats(self.log_size_deviation, "log_size_deviation", ())
+        check_floats(self.size_unit, "size_unit", (), above=0.0)
+        if self.dispersion is not None:
+            check_floats(self.dispersion, "dispersion", (n_features,), above=0.0)
+        if self.zero_share is not None:
+            check_floats(self.zero_share, "zero_share", (n_features,))
+        if self.log_size_quantiles is not None:
+            shape = (len(self.log_size_quantiles), SIZE_QUANTILES)
+            check_floats(self.log_size_quantiles, "log_size_quantiles", shape)
 
     def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that vary for the first time, over all rows so far."""
@@ -131,11 +186,46 @@ class CountScaling(Scaling):
         result: NDArray[np.float64] = np.maximum(totals(), 1.0) / self.size_unit
         return result
 
-    def draw_size_factors(self, n_rows: int, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Draw log-normal size factors with the spread of the totals of `fit`, (n_rows,)."""
-        spread = self.log_size_deviation * rng.standard_normal(n_rows)
-        result: NDArray[np.float64] = self.typical_size * np.exp(spread) / self.size_unit
+    def draw_size_factors(
+        self, n_rows: int, rng: np.random.RandomState, batch: NDArray[np.intp] | None = None
+    ) -> NDArray[np.float64]:
+        """Draw size factors from the distribution of the exposures of `fit`, (n_rows,).
+
+        For a row of an experimental batch, from that of the batch. The distribution is that
+        between neighbouring quantiles on a logarithmic scale; models of version 0.1 have none,
+        and get log-normal ones of all rows.
+        """
+        if self.log_size_quantiles is None:
+            spread = self.log_size_deviation * rng.standard_normal(n_rows)
+            log_size = np.log(self.typical_size) + spread
+        else:
+            place = rng.random_sample(n_rows) * (self.log_size_quantiles.shape[1] - 1)
+            own = self.log_size_quantiles[0 if batch is None else 1 + batch]
+            own = np.broadcast_to(own, (n_rows, own.shape[-1]))
+            below = place.astype(np.intp)
+            rows = np.arange(n_rows)
+            low, high = own[rows, below], own[rows, below + 1]
+            log_size = low + (place - below) * (high - low)
+        result: NDArray[np.float64] = np.exp(log_size) / self.size_unit
         return result
+
+    def zero_inflated_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return log theta and the logit of extra zeros by second moments and zeros, (p,) each.
+
+        With a share pi of extra zeros, ``1 + dispersion = (1 + 1 / theta) / (1 - pi)``. Of the
+        shares on a grid, the one under which zeros at the typical size are as frequent as those
+        of the table. Where there are no surplus zeros it is the smallest, and theta that of
+        `dispersion`.
+        """
+        assert self.dispersion is not None
+        assert self.zero_share is not None
+        shares = ZERO_SHARES[:, None]
+        dispersion = np.maximum((1.0 + self.dispersion) * (1.0 - shares) - 1.0, SMALLEST_DISPERSION)
+        mean = self.proportions * self.typical_size / (1.0 - shares)
+        zeros = shares + (1.0 - shares) * np.exp(-np.log1p(dispersion * mean) / dispersion)
+        best = np.abs(zeros - self.zero_share).argmin(axis=0)
+        columns = np.arange(len(best))
+        return -np.log(dispersion[best, columns]), logit(ZERO_SHARES[best])
 
     def usual_values(
         self, rows: NDArray[np.floating[Any]], found: NDArray[np.bool_]
@@ -147,3 +237,109 @@ class CountScaling(Scaling):
         depth = row_totals(rows) / self.proportions[found].sum()
         result: NDArray[np.float64] = depth[:, None] * (np.expm1(self.location) / self.typical_size)
         return result
+
+
+class SecondMoments:
+    """Log-normalises chunks of counts in order, and adds up their second moments as they pass.
+
+    A table outside memory is read once for both.
+
+    Parameters
+    ----------
+    total : float
+        What rows are normalised to.
+    sizes : ndarray of shape (n_rows,)
+        Exposures of all rows of this process.
+    """
+
+    def __init__(self, total: float, sizes: NDArray[np.float64]) -> None:
+        self._total, self._sizes, self._done = total, sizes, 0
+        self._sums: CountSums | None = None
+
+    def __call__(self, counts: Matrix) -> Matrix:
+        """Return `log_normalised` counts."""
+        sizes = self._sizes[self._done : self._done + counts.shape[0]]
+        self._done += counts.shape[0]
+        own = CountSums.of(counts, sizes)
+        self._sums = own if self._sums is None else self._sums + own
+        return log_normalised(counts, self._total)
+
+    def over_all(self, group: Group) -> CountSums:
+        """Return the sums over the rows of all processes."""
+        return reduce(CountSums.__add__, [own for own in group.gather(self._sums) if own])
+
+
+@dataclass(frozen=True)
+class CountSums:
+    """Sums over rows that give the dispersions of features.
+
+    Attributes
+    ----------
+    n_rows : int
+    counts, squares, by_size, zeros : ndarray of shape (n_features,)
+        Sums of counts, of their squares, of counts times exposures, and of zeros.
+    square_sizes : float
+        Sum of squared exposures.
+    """
+
+    n_rows: int
+    counts: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    by_size: NDArray[np.float64]
+    zeros: NDArray[np.float64]
+    square_sizes: float
+
+    @classmethod
+    def of(cls, counts: Matrix, sizes: NDArray[np.float64]) -> CountSums:
+        """Add up the rows of an ndarray or CSR matrix."""
+        wide = counts.astype(np.float64)
+        squares = wide.multiply(wide) if sparse.issparse(wide) else np.square(wide)
+        present = np.asarray((counts != 0).sum(axis=0), dtype=np.float64).ravel()
+        return cls(
+            counts.shape[0],
+            np.asarray(wide.sum(axis=0)).ravel(),
+            np.asarray(squares.sum(axis=0)).ravel(),
+            np.asarray(wide.T @ sizes).ravel(),
+            counts.shape[0] - present,
+            float(sizes @ sizes),
+        )
+
+    def __add__(self, other: CountSums) -> CountSums:
+        return CountSums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def dispersion(self, proportions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``1 / theta`` of each feature whose mean is its proportion of the exposure, (p,).
+
+        ``sum_i ((x_i - m_i)^2 - x_i) / sum_i m_i^2``, shrunk towards that of all features
+        together the more, the larger its standard error ``(sum_i m_i^2 / 2)^-1/2``.
+        """
+        means = np.square(proportions) * self.square_sizes
+        excess = self.squares - 2.0 * proportions * self.by_size + means - self.counts
+        common = max(excess.sum() / means.sum(), (2.0 / means.sum()) ** 0.5)
+        own, prior = 0.5 * means, common**-2
+        result: NDArray[np.float64] = (0.5 * excess + prior * common) / (own + prior)
+        return np.maximum(result, SMALLEST_DISPERSION)
+
+
+def log_size_quantiles(
+    sizes: NDArray[np.float64], batch: NDArray[np.intp] | None, group: Group
+) -> NDArray[np.float64]:
+    """Return quantiles of the logarithms of exposures: of all rows, and of each batch.
+
+    A batch without a positive exposure gets those of all rows.
+    """
+    kept = sizes > 0
+    last = -1 if batch is None else int(batch.max(initial=-1))
+    parts = group.gather((sizes[kept], None if batch is None else batch[kept], last))
+    every = np.log(np.concatenate([own for own, _, _ in parts]))
+    places = np.linspace(0.0, 1.0, SIZE_QUANTILES)
+    rows = [np.quantile(every, places)]
+    n_batches = 1 + max(last for _, _, last in parts)
+    if n_batches:
+        index = np.concatenate([own for _, own, _ in parts])
+        order = np.argsort(index, kind="stable")
+        ends = np.searchsorted(index[order], np.arange(n_batches + 1))
+        for start, stop in pairwise(ends):
+            some = every[order[start:stop]]
+            rows.append(np.quantile(some, places) if len(some) else rows[0])
+    return np.stack(rows)

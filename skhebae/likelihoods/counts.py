@@ -12,6 +12,7 @@ References
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -25,26 +26,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skhebae.data import Matrix, Scaling
-from skhebae.likelihoods.base import Likelihood, as_tensor
+from skhebae.likelihoods.base import (
+    Decoded,
+    Evidence,
+    Likelihood,
+    as_tensor,
+    identity_calibration,
+)
+from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 from skhebae.likelihoods.count_densities import (
     negative_binomial_entries,
     negative_binomial_log_prob,
+    negative_binomial_zero,
     poisson_entries,
     poisson_log_prob,
     zero_inflated_entries,
     zero_inflated_log_prob,
 )
 from skhebae.likelihoods.count_scaling import CountScaling
+from skhebae.likelihoods.dispersion import (
+    bounded_log_theta,
+    common_log_theta,
+    most_likely,
+    raw_log_theta,
+)
 
-#: Largest count that is accepted: float32 cannot represent larger ones exactly.
+#: Largest count that is accepted: the likelihoods keep their digits up to it.
 LARGEST_COUNT = 1e9
 
-#: Bounds of log theta. Beyond e^10 a negative binomial equals a Poisson for every mean that
-#: float32 can tell apart. Below e^-10 it is zero in all but one of ten thousand rows.
-LARGEST_LOG_THETA = 10.0
+#: Numbers of a table on which feature-wise parameters are fitted; of a larger one, a sample.
+FITTED_NUMBERS = 2**21
 
-#: Initial zero-inflation logit: one extra zero in twenty entries.
-INITIAL_ZI_LOGIT = -3.0
+#: Zero-inflation logit that is likely before any count is seen: one extra zero in twenty entries.
+USUAL_ZI_LOGIT = -3.0
 
 
 def are_counts(X: Matrix) -> bool:
@@ -137,9 +151,41 @@ class CountLikelihood(Likelihood):
         return normalised.log1p_().sub_(self.location).div_(self.scale)
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
-        """Return the log-mean ``log softmax(output) + log size``, (n, p)."""
+        """Return the log-mean, (n, p): ``log softmax(output) + log size``, then calibrated."""
         size = self.typical_size.log() if log_size is None else log_size[:, None]
-        return functional.log_softmax(output, dim=1) + size
+        log_mean = functional.log_softmax(output, dim=1) + size
+        return log_mean if self.training else self.calibrate(log_mean, self.calibration)
+
+    def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
+        """Apply shift and gain to the logarithms of shares, which then add up to 1 again."""
+        log_size = parameter.logsumexp(dim=1, keepdim=True)
+        log_share = super().calibrate(parameter - log_size, calibration)
+        return functional.log_softmax(log_share, dim=1) + log_size
+
+    def contrast(self, parameter: Tensor) -> Tensor:
+        """Return the logarithms of shares less those of the table, (n, p)."""
+        return super().contrast(parameter - parameter.logsumexp(dim=1, keepdim=True))
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the calibration that maximises the likelihood, given the networks."""
+        self._finish_calibration(evidence, CALIBRATION_NUMBERS)
+
+    def _finish_calibration(self, evidence: Evidence, n_numbers: int) -> list[Decoded]:
+        """Set the calibration; return rows decoded by it, of up to so many entries."""
+        self.calibration.copy_(identity_calibration(self.location))
+        rows = evidence.decode_some(n_numbers)
+        # Evenly over the table, like the rows themselves.
+        every = -(-sum(part.x.numel() for part in rows) // CALIBRATION_NUMBERS) or 1
+        some = [part.every(every) for part in rows]
+
+        def log_prob(x: Tensor, log_mean: Tensor) -> Tensor:
+            return self._row_log_prob(x, log_mean, *self._own())
+
+        calibration = most_likely_gains(self, log_prob, some, evidence)
+        self.calibration.copy_(calibration)
+        return [
+            part._replace(parameter=self.calibrate(part.parameter, calibration)) for part in rows
+        ]
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the exponential of the log-mean, (n, p)."""
@@ -157,6 +203,28 @@ class CountLikelihood(Likelihood):
         draws = self._draw(mean, np.random.default_rng(seed))
         return torch.from_numpy(draws.astype(np.float32)).to(parameter.device)
 
+    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return the log-probability of each entry, (n, p), nats."""
+        return self._evaluated(self._entry_log_prob, x, parameter, *self._own())
+
+    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Sum the log-probabilities of each row's entries, (n,), nats."""
+        if mask is not None:
+            return super().log_prob(x, parameter, mask)
+        return self._evaluated(self._row_log_prob, x, parameter, *self._own())
+
+    @abstractmethod
+    def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        """Return the log-probability of each row for some feature-wise parameters, (n,)."""
+
+    @abstractmethod
+    def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        """Return that of each entry, (n, p)."""
+
+    def _own(self) -> tuple[Tensor, ...]:
+        """Return the feature-wise parameters, each (p,), with gradients."""
+        return ()
+
     def _evaluated(self, function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
         """Apply `function` to `parts`; in evaluation mode, in double.
 
@@ -167,6 +235,10 @@ class CountLikelihood(Likelihood):
             return function(*parts)
         return function(*(part.double() for part in parts)).to(parts[0].dtype)
 
+    def average(self, parameters: Tensor) -> Tensor:
+        """Return the logarithm of the average mean, (n, p)."""
+        return parameters.logsumexp(dim=0) - math.log(len(parameters))
+
     @abstractmethod
     def _draw(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw counts with the given means, (n, p)."""
@@ -175,15 +247,11 @@ class CountLikelihood(Likelihood):
 class PoissonLikelihood(CountLikelihood):
     """``p(x_j | z) = Poisson(x_j; mean_j(z))``."""
 
-    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Return the log-probability of each entry, (n, p), nats."""
-        return self._evaluated(poisson_entries, x, parameter)
+    def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return poisson_log_prob(x, log_mean)
 
-    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Sum the log-probabilities of each row's entries, (n,), nats."""
-        if mask is not None:
-            return super().log_prob(x, parameter, mask)
-        return self._evaluated(poisson_log_prob, x, parameter)
+    def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return poisson_entries(x, log_mean)
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return that of the log-mean, which is the mean, (n, p)."""
@@ -203,11 +271,25 @@ class NegativeBinomialLikelihood(CountLikelihood):
         self, location: Tensor, scale: Tensor, proportions: Tensor, typical_size: Tensor
     ) -> None:
         super().__init__(location, scale, proportions, typical_size)
-        self.log_theta_free = nn.Parameter(torch.zeros_like(location))
+        self.raw_log_theta = nn.Parameter(raw_log_theta(torch.zeros_like(location)))
+
+    @classmethod
+    def from_scaling(cls, scaling: Scaling) -> Self:
+        """Start at the dispersions that the second moments of the table give."""
+        own = super().from_scaling(scaling)
+        assert isinstance(scaling, CountScaling)
+        if scaling.dispersion is not None:  # files of version 0.1 hold none
+            own._set_values(own._start(scaling))
+        return own
+
+    def _start(self, scaling: CountScaling) -> Tensor:
+        """Return the feature-wise parameters at which training starts, (p, k)."""
+        assert scaling.dispersion is not None
+        return -as_tensor(scaling.dispersion).log()[:, None]
 
     def log_theta(self) -> Tensor:
         """Return the logarithm of the inverse dispersion, within its bounds, (p,)."""
-        return LARGEST_LOG_THETA * torch.tanh(self.log_theta_free / LARGEST_LOG_THETA)
+        return bounded_log_theta(self.raw_log_theta)
 
     def theta(self) -> Tensor:
         """Return the inverse dispersion, (p,)."""
@@ -217,27 +299,90 @@ class NegativeBinomialLikelihood(CountLikelihood):
         """Return `theta_`, the inverse dispersion of each feature."""
         return {"theta_": self.theta().detach().cpu().double().numpy()}
 
-    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Return the log-probability of each entry, (n, p), nats."""
-        return self._evaluated(negative_binomial_entries, x, parameter, self.log_theta())
+    def finish(self, evidence: Evidence) -> None:
+        """Set the calibration, and the feature-wise parameters that are most likely after it.
 
-    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Sum the log-probabilities of each row's entries, (n,), nats."""
-        if mask is not None:
-            return super().log_prob(x, parameter, mask)
-        return self._evaluated(negative_binomial_log_prob, x, parameter, self.log_theta())
+        Under a normal prior around what all features together have, which decides for features of
+        few counts. Of a large table, on a sample of its rows; the result then counts by their
+        share, next to what training has learned from all.
+        """
+        rows = self._finish_calibration(evidence, FITTED_NUMBERS)
+        code_variance = torch.zeros_like(self.location)
+        trained = self._values()
+
+        def adopt(values: Tensor) -> None:
+            self._set_values(values)
+            if evidence.lacks_noise:
+                code_variance.copy_(evidence.code_variance())
+
+        def log_prob(part: Decoded, values: Tensor) -> Tensor:
+            total = self._total_log_prob(part, *values.unbind(dim=1))
+            if not evidence.lacks_noise:
+                return total
+            # E log p(x | z) over the noise that codes of training lack, to second order.
+            information = self._information(part.parameter, *values.unbind(dim=1))
+            if part.mask is not None:
+                information = information * part.mask
+            return total - 0.5 * (information.sum(dim=0) @ code_variance)
+
+        adopt(trained)
+        centre = self._centre(common_log_theta(rows, code_variance, evidence))
+        values = most_likely(log_prob, trained, centre, rows, evidence, adopt)
+        n_fitted = evidence.sum(
+            torch.tensor(
+                float(sum(len(part.x) for part in rows)), dtype=torch.float64, device="cpu"
+            )
+        )
+        self._set_values(torch.lerp(trained, values, float(n_fitted) / evidence.n_rows))
+
+    def _values(self) -> Tensor:
+        """Return the feature-wise parameters side by side, (p, k)."""
+        return self.log_theta().detach()[:, None]
+
+    def _set_values(self, values: Tensor) -> None:
+        """Set them, (p, k)."""
+        with torch.no_grad():
+            self.raw_log_theta.copy_(raw_log_theta(values[:, 0]))
+
+    def _centre(self, log_theta: float) -> Tensor:
+        """Return their most likely values before any count is seen, (p, k)."""
+        return torch.full_like(self.location, log_theta)[:, None]
+
+    def _total_log_prob(self, rows: Decoded, *values: Tensor) -> Tensor:
+        """Sum the log-probabilities of rows for some feature-wise parameters, ()."""
+        x, log_mean, mask = rows
+        if mask is None:
+            return self._row_log_prob(x, log_mean, *values).sum()
+        return self._entry_log_prob(x, log_mean, *values).where(mask, 0.0).sum()
+
+    def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return negative_binomial_log_prob(x, log_mean, *values)
+
+    def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return negative_binomial_entries(x, log_mean, *values)
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
-        """Return that of the log-mean, ``mean theta / (mean + theta)``, (n, p)."""
-        return self._information(parameter)
+        """Return that of the log-mean, (n, p)."""
+        return self._information(parameter, *self._own())
 
-    def _information(self, parameter: Tensor) -> Tensor:
+    def _own(self) -> tuple[Tensor, ...]:
+        return (self.log_theta(),)
+
+    def _information(self, log_mean: Tensor, log_theta: Tensor) -> Tensor:
+        """Return ``mean theta / (mean + theta)``, (n, p)."""
         # 1 / (1 / mean + 1 / theta), without overflow.
-        return (-torch.logaddexp(-parameter, -self.log_theta())).exp()
+        return (-torch.logaddexp(-log_mean, -log_theta)).exp()
 
     def _draw(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         theta = self.theta().detach().cpu().double().numpy()
         return rng.poisson(rng.gamma(theta, mean / theta))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Translate the parameter of files of version 0.1, ``log theta = 10 tanh(free / 10)``."""
+        free = state.pop(f"{prefix}log_theta_free", None)
+        if free is not None:
+            state[f"{prefix}raw_log_theta"] = raw_log_theta(10.0 * torch.tanh(free / 10.0))
+        super()._load_from_state_dict(state, prefix, *arguments)
 
 
 class ZeroInflatedNegativeBinomialLikelihood(NegativeBinomialLikelihood):
@@ -247,37 +392,49 @@ class ZeroInflatedNegativeBinomialLikelihood(NegativeBinomialLikelihood):
         self, location: Tensor, scale: Tensor, proportions: Tensor, typical_size: Tensor
     ) -> None:
         super().__init__(location, scale, proportions, typical_size)
-        self.zi_logits = nn.Parameter(torch.full_like(location, INITIAL_ZI_LOGIT))
+        self.zi_logits = nn.Parameter(torch.full_like(location, USUAL_ZI_LOGIT))
 
-    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Return the log-probability of each entry, (n, p), nats."""
-        own = self.log_theta(), self.zi_logits
-        return self._evaluated(zero_inflated_entries, x, parameter, *own)
+    def _start(self, scaling: CountScaling) -> Tensor:
+        return as_tensor(np.stack(scaling.zero_inflated_moments(), axis=1))
 
-    def log_prob(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Sum the log-probabilities of each row's entries, (n,), nats."""
-        if mask is not None:
-            return super().log_prob(x, parameter, mask)
-        own = self.log_theta(), self.zi_logits
-        return self._evaluated(zero_inflated_log_prob, x, parameter, *own)
+    def _values(self) -> Tensor:
+        return torch.stack([self.log_theta(), self.zi_logits], dim=1).detach()
+
+    def _set_values(self, values: Tensor) -> None:
+        super()._set_values(values)
+        with torch.no_grad():
+            self.zi_logits.copy_(values[:, 1])
+
+    def _centre(self, log_theta: float) -> Tensor:
+        usual = torch.full_like(self.location, USUAL_ZI_LOGIT)[:, None]
+        return torch.cat([super()._centre(log_theta), usual], dim=1)
+
+    def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return zero_inflated_log_prob(x, log_mean, *values)
+
+    def _entry_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
+        return zero_inflated_entries(x, log_mean, *values)
+
+    def _own(self) -> tuple[Tensor, ...]:
+        return self.log_theta(), self.zi_logits
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the negative binomial's mean times the probability of no extra zero, (n, p)."""
         return torch.sigmoid(-self.zi_logits) * parameter.exp()
 
-    def fisher_information(self, parameter: Tensor) -> Tensor:
+    def _information(self, log_mean: Tensor, log_theta: Tensor, *zi_logits: Tensor) -> Tensor:
         """Return that of the log-mean of the negative binomial, (n, p).
 
         The score is ``theta (x - mean) / (theta + mean)`` at x > 0. At 0 it is the negative
         binomial's score times the probability w that the zero is one of its own. Hence
         ``I = (1 - pi) (I_NB - NB(0) s_0^2 (1 - w))`` with ``s_0 = -I_NB``.
         """
-        information = self._information(parameter)
-        log_theta = self.log_theta()
-        log_zero = -functional.softplus(parameter - log_theta) * log_theta.exp()
-        own = torch.sigmoid(log_zero - self.zi_logits)
+        (logits,) = zi_logits
+        information = super()._information(log_mean, log_theta)
+        log_zero = negative_binomial_zero(log_mean, log_theta)
+        own = torch.sigmoid(log_zero - logits)
         lost = log_zero.exp() * information.square() * (1.0 - own)
-        return torch.sigmoid(-self.zi_logits) * (information - lost)
+        return torch.sigmoid(-logits) * (information - lost)
 
     def _draw(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = torch.sigmoid(-self.zi_logits).detach().cpu().double().numpy()

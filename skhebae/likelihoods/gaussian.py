@@ -11,15 +11,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skhebae.data import FeatureScaling, Scaling
-from skhebae.likelihoods.base import Evidence, Likelihood, as_tensor
+from skhebae.likelihoods.base import (
+    Decoded,
+    Evidence,
+    Likelihood,
+    as_tensor,
+    identity_calibration,
+)
+from skhebae.likelihoods.calibration import regress
 
 #: The learned noise variance never falls under this fraction of a feature's
 #: own variance. A feature the decoder reproduces exactly, or a constant one
 #: (whose variance is taken as 1), then has a finite density.
 NOISE_VARIANCE_FLOOR = 0.01
 
-#: Steps of expectation maximisation to the noise variances where codes lack noise.
-NOISE_STEPS = 20
+#: Steps of expectation maximisation to the noise variances where codes lack noise, at most, and
+#: the largest change of a logarithm that ends them.
+NOISE_STEPS, SETTLED = 50, 1e-3
+
+#: Smallest squared gain in a quotient.
+TINY = 1e-6
 
 
 class GaussianLikelihood(Likelihood):
@@ -86,20 +97,33 @@ class GaussianLikelihood(Likelihood):
         """Receive the c_j of `extra_loss`, (p,)."""
         self.code_variance.copy_(variance)
 
+    def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
+        """Return the output; after training, calibrated, (n, p)."""
+        return output if self.training else self.calibrate(output, self.calibration)
+
     def finish(self, evidence: Evidence) -> None:
-        """Set the noise variances that maximise the bound, given the networks.
+        """Set calibration and noise variances that maximise the bound, given the networks.
 
         ``v_j = mean_i E_q (x_ij - mean_j(z_i))^2``, with one draw of z per row, completes what
         Adam's small steps began. Where codes of training have less noise than their posterior,
-        `Evidence.code_variance` is added to the residuals. It depends on the variances in turn,
-        hence a few steps of expectation maximisation.
+        `Evidence.code_variance` is added to the residuals. It depends on gains and variances in
+        turn, hence a few steps of expectation maximisation.
         """
-        residual = evidence.mean_over_rows(lambda x, mean: (x - mean).square())
-        if not evidence.lacks_noise:
+        self.calibration.copy_(identity_calibration(self.location))
+        sums = evidence.sum_over_rows(sums_of_products)
+        means = sums[:, :5] / sums[:, 5:].clamp_min(1.0)
+        hidden = torch.zeros_like(self.location)
+        for _ in range(NOISE_STEPS if evidence.lacks_noise else 1):
+            before = self.noise_variance().detach()
+            if evidence.lacks_noise:
+                # Of the output as it is before the gain.
+                hidden = evidence.code_variance() / self.calibration[:, 1].square().clamp_min(TINY)
+            calibration, residual = regress(means, before, hidden, evidence.n_rows)
+            self.calibration.copy_(calibration)
             self.set_noise_variance(residual)
-            return
-        for _ in range(NOISE_STEPS):
-            self.set_noise_variance(residual + evidence.code_variance())
+            change = (self.noise_variance().detach() / before).log().abs().max()
+            if float(change) < SETTLED:
+                break
 
     def learned(self, scaling: Scaling) -> dict[str, NDArray[np.float64]]:
         """Return `noise_variance_`, in the squared unit of each feature."""
@@ -138,7 +162,9 @@ class GaussianLikelihood(Likelihood):
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
         """Add noise of the learned variance, (n, p)."""
-        noise = torch.randn(parameter.shape, generator=generator, device=parameter.device)
+        noise = torch.randn(
+            parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device
+        )
         return parameter + self.noise_variance().sqrt() * noise
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
@@ -148,3 +174,15 @@ class GaussianLikelihood(Likelihood):
     def initial_bias(self) -> Tensor:
         """Return zeros, the standardised mean, (p,)."""
         return torch.zeros_like(self.location)
+
+
+def sums_of_products(rows: Decoded) -> Tensor:
+    """Return sums of x, the output o, x^2, x o, o^2 and 1 over observed entries, (p, 6)."""
+    x, output, mask = rows
+    if mask is not None:
+        x, output = x * mask, output * mask
+        count = mask.sum(dim=0).to(x)
+    else:
+        count = torch.full_like(x.sum(dim=0), len(x))
+    parts = (x, output, x.square(), x * output, output.square())
+    return torch.stack([*(part.sum(dim=0) for part in parts), count], dim=1)

@@ -30,12 +30,16 @@ class Terms(NamedTuple):
     row_divergence : Tensor of shape (B,) or None
         ``KL(q(z | x_i) || p(z))``, penalised or not, for the standard bound that is
         reported next to the objective's own; None where q is a point.
+    batch_sizes : Tensor of shape (n_present,) or None
+        Rows of the experimental batches in the whole minibatch, where `minibatch_penalty` depends
+        on them.
     """
 
     reconstruction: Tensor
     row_penalty: Tensor | None = None
     minibatch_penalty: Tensor | None = None
     row_divergence: Tensor | None = None
+    batch_sizes: Tensor | None = None
 
     def penalty(self, mean: Callable[[Tensor], Tensor] = WHOLE.mean) -> Tensor:
         """Add both latent terms, (), using the `mean` of a minibatch."""
@@ -63,6 +67,9 @@ class Objective(ABC):
     ----------
     weight : float
         Factor of the penalty in the loss.
+    standardises_codes : bool
+        Whether it asks for codes, the posterior means, of mean 0 and covariance I. After training
+        those of the training rows are then mapped to have them exactly.
     row_weight : float
         Factor in the loss of each row's own divergence from the prior, the
         only term that rewards posterior noise; 0 where there is none.
@@ -71,6 +78,7 @@ class Objective(ABC):
     """
 
     weight: float = 1.0
+    standardises_codes: bool = False
     row_weight: float = 0.0
     initial_scale: float = 0.0
 
@@ -102,10 +110,13 @@ class Objective(ABC):
             Rows of a minibatch of training.
         """
 
-    def prior_penalty(self, n_rows: int, n_components: int) -> float:
+    def prior_penalty(
+        self, n_rows: int, n_components: int, batch_sizes: Tensor | None = None
+    ) -> float | Tensor:
         """Return the mean penalty of a minibatch of codes drawn from the prior.
 
-        Penalties are reported relative to this value.
+        Penalties are reported relative to this value. `batch_sizes` is what the objective
+        returned in `Terms`.
         """
         return 0.0
 

@@ -68,7 +68,7 @@ class _Aggregate(torch.autograd.Function):
         ctx.parts = mean, centred, root, factor, eps.numpy(), weight, diagonal
         ctx.mark_non_differentiable(narrow)
         ctx.set_materialize_grads(False)
-        return eps @ narrow.T, torch.tensor(divergence, dtype=mu.dtype), narrow
+        return eps @ narrow.T, torch.tensor(divergence, dtype=mu.dtype, device="cpu"), narrow
 
     @staticmethod
     @once_differentiable

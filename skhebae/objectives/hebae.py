@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from skhebae.data import Minibatch
 from skhebae.divergences import group_kl_to_standard, in_double, regularised_covariance
-from skhebae.finite_sample import expected_prior_kl
+from skhebae.finite_sample import expected_group_kl, expected_prior_kl
 from skhebae.model import Autoencoder, one_hot
 from skhebae.objectives.aggregate import aggregate
 from skhebae.objectives.base import Objective, Terms
@@ -62,6 +62,8 @@ class HEBAEObjective(Objective):
         batch_share: float = 0.0,
     ) -> None:
         self.weight = reg_weight
+        # With a row_share, the noise of codes makes up for a part of their variance.
+        self.standardises_codes = reg_weight > 0.0 and row_share == 0.0
         self.row_weight = reg_weight * row_share
         self.row_share = row_share
         self.batch_share = batch_share
@@ -80,15 +82,16 @@ class HEBAEObjective(Objective):
         spread = self.spread(scales, mu.shape[1])
         share = self.row_share
         # The fused form has no gradient of the factor, which each row's divergence needs.
-        fused = mu.device.type == "cpu" and share == 0.0
+        fused = mu.device.type == "cpu" and share == 0.0 and not torch.compiler.is_compiling()
         noise, divergence, factor = (fused_aggregate if fused else aggregate)(
             codes, minibatch.draw(mu), self.covariance_prior, self.covariance == "diag"
         )
         # At a share of 0 it is reported and not penalised: build no graph for its gradient.
         with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
             row_divergence = model.prior.scaled_kl(mu, spread, factor)
+        batch_sizes = None
         if self.batch_share > 0.0 and model.n_batches > 1:
-            by_batch = self._batch_divergence(model, minibatch, codes)
+            by_batch, batch_sizes = self._batch_divergence(model, minibatch, codes)
             divergence = torch.lerp(divergence, by_batch, self.batch_share)
         z = torch.addcmul(mu, spread, minibatch.own(noise))
         return Terms(
@@ -96,10 +99,16 @@ class HEBAEObjective(Objective):
             row_penalty=share * row_divergence if share > 0.0 else None,
             minibatch_penalty=(1.0 - share) * divergence,
             row_divergence=row_divergence,
+            batch_sizes=batch_sizes,
         )
 
-    def _batch_divergence(self, model: Autoencoder, minibatch: Minibatch, codes: Tensor) -> Tensor:
-        """Average the divergences of the moments of each experimental batch's codes, ()."""
+    def _batch_divergence(
+        self, model: Autoencoder, minibatch: Minibatch, codes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Average the divergences of the moments of each experimental batch's codes, ().
+
+        Also return how many rows each batch has, (n_present,).
+        """
         assert minibatch.batch is not None  # the model has batches
         batch, n_batches = minibatch.gather(minibatch.batch), model.n_batches
         if batch.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -108,7 +117,8 @@ class HEBAEObjective(Objective):
             n_batches = len(present)
         wide = in_double(codes)
         labels = one_hot(batch, n_batches, wide.dtype)
-        return group_kl_to_standard(wide, labels, self.covariance_prior).to(codes.dtype)
+        divergence = group_kl_to_standard(wide, labels, self.covariance_prior)
+        return divergence.to(codes.dtype), labels.sum(dim=0)
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
         """Return ``exp(log_scale)`` with ``log_scale = log softplus(head)``, (n, d).
@@ -128,11 +138,18 @@ class HEBAEObjective(Objective):
         covariance = regularised_covariance(code_covariance, n_rows, self.covariance_prior)
         return covariance.diagonal().diag() if self.covariance == "diag" else covariance
 
-    def prior_penalty(self, n_rows: int, n_components: int) -> float:
+    def prior_penalty(
+        self, n_rows: int, n_components: int, batch_sizes: Tensor | None = None
+    ) -> float | Tensor:
         """Return the mean divergence of the moments of `n_rows` draws from N(0, I)."""
-        return (1.0 - self.row_share) * expected_prior_kl(
-            n_rows, n_components, self.covariance_prior
-        )
+        own = 1.0 - self.row_share
+        expected = own * expected_prior_kl(n_rows, n_components, self.covariance_prior)
+        if batch_sizes is None:
+            return expected
+        device = batch_sizes.device
+        by_size = expected_group_kl(n_rows, n_components, self.covariance_prior, device)
+        by_batch = own * (batch_sizes * by_size[batch_sizes.long()]).sum() / n_rows
+        return (1.0 - self.batch_share) * expected + self.batch_share * by_batch
 
     def supports(self, prior: Prior) -> bool:
         """Whether `prior` is N(0, I), to which equation 7 gives the divergence."""

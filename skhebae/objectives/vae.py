@@ -58,4 +58,6 @@ class VAEObjective(Objective):
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """Return the identity: the posterior is mean-field, (d, d)."""
-        return torch.eye(len(code_covariance), dtype=code_covariance.dtype)
+        return torch.eye(
+            len(code_covariance), dtype=code_covariance.dtype, device=code_covariance.device
+        )

@@ -25,6 +25,7 @@ class WAEObjective(Objective):
 
     def __init__(self, reg_weight: float = 10.0) -> None:
         self.weight = reg_weight
+        self.standardises_codes = reg_weight > 0.0
 
     def n_scales(self, n_components: int) -> int:
         """Return 0: there is no scale head."""
@@ -45,7 +46,9 @@ class WAEObjective(Objective):
 
     def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
         """Return the identity, which a spread of 0 multiplies, (d, d)."""
-        return torch.eye(len(code_covariance), dtype=code_covariance.dtype)
+        return torch.eye(
+            len(code_covariance), dtype=code_covariance.dtype, device=code_covariance.device
+        )
 
     def supports(self, prior: Prior) -> bool:
         """Whether `prior` can turn normal draws into its own."""

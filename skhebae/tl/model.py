@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhebae.data import Matrix
 from skhebae.estimators import BaseAutoencoder
-from skhebae.exceptions import MissingGenesWarning
+from skhebae.exceptions import MissingGenesWarning, warn_caller
 from skhebae.fitted.labels import AVERAGE, check_size_factor
 from skhebae.tl.defaults import AS_FITTED, Default
 from skhebae.tl.matrices import (
@@ -182,10 +181,11 @@ def denoise(
         return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
 
     X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
-    decoded = np.full(adata.shape, np.nan, dtype=np.float32)
     target = target_of(adata, copy=copy)
     with model.fitted_.watched():
-        decoded[:, genes.columns] = by_blocks(X, genes.columns, decode)
+        values = by_blocks(X, genes.columns, decode)
+    decoded = np.full(adata.shape, np.nan, dtype=values.dtype)
+    decoded[:, genes.columns] = values
     target.layers[key] = decoded
     return target if copy else None
 
@@ -358,11 +358,10 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
                 f"{what}. At most max_missing={max_missing:.0%} may be missing. Are the names of "
                 "the same kind (symbols or Ensembl identifiers)?"
             )
-        warnings.warn(
+        warn_caller(
             f"{what}. They count as {'their mean' if missing == 'mean' else 'zero'} "
             f"(missing={missing!r}).",
             MissingGenesWarning,
-            stacklevel=3,
         )
     return Genes(columns[found], found)
 
@@ -375,8 +374,11 @@ def transform_partial(
     labels: NDArray[Any] | None,
 ) -> NDArray[np.float32]:
     """Return the codes of rows that lack some of the model's genes."""
-    rows = np.zeros((block.shape[0], len(genes.found)), dtype=np.float32)
-    rows[:, genes.found] = block.toarray() if sparse.issparse(block) else block
+    dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
+    # In its own precision: values may be small next to their offset.
+    dtype = np.result_type(dense.dtype, np.float32)
+    rows = np.zeros((block.shape[0], len(genes.found)), dtype=dtype)
+    rows[:, genes.found] = dense
     rows = model.validate_rows(rows)
     if missing == "mean":
         rows = model.fitted_.fill_features(rows, genes.found)

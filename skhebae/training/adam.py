@@ -38,12 +38,14 @@ class Adam:
         device = self.parameters[0].device
         self._rate: float | Tensor = 0.0
         if device.type == "cuda":
-            self._rate = torch.zeros((), device=device)
+            self._rate = torch.zeros((), dtype=torch.float32, device=device)
         self._weight_decay = weight_decay
         self._n_matrices = sum(p.ndim > 1 for p in every)
         self._means = [torch.zeros_like(p) for p in self.parameters]
         self._squares = [torch.zeros_like(p) for p in self.parameters]
-        self._steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self._steps = [
+            torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters
+        ]
 
     @property
     def learning_rate(self) -> float:

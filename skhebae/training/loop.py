@@ -16,7 +16,7 @@ from skhebae.data import Minibatch, Rows
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.noise import POOL_SIZE, InputNoise, NoisePool
 from skhebae.training.checkpoint import Checkpoint
-from skhebae.training.minibatches import average_over_processes, plan_epoch
+from skhebae.training.minibatches import average_over_processes, count_minibatches, plan_epoch
 from skhebae.training.run import Run
 from skhebae.training.schedule import EarlyStopping, Schedule, is_flat
 from skhebae.training.step import LossTerms, Step, loss_terms, open_steps
@@ -104,7 +104,7 @@ def train(
         At the end of the first epoch whose loss is not finite.
     """
     group = run.group
-    n_steps = max(1, sum(group.gather(len(split.training))) // (group.size * schedule.batch_size))
+    n_steps = count_minibatches(len(split.training), schedule.batch_size, group)
     patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
     stopper = EarlyStopping(run.model, patience, schedule.tol)
     progress, unfinished_state = Progress(), None

@@ -28,6 +28,11 @@ class EpochPlan(NamedTuple):
     sizes: list[int]
 
 
+def count_minibatches(n_rows: int, batch_size: int, group: Group) -> int:
+    """Return the minibatches of an epoch in which this process has `n_rows` rows."""
+    return max(1, sum(group.gather(n_rows)) // (group.size * batch_size))
+
+
 def plan_epoch(
     order: NDArray[np.intp], batch_size: int, group: Group, generator: torch.Generator
 ) -> EpochPlan:

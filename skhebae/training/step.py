@@ -48,7 +48,9 @@ def loss_terms(
     objective, model = run.objective, run.model
     terms = (evaluate or objective)(model, minibatch)
     reconstruction = minibatch.mean(terms.reconstruction)
-    reference = objective.prior_penalty(minibatch.total_rows(), model.n_components)
+    size = minibatch.total_rows(), model.n_components
+    sizes = () if terms.batch_sizes is None else (terms.batch_sizes,)
+    reference = objective.prior_penalty(*size, *sizes)
     penalty = terms.penalty(minibatch.mean) - reference
     loss = reconstruction + objective.weight * penalty
     return LossTerms(loss, reconstruction, penalty, terms.elbo(minibatch.mean))
@@ -168,8 +170,9 @@ def ignores_parameters(module: nn.Module, n_in: int) -> bool:
     training = module.training
     try:
         with torch.enable_grad():
-            device = next(module.parameters(), torch.empty(0)).device
-            output = module.eval()(torch.zeros(2, n_in, device=device))
+            device = next((p.device for p in module.parameters()), torch.device("cpu"))
+            rows = torch.zeros(2, n_in, dtype=torch.float32, device=device)
+            output = module.eval()(rows)
             parts = output if isinstance(output, tuple) else (output,)
             total = torch.stack([part.sum() for part in parts]).sum()
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)

@@ -12,6 +12,7 @@ from functools import cache
 from threadpoolctl import ThreadpoolController
 
 from skhebae.model import Autoencoder
+from skhebae.process import openmp
 
 #: Multiplications of a minibatch's forward pass from which a second thread pays.
 WORTH_IT = 2**24
@@ -19,8 +20,8 @@ WORTH_IT = 2**24
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Look up the libraries of the process once: that takes milliseconds."""
-    return ThreadpoolController().select(user_api="openmp")
+    """Look up the libraries of the process once."""
+    return openmp()
 
 
 def fitting_threads(model: Autoencoder, batch_size: int) -> AbstractContextManager[object]:
