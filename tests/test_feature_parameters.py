@@ -38,7 +38,7 @@ class Given:
 
     def __init__(self, x, parameter, mask=None, lacks_noise=False, variance=0.0):
         self.rows = [Decoded(x, parameter, mask)]
-        self.lacks_noise, self.n_rows = lacks_noise, len(x)
+        self.lacks_noise, self.n_rows, self.is_part = lacks_noise, len(x), False
         self._variance = variance
 
     def decode_some(self, n_numbers):

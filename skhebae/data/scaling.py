@@ -117,8 +117,9 @@ class Scaling(ABC):
         parts["constant"] = np.setdiff1d(self.constant, features)
         return replace(self, **parts)  # type: ignore[type-var]
 
+    @property
     def distance_units(self) -> NDArray[np.float64] | None:
-        """Return what a standardised value of each feature is large in comparison with.
+        """What a standardised value of each feature is large in comparison with.
 
         In multiples of these `watched` tells which rows are far outside; of None, none are.
         """
@@ -249,12 +250,9 @@ class FeatureScaling(Scaling):
         features, measured = first_variation(self, table, n_rows)
         return self.with_features(features, measured, ("location", "scale", "variance")), features
 
-    def distance_units(self) -> NDArray[np.float64]:
-        """Return 1, but for constant features, whose unit is not known, the largest of units."""
-        return self._distance_units
-
     @cached_property
-    def _distance_units(self) -> NDArray[np.float64]:
+    def distance_units(self) -> NDArray[np.float64]:
+        """1, but for constant features, whose unit is not known, the largest of units."""
         units = np.ones(len(self.scale))
         others = np.delete(self.scale, self.constant)
         units[self.constant] = others.max() if len(others) else 1.0

@@ -55,6 +55,7 @@ def start_afresh(
         buffer.copy_(new[name].where(new[name] != old[name], buffer))
         if buffer.shape[-1:] == likelihood.location.shape:
             buffer[..., index] = new[name][..., index]
+    likelihood.calibration[index] = fresh.calibration[index]
     for parameter, part, start in feature_parts(model, index, fresh):
         parameter[part] = start
         optimizer.forget(parameter, part)

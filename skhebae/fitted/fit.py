@@ -168,7 +168,8 @@ def close_fit(
         moments, chosen, encoded = measure_codes(run, rows, seed, codes)
         moments = moments if earlier is None else earlier.moments.merge(moments)
         posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
-        finish_likelihood(run, TrainedRows(run, rows, posterior_noise, encoded), earlier)
+        evidence = TrainedRows(run, rows, posterior_noise, encoded, is_part=partial)
+        finish_likelihood(run, evidence, earlier)
         standardise_codes(run, moments, codes)
         noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
         mu, spread = np.split(chosen, 2, axis=1)
@@ -220,16 +221,15 @@ def finish_likelihood(run: Run, evidence: TrainedRows, earlier: FittedAutoencode
     for `STREAM_TABLES` times as many as the present one has.
     """
     likelihood = run.model.likelihood
-    own = [*likelihood.parameters(), likelihood.calibration]
-    before = [values.detach().clone() for values in own]
+    before = [parameter.detach().clone() for parameter in likelihood.parameters()]
     likelihood.finish(evidence)
     if earlier is None:
         return
     most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
     share = evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
     with torch.no_grad():
-        for values, old in zip(own, before, strict=True):
-            values.copy_(torch.lerp(old, values, share))
+        for parameter, old in zip(likelihood.parameters(), before, strict=True):
+            parameter.copy_(torch.lerp(old, parameter, share))
 
 
 def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:

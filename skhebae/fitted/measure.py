@@ -149,6 +149,8 @@ class TrainedRows:
         C of `noise_covariance`.
     encoded : ndarray of shape (n_samples, 2 d), optional
         `encode_with_spread` of the rows.
+    is_part : bool, optional
+        Whether the table is a part of a stream.
     """
 
     def __init__(
@@ -157,11 +159,14 @@ class TrainedRows:
         rows: Rows,
         posterior_noise: NDArray[np.float64],
         encoded: NDArray[np.float32] | None = None,
+        *,
+        is_part: bool = False,
     ) -> None:
         self._run, self._rows = run, rows
         self._posterior_noise, self._encoded = posterior_noise, encoded
         self.lacks_noise = run.objective.row_weight < 1.0
         self.n_rows = sum(run.group.gather(len(rows)))
+        self.is_part = is_part
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).

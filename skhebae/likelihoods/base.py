@@ -53,6 +53,8 @@ class Evidence(Protocol):
     lacks_noise: bool
     #: Rows of the table in all processes.
     n_rows: int
+    #: Whether the table is a part of a stream, which may not stand for the others.
+    is_part: bool
 
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).

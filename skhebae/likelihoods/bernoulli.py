@@ -70,7 +70,9 @@ class BernoulliLikelihood(Likelihood):
         return output if self.training else self.calibrate(output, self.calibration)
 
     def finish(self, evidence: Evidence) -> None:
-        """Set the calibration that maximises the likelihood, given the networks."""
+        """Set the most likely calibration, given the networks; not in a stream."""
+        if evidence.is_part:
+            return
         self.calibration.copy_(identity_calibration(self.location))
         rows = evidence.decode_some(CALIBRATION_NUMBERS)
         self.calibration.copy_(most_likely_gains(self, self.entry_log_prob, rows, evidence))

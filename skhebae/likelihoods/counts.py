@@ -167,11 +167,14 @@ class CountLikelihood(Likelihood):
         return super().contrast(parameter - parameter.logsumexp(dim=1, keepdim=True))
 
     def finish(self, evidence: Evidence) -> None:
-        """Set the calibration that maximises the likelihood, given the networks."""
-        self._finish_calibration(evidence, CALIBRATION_NUMBERS)
+        """Set the most likely calibration, given the networks; not in a stream."""
+        if not evidence.is_part:
+            self._finish_calibration(evidence, CALIBRATION_NUMBERS)
 
     def _finish_calibration(self, evidence: Evidence, n_numbers: int) -> list[Decoded]:
         """Set the calibration; return rows decoded by it, of up to so many entries."""
+        if evidence.is_part:
+            return evidence.decode_some(n_numbers)
         self.calibration.copy_(identity_calibration(self.location))
         rows = evidence.decode_some(n_numbers)
         # Evenly over the table, like the rows themselves.

@@ -107,20 +107,27 @@ class GaussianLikelihood(Likelihood):
         ``v_j = mean_i E_q (x_ij - mean_j(z_i))^2``, with one draw of z per row, completes what
         Adam's small steps began. Where codes of training have less noise than their posterior,
         `Evidence.code_variance` is added to the residuals. It depends on gains and variances in
-        turn, hence a few steps of expectation maximisation.
+        turn, hence a few steps of expectation maximisation. In a stream, gains stay.
         """
-        self.calibration.copy_(identity_calibration(self.location))
+        if not evidence.is_part:
+            self.calibration.copy_(identity_calibration(self.location))
         sums = evidence.sum_over_rows(sums_of_products)
         means = sums[:, :5] / sums[:, 5:].clamp_min(1.0)
         hidden = torch.zeros_like(self.location)
         for _ in range(NOISE_STEPS if evidence.lacks_noise else 1):
             before = self.noise_variance().detach()
             if evidence.lacks_noise:
-                # Of the output as it is before the gain.
-                hidden = evidence.code_variance() / self.calibration[:, 1].square().clamp_min(TINY)
-            calibration, residual = regress(means, before, hidden, evidence.n_rows)
-            self.calibration.copy_(calibration)
-            self.set_noise_variance(residual)
+                hidden = evidence.code_variance()
+                if not evidence.is_part:  # of the output as it is before the gain
+                    hidden = hidden / self.calibration[:, 1].square().clamp_min(TINY)
+            if evidence.is_part:
+                _, _, squares, products, output_squares = means.unbind(dim=1)
+                residual = (squares - 2.0 * products + output_squares).to(self.location)
+                self.set_noise_variance(residual.clamp_min(0.0) + hidden)
+            else:
+                calibration, residual = regress(means, before, hidden, evidence.n_rows)
+                self.calibration.copy_(calibration)
+                self.set_noise_variance(residual)
             change = (self.noise_variance().detach() / before).log().abs().max()
             if float(change) < SETTLED:
                 break
