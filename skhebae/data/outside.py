@@ -37,7 +37,7 @@ class Outside:
 
     def __init__(self, scaling: Scaling) -> None:
         self._scaling = scaling
-        self._units = scaling.distance_units()
+        self._units = scaling.distance_units
         self._farthest: NDArray[np.float64] | None = None
         if self._units is not None:
             self._bound = FAR * float(self._units.min())
