@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,34 @@ def test_counts_of_a_gene_that_comes_later(cls, quick):
     assert np.isfinite(model.theta_).all()
 
 
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, StoredTable])
+@pytest.mark.parametrize("sized", [False, True])
+def test_such_a_gene_is_measured_over_all_rows_so_far(quick, form, sized):
+    X = counts()
+    factors = {"size_factor": X.sum(axis=1) / 10} if sized else {}
+    first, second = (
+        {k: v[rows] for k, v in factors.items()} for rows in (slice(100), slice(100, 200))
+    )
+    model = HEBAETransformer(**quick, likelihood="zero_inflated_negative_binomial")
+    model.partial_fit(form(X[:100]), **first)
+    before = model.fitted_.scaling
+    assert_array_equal(before.constant, [AT])
+    model.partial_fit(form(X[100:200]), **second)
+    scaling, expected = model.fitted_.scaling, CountScaling.measure(Table(X[:200]))
+    assert scaling.constant.size == 0
+    for name, tolerance in (
+        ("location", 0.1),
+        ("scale", 0.1),
+        ("proportions", 0.1),
+        ("dispersion", 0.3),
+        ("zero_share", 0.02),
+    ):
+        got, was, wanted = (getattr(of, name) for of in (scaling, before, expected))
+        assert_allclose(got[AT], wanted[AT], rtol=tolerance)
+        if name != "proportions":  # which add up to 1
+            assert_array_equal(np.delete(got, AT), np.delete(was, AT))
+
+
 @pytest.mark.parametrize("way", ["pickle", "file"])
 def test_copies_know(quick, tmp_path, way):
     X = table()
@@ -234,6 +263,14 @@ def test_all_may_be_constant(quick):
         model.partial_fit(7.0 + rng.normal(size=(50, 1)) @ [[1.0, 2.0, -1.0, 0.5]])
     X = 7.0 + rng.normal(size=(50, 1)) @ [[1.0, 2.0, -1.0, 0.5]]
     assert errors(model, X).max() < 0.7
+
+
+@pytest.mark.parametrize("bad", [[8], [-1], [0.5], [[0]], [True]])
+def test_files_that_name_no_features_are_refused(quick, bad):
+    scaling = HEBAETransformer(**quick).partial_fit(table()[:100]).fitted_.scaling
+    scaling.check(8)
+    with pytest.raises(ValueError, match=r"constant (has dtype|names features)"):
+        replace(scaling, constant=np.array(bad)).check(8)
 
 
 def test_files_of_before_have_no_constant_features(quick):

@@ -75,6 +75,11 @@ class Scaling(ABC):
         """
         check_floats(self.location, "location", (n_features,))
         check_floats(self.scale, "scale", (n_features,), above=0.0)
+        constant = np.asarray(self.constant)
+        if constant.ndim != 1 or constant.dtype.kind != "i":
+            raise ValueError(f"constant has dtype {constant.dtype}, not the places of features")
+        if len(constant) and not 0 <= constant.min() <= constant.max() < n_features:
+            raise ValueError(f"constant names features beyond the {n_features} that there are")
 
     @abstractmethod
     def standardise(self, X: Matrix) -> NDArray[np.float32]:

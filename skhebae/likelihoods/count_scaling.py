@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Self
 
@@ -142,16 +142,26 @@ class CountScaling(Scaling):
 
     def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that vary for the first time, over all rows so far."""
-        transform = partial(log_normalised, total=float(self.typical_size))
-        features, measured = first_variation(self, table, n_rows, transform)
+        sizes = table.row_totals
+        if table.size_factor is not None:
+            sizes = table.size_factor * self.size_unit
+        second = SecondMoments(float(self.typical_size), sizes)
+        features, measured = first_variation(self, table, n_rows, second)
         if len(features) == 0:
             return self, features
-        counts = table.column_totals
+        sums = second.over_all(table.group).with_zeros(features, n_rows, float(self.typical_size))
         shares = self.proportions.copy()
-        all_counts = n_rows * self.typical_size + counts.sum()
-        shares[features] = (counts[features] + UNSEEN_COUNTS) / all_counts
+        all_counts = n_rows * self.typical_size + table.column_totals.sum()
+        shares[features] = (sums.counts + UNSEEN_COUNTS) / all_counts
+        parts = {"proportions": shares / shares.sum()}
+        if self.dispersion is not None and self.zero_share is not None:
+            own = {"dispersion": sums.dispersion(shares[features])}
+            own["zero_share"] = sums.zeros / sums.n_rows
+            for name, values in own.items():
+                parts[name] = getattr(self, name).copy()
+                parts[name][features] = values
         scaling = self.with_features(features, measured, ("location", "scale"))
-        return replace(scaling, proportions=shares / shares.sum()), features
+        return replace(scaling, **parts), features
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
         """Return rows as dense float32; always a new array."""
@@ -302,6 +312,17 @@ class CountSums:
             np.asarray(wide.T @ sizes).ravel(),
             counts.shape[0] - present,
             float(sizes @ sizes),
+        )
+
+    def with_zeros(self, features: NDArray[np.intp], n_rows: int, typical_size: float) -> CountSums:
+        """Return the sums of some features over further rows, of typical exposure, without them."""
+        return CountSums(
+            self.n_rows + n_rows,
+            self.counts[features],
+            self.squares[features],
+            self.by_size[features],
+            self.zeros[features] + n_rows,
+            self.square_sizes + n_rows * typical_size**2,
         )
 
     def __add__(self, other: CountSums) -> CountSums:
