@@ -159,7 +159,7 @@ MUTANTS = {
         DIVERGENCES,
     ),
     "noise of small groups' means counted": Mutant(
-        "divergences.py", " - 0.5 * noise", "", DIVERGENCES
+        "divergences.py", " - 0.5 * chance", "", DIVERGENCES
     ),
     "covariance in single precision": Mutant(
         "objectives/fused.py",
@@ -247,8 +247,8 @@ MUTANTS = {
     ),
     "expected penalty whatever the row share": Mutant(
         "objectives/hebae.py",
-        "(1.0 - self.row_share) * expected_prior_kl(",
-        "expected_prior_kl(",
+        "own = 1.0 - self.row_share",
+        "own = 1.0",
         OBJECTIVES,
     ),
     "cubature of the wrong radius": Mutant(
@@ -305,8 +305,8 @@ MUTANTS = {
     ),
     "zero inflation without its other zeros": Mutant(
         "likelihoods/count_densities.py",
-        "return entries + functional.logsigmoid(-zi_logits)",
-        "return entries",
+        "zeros.where(x == 0, 0.0).sum(dim=1) + functional.logsigmoid(-zi_logits).sum()",
+        "zeros.where(x == 0, 0.0).sum(dim=1)",
         LIKELIHOODS,
     ),
     "log-density of the prior without its constant": Mutant(
