@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Two workers of one thread each. A worker done with its tests takes over some of the other's.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: demo test test-slow test-all test-busy lint bench speed docs clean
+.PHONY: demo test test-slow test-all test-busy test-oldest lint bench speed docs clean
 .DEFAULT_GOAL := demo
 
 # Pinned by constraints.txt. torch goes first: an unpinned one drags in gigabytes.
@@ -17,6 +17,18 @@ TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 	  --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# The oldest releases that pyproject.toml allows, in an environment of their own. On Linux torch
+# then comes with CUDA: 3 GB to download. To renew the file, with no release later than a month
+# after the latest of those:
+#   uv pip compile pyproject.toml --extra test --resolution lowest-direct --python-version 3.11 \
+#     --exclude-newer 2025-01-15 --no-header --no-annotate --no-emit-package skhebae \
+#     --output-file constraints-oldest.txt
+.venv-oldest/installed: pyproject.toml constraints-oldest.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints-oldest.txt --editable '.[test]'
 	touch $@
 
 demo: .venv/installed  ## the main job on data that ships with the dependencies
@@ -35,6 +47,9 @@ test-busy: .venv/installed  ## `make test` beside two processes that never rest
 	spinning=; trap 'kill $$spinning' EXIT; trap 'exit 130' INT TERM; \
 	for i in 1 2; do while :; do :; done & spinning="$$spinning $$!"; done; \
 	$(TEST)
+
+test-oldest: .venv-oldest/installed  ## `make test` with the oldest dependencies, on Python 3.11
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -57,4 +72,4 @@ docs: .venv/installed  ## the pages and the reference, in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output
+	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

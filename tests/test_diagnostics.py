@@ -285,9 +285,10 @@ def test_to_frame(vae, table):
 
 
 def test_to_frame_without_pandas_names_the_cure(vae, table, monkeypatch):
+    report = quiet_report(vae, table)
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
-        quiet_report(vae, table).to_frame()
+        report.to_frame()
 
 
 def test_import_needs_no_optional_package():

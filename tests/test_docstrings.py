@@ -29,15 +29,15 @@ METHODS = [
 # Methods share the example and the cross-references of their class, and a
 # method that does one thing needs no extended summary.
 OPTIONAL = {"SA01", "EX01", "ES01"}
+# Our summaries begin on the line of the quotes, which numpydoc forbade before 1.11.
+OLD_STYLE = {"GL01"}
 
 
 @pytest.mark.parametrize("method", ["", *METHODS])
 def test_numpydoc(cls, method):
     name = f"skhebae.{cls.__name__}" + (f".{method}" if method else "")
-    errors = [error for error in validate(name)["errors"] if error[0] not in OPTIONAL]
-    if not method:
-        errors += [error for error in validate(name)["errors"] if error[0] in OPTIONAL]
-    assert errors == []
+    ignored = OLD_STYLE | (OPTIONAL if method else set())
+    assert [error for error in validate(name)["errors"] if error[0] not in ignored] == []
 
 
 def test_documented_defaults_are_the_defaults(cls):
@@ -54,5 +54,6 @@ def test_every_estimator_is_public():
 
 @pytest.mark.parametrize("name", skhebae.tl.__all__)
 def test_numpydoc_of_the_single_cell_face(name):
-    errors = [e for e in validate(f"skhebae.tl.{name}")["errors"] if e[0] not in OPTIONAL]
+    ignored = OLD_STYLE | OPTIONAL
+    errors = [e for e in validate(f"skhebae.tl.{name}")["errors"] if e[0] not in ignored]
     assert errors == []

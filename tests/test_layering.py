@@ -193,4 +193,5 @@ def test_import_loads_nothing_optional():
     ).stdout.split()
     ours = {name.split(".")[0] for name in loaded}
     assert not ours & OPTIONAL
-    assert ours <= {"skhebae", "safetensors", *sys.stdlib_module_names}
+    # Of numpy, the types: torch loads the rest.
+    assert ours <= {"skhebae", "safetensors", "numpy", *sys.stdlib_module_names}

@@ -20,8 +20,18 @@ from skhebae.process.forks import has_forked, settle_child
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Devices that we compute on, each with an autocast of its own.
-DEVICE_TYPES = ("cpu", "cuda", "mps")
+
+def has_autocast(device_type: str) -> bool:
+    """Whether this version of torch can lower the precision on a kind of device."""
+    try:
+        torch.is_autocast_enabled(device_type)
+    except RuntimeError:
+        return False
+    return True
+
+
+#: Devices that we compute on, each with an autocast of its own; the last is new in torch 2.5.
+DEVICE_TYPES = tuple(filter(has_autocast, ("cpu", "cuda", "mps")))
 
 #: What numpy does by default.
 NUMPY_ERRORS: dict[str, Any] = {
@@ -69,9 +79,7 @@ def are_plain() -> bool:
         and by_default.is_cpu
         and by_default.dtype is torch.float32
         and not by_default.is_inference()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.is_autocast_enabled("cuda")
-        and not torch.is_autocast_enabled("mps")
+        and not any(map(torch.is_autocast_enabled, DEVICE_TYPES))
         and np.geterr() == NUMPY_ERRORS
         and not has_forked()
     )
