@@ -626,5 +626,6 @@ def test_penalty_of_prior_codes_is_reported_as_0_whatever_the_batches(sizes):
         )
         run = SimpleNamespace(objective=objective, model=model)
         terms = loss_terms(run, drawing(codes).replace(batch=batch))
+        assert all(term.dtype == torch.float32 for term in terms)
         penalties.append(float(terms.penalty))
     assert abs(np.mean(penalties)) < 4.0 * np.std(penalties) / 200**0.5 + 0.01

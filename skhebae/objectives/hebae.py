@@ -148,7 +148,8 @@ class HEBAEObjective(Objective):
             return expected
         device = batch_sizes.device
         by_size = expected_group_kl(n_rows, n_components, self.covariance_prior, device)
-        by_batch = own * (batch_sizes * by_size[batch_sizes.long()]).sum() / n_rows
+        # In single precision, like all terms of the loss.
+        by_batch = own * (batch_sizes.to(by_size) * by_size[batch_sizes.long()]).sum() / n_rows
         return (1.0 - self.batch_share) * expected + self.batch_share * by_batch
 
     def supports(self, prior: Prior) -> bool:
