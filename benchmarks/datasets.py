@@ -75,15 +75,15 @@ def load(name: str, data_dir: Path | None = None) -> Dataset | None:
         return None
 
 
-def split(dataset: Dataset, seed: int) -> Table:
-    """Take the set's own split whatever the seed, or else 75/25 at random."""
+def split(dataset: Dataset, seed: int, most: int | None = None) -> Table:
+    """Take the set's own split whatever the seed, or else 75/25 at random; `most` rows of each."""
     n_train = dataset.n_train
     if n_train is None:
         parts = train_test_split(dataset.rows, dataset.labels, test_size=0.25, random_state=seed)
     else:
         whole = (dataset.rows, dataset.labels)
         parts = [part for array in whole for part in (array[:n_train], array[n_train:])]
-    train, test, *labels = parts
+    train, test, *labels = (part[:most] for part in parts)
     if dataset.standardise:
         scaler = StandardScaler().fit(train.astype(np.float64))
         train, test = (scaler.transform(part).astype(np.float32) for part in (train, test))
@@ -95,6 +95,15 @@ def _plain(name: str, reader: Callable[..., Any], folder: Path, **how: Any) -> D
     """Return a table that scikit-learn bundles."""
     rows, labels = reader(return_X_y=True)
     return Dataset(name, rows.astype(np.float32), labels, "gaussian", **how)
+
+
+def _table(name: str, folder: Path) -> Dataset:
+    """Return a numeric table of the KEEL repository."""
+    path = folder / "tables" / f"{name}.npz"
+    if not path.is_file():
+        raise MissingDataError(f"no file {path}; set SKHEBAE_DATA to the folder of `tables`")
+    with np.load(path) as file:
+        return Dataset(name, file["X"].astype(np.float32), file["y"], "gaussian", standardise=True)
 
 
 def _digits(folder: Path) -> Dataset:
@@ -218,6 +227,11 @@ _READERS: dict[str, Callable[[Path], Dataset]] = {
     "kang": partial(_counts, "kang", "kang_ctrl_8donor.h5ad", _KANG),
     "hapmap": _hapmap,
 }
+
+#: Tables of numbers, standardised by the training rows.
+TABLES = ("australian", "bands", "bupa", "crx", "ionosphere", "marketing", "movement_libras")
+TABLES += ("optdigits", "ring", "saheart", "segment", "twonorm", "wdbc")
+_READERS |= {name: partial(_table, name) for name in TABLES}
 
 #: The names of all sets.
 NAMES = tuple(_READERS)
