@@ -15,6 +15,7 @@ BENCHMARKS = {
     "single-cell": "cell types, batches and new cells, against scVI",
     "speed": "rows per second against pythae and scVI",
     "gpu": "the same on a GPU",
+    "time-to-quality": "seconds until a held-out error or bound, against PCA and these",
     "profile": "where the time of a training step goes",
     "scale": "an epoch from a file against one in memory",
     "distributed": "a step against rows, features, components, minibatches, processes",

@@ -5,7 +5,6 @@ Only the method's own package is imported until its memory has been measured.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reducers import METHODS, Array, Reducer
-from benchmarks.runner import Report, Row, described, limit_threads, memory_mib
+from benchmarks.runner import Report, Row, clock, described, limit_threads, memory_mib
 
 #: Stages that may fail without the others. The inverse is last: some cannot be interrupted
 #: but by ending the process.
@@ -40,17 +39,13 @@ def repeated(rows: Array, n_rows: int, seed: int) -> Array:
 
 
 class Cell:
-    """A method on one split, measured into `row`.
-
-    With one thread the clock is the processor's, which a busy machine does not disturb. With
-    more their seconds would add up, so there it is the clock on the wall.
-    """
+    """A method on one split, measured into `row`."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec, self.folder = spec, Path(spec["folder"])
-        processor = spec["threads"] == 1
-        self.clock = time.process_time if processor else time.perf_counter
-        self.row: Row = {"errors": {}, "clock": "processor" if processor else "wall"}
+        self.clock = clock(spec["threads"])
+        kind = "processor" if spec["threads"] == 1 else "wall"
+        self.row: Row = {"errors": {}, "clock": kind}
         self.reducer = self._new_reducer()
         self.rows, self.held_out = (
             np.load(Path(spec["rows"]) / f"{part}.npy") for part in ("train", "test")

@@ -12,21 +12,21 @@ epochs. ``--resume`` keeps every cell that is finished.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
 
-from benchmarks import architectures
+from benchmarks.architectures import mnist_decay
 from benchmarks.datasets import Table, load, split
 from benchmarks.frechet import FeatureNet, floor, train_feature_net
 from benchmarks.paper_measures import bounds, finite, matrices, samples
 from benchmarks.results import Results, parser
 from benchmarks.runner import Row
 from benchmarks.speed import unwarned
+from benchmarks.work import networks
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 
 MODELS = Path(__file__).parent / "cache" / "paper"
@@ -54,42 +54,12 @@ class Grid(NamedTuple):
     epochs: int
 
 
-class Setting(NamedTuple):
-    """An experiment of the paper: networks, optimiser and grids.
+GRID = Grid((2, 10, 50), (0.1, 1.0, 10.0, 50.0), 10, 30)
+FULL = Grid((2, 5, 10, 20, 50), (0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0), 10, 100)
 
-    Where the paper minimises the mean squared error over pixels, a Gaussian likelihood
-    with an unstated noise variance, ours learns the variances: weights are in nats. Its
-    WAE on CelebA has a beta1 of 0.5 in Adam, ours the usual 0.9.
-    """
-
-    encoder: Callable[..., nn.Module]
-    decoder: Callable[..., nn.Module]
-    likelihood: str
-    learning_rate_init: dict[str, float]
-    learning_rate: Callable[[int], float]
-    batch_size: int
-    grid: Grid
-    full: Grid
-
-
-WEIGHTS, FULL_WEIGHTS = (0.1, 1.0, 10.0, 50.0), (0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0)
-DENSE = Setting(
-    *(architectures.dense_encoder, architectures.dense_decoder, "bernoulli"),
-    *(dict.fromkeys(METHODS, 1e-3), architectures.mnist_decay, 128),
-    grid=Grid((2, 10, 50), WEIGHTS, 10, 30),
-    full=Grid((2, 5, 10, 20, 50), FULL_WEIGHTS, 10, 100),
-)
-CONVOLUTIONAL = Setting(
-    *(architectures.conv_encoder, architectures.conv_decoder, "gaussian"),
-    *({"HEBAE": 1e-4, "VAE": 1e-4, "WAE": 1e-3}, architectures.celeba_decay, 100),
-    grid=Grid((64,), WEIGHTS, 64, 100),
-    full=Grid((64,), FULL_WEIGHTS, 64, 100),
-)
-
-
-def setting(data: str) -> Setting:
-    """Return the experiment of a data set: CelebA's, or that of MNIST for all others."""
-    return CONVOLUTIONAL if data == "celeba" else DENSE
+#: The paper's networks, likelihood and optimiser.
+PAPER = networks() | {"batch_size": 128, "input_noise": 0.0}
+PAPER |= {"learning_rate_init": 1e-3, "learning_rate": mnist_decay}
 
 
 @dataclass(frozen=True)
@@ -124,34 +94,28 @@ def cells(data: str, grid: Grid, seeds: list[int], methods: list[str]) -> Iterat
 def estimator(cell: Cell, table: Table, precision: str) -> Any:
     """Make the paper's model of a cell."""
     cls, weight, _ = METHODS[cell.method]
-    how = setting(cell.data)
     own: dict[str, Any] = {weight: cell.weight}
     if cell.method == "HEBAE":
         # The published experiments drew the noise from the covariance's diagonal.
         own |= {"covariance": "diag", "covariance_prior": COVARIANCE_PRIOR}
     return cls(
         cell.n_components,
-        encoder=how.encoder,
-        decoder=how.decoder,
         image_shape=table.image_shape,
-        likelihood=how.likelihood,
-        input_noise=0.0,
-        learning_rate_init=how.learning_rate_init[cell.method],
-        learning_rate=how.learning_rate,
-        batch_size=how.batch_size,
         max_iter=cell.epochs,
         tol=0.0,
         precision=precision,
         random_state=cell.seed,
+        **PAPER,
         **own,
     )
 
 
 def trained(cell: Cell, table: Table, models: Path, *, precision: str, resume: bool) -> Any:
     """Return the fitted model of a cell, from its file if that may be used."""
-    path, how = models / cell.file, setting(cell.data)
+    path = models / cell.file
     if resume and path.exists():
-        model = METHODS[cell.method][0].load(path, encoder=how.encoder, decoder=how.decoder)
+        networks = {name: PAPER[name] for name in ("encoder", "decoder")}
+        model = METHODS[cell.method][0].load(path, **networks)
         if model.precision == precision:
             return model
     model = estimator(cell, table, precision)
@@ -204,8 +168,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Grid]:
     made.add_argument("--models", type=Path, default=MODELS, help="folder of fitted models")
     arguments = made.parse_args(argv)
     arguments.precision = arguments.precision or ("float32" if arguments.full else "auto")
-    how = setting(arguments.data)
-    grid = how.full if arguments.full else how.grid
+    grid = FULL if arguments.full else GRID
     given = {name: getattr(arguments, name) for name in ("dims", "weights", "epochs")}
     grid = grid._replace(**{name: value for name, value in given.items() if value})
     if grid.middle not in grid.dims:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import spread_out
-from benchmarks.paper import METHODS, setting
+from benchmarks.paper import GRID, METHODS
 from benchmarks.runner import Row
 
 
@@ -29,8 +29,7 @@ class Run:
     def __init__(self, rows: list[Row], environment: Row | None = None) -> None:
         self.environment = environment or {}
         self.data = rows[0]["data"]
-        self.setting = setting(self.data)
-        self.middle = self.setting.grid.middle
+        self.middle = GRID.middle
         # A file can hold shorter trials too: the number of epochs with most cells is the run.
         counts = Counter(row["epochs"] for row in rows)
         self.epochs = max(counts, key=lambda epochs: (counts[epochs], epochs))

@@ -158,6 +158,14 @@ def memory_mib(field: str = "VmHWM") -> float:
     return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
+def clock(n_threads: int) -> Callable[[], float]:
+    """Return the processor's clock for one thread, which a busy machine does not disturb.
+
+    The seconds of several would add up: for them it is the clock on the wall.
+    """
+    return time.process_time if n_threads == 1 else time.perf_counter
+
+
 def limit_threads(n_threads: int) -> None:
     """Set torch's number of threads again: numba and others change it when imported."""
     if "torch" in sys.modules:

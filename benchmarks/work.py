@@ -91,8 +91,8 @@ def multiplications(work: str) -> float:
     return 3.0 * sum(products) - products[0]
 
 
-def pythae(rows: np.ndarray, *, on_gpu: bool = False) -> Fit:
-    """Return a fit of pythae's VAE with the same networks."""
+def pythae(rows: np.ndarray, d: int = N_COMPONENTS, *, on_gpu: bool = False) -> Fit:
+    """Return a fit of pythae's VAE with the same networks; rows outside [0, 1] are Gaussian."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -102,10 +102,12 @@ def pythae(rows: np.ndarray, *, on_gpu: bool = False) -> Fit:
 
     from benchmarks.architectures import dense_decoder, dense_encoder
 
+    shape, bits = rows.shape[1:], rows.min() >= 0.0 and rows.max() <= 1.0
+
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = dense_encoder((784,), 2 * N_COMPONENTS)
+            self.layers = dense_encoder(shape, 2 * d)
 
         def forward(self, x: Any) -> Any:
             mu, log_var = self.layers(x).chunk(2, dim=1)
@@ -114,13 +116,16 @@ def pythae(rows: np.ndarray, *, on_gpu: bool = False) -> Fit:
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.Sequential(dense_decoder(N_COMPONENTS, (784,)), nn.Sigmoid())
+            self.layers = nn.Sequential(
+                dense_decoder(d, shape), nn.Sigmoid() if bits else nn.Identity()
+            )
 
         def forward(self, z: Any) -> Any:
             return ModelOutput(reconstruction=self.layers(z))
 
     def fit(epochs: int) -> Any:
-        config = VAEConfig(input_dim=(784,), latent_dim=N_COMPONENTS, reconstruction_loss="bce")
+        loss = "bce" if bits else "mse"
+        config = VAEConfig(input_dim=shape, latent_dim=d, reconstruction_loss=loss)
         model = VAE(config, encoder=Encoder(), decoder=Decoder())
         with TemporaryDirectory() as folder:
             training = BaseTrainerConfig(
