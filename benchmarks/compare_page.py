@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
+from benchmarks import tables as against_pca
 from benchmarks.pages import (
     DOCS,
     Column,
@@ -11,8 +12,8 @@ from benchmarks.pages import (
     fill,
     group,
     load,
-    made_by,
     number,
+    section,
     table,
     table_of_methods,
     valid,
@@ -151,9 +152,5 @@ def summary(rows: list[Row]) -> list[str]:
 
 def main() -> None:
     """Fill the page."""
-    environment, rows = load("compare")
-    parts = {
-        "summary": summary(rows),
-        "cells": tables(rows) + made_by("compare", environment, rows),
-    }
-    fill(DOCS / "benchmarks.md", **parts)
+    parts = {"summary": summary(load("compare")[1]), "cells": section("compare", tables)}
+    fill(DOCS / "benchmarks.md", tables=section("tables", against_pca.summary), **parts)

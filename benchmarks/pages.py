@@ -39,6 +39,15 @@ def made_by(command: str, environment: dict[str, Any], rows: Sequence[Row] = ())
     return ["", f"Made by `python -m benchmarks {command}`: {said}."]
 
 
+def section(name: str, lines: Callable[[list[Row]], list[str]]) -> list[str]:
+    """Return a part about one result file; without the file, the command that makes it."""
+    file = name.replace("-", "_")
+    if not (RESULTS / f"{file}.json").exists():
+        return [f"Not measured yet: `python -m benchmarks {name}`."]
+    environment, rows = load(file)
+    return [*lines(rows), *made_by(name, environment, rows)]
+
+
 def fill(page: Path, **parts: list[str]) -> None:
     """Replace the generated parts of a page; a page that is not there has those parts only."""
     marks = {name: (f"<!-- {name} -->", f"<!-- /{name} -->") for name in parts}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from statistics import median
 
+from benchmarks import time_to_quality
 from benchmarks.distributed import Cell
 from benchmarks.gpu import ratios as gpu_ratios
-from benchmarks.pages import DOCS, fill, group, load, made_by, table
+from benchmarks.pages import DOCS, fill, group, section, table
 from benchmarks.profile import KINDS, OTHER
 from benchmarks.runner import Row
 from benchmarks.speed import RATIOS, ratios
 from benchmarks.work import CONTENDERS
 
 
-def speed() -> list[str]:
+def speed(rows: list[Row]) -> list[str]:
     """Return tables of rates and memory, and of ratios."""
-    environment, rows = load("speed")
     lines = []
     for (name,), of in group((r for r in rows if r["name"] in CONTENDERS), "name").items():
         rates = [row["rows_per_second"] for row in of]
@@ -27,13 +27,11 @@ def speed() -> list[str]:
         *table(["work", "method", "rows per second, median (range)", "peak MiB"], lines),
         "",
         *table(["ratio", "of", "median (range of the rounds)"], compared),
-        *made_by("speed", environment),
     ]
 
 
-def profile() -> list[str]:
+def profile(rows: list[Row]) -> list[str]:
     """Return the tables of the kinds of operations in a step, and of the rate of products."""
-    environment, rows = load("profile")
     first, kinds = rows[0], (*KINDS, OTHER, "none")
     keys = ("step", "arithmetic_ms", *(kind for kind in kinds if kind in first))
     lines = [[row["name"], *(f"{row[key]:.2f}" for key in keys)] for row in rows]
@@ -44,13 +42,11 @@ def profile() -> list[str]:
         *table(["work", "step", "arithmetic", *keys[2:]], lines),
         "",
         *table(["product of 128 x 784 and 784 x 784", "GFLOP/s"], products),
-        *made_by("profile", environment),
     ]
 
 
-def gpu() -> list[str]:
+def gpu(rows: list[Row]) -> list[str]:
     """Return the table of rates on a GPU, and ratios."""
-    environment, rows = load("gpu")
     lines = []
     for (name, size, how), of in group(rows, "name", "batch_size", "how").items():
         first, rate = of[0], median(row["rows_per_second"] for row in of)
@@ -64,13 +60,11 @@ def gpu() -> list[str]:
         *table(headings, lines),
         "",
         *(f"- `{label}: {text}`" for label, text in gpu_ratios(rows).items()),
-        *made_by("gpu", environment),
     ]
 
 
-def scale() -> list[str]:
+def scale(rows: list[Row]) -> list[str]:
     """Return the table of epochs from a file against those in memory."""
-    environment, rows = load("scale")
     inside = {row["n_cells"]: row["rows_per_second"] for row in rows if row["how"] == "in memory"}
     lines = []
     for row in sorted(rows, key=lambda row: row["n_cells"]):
@@ -80,7 +74,7 @@ def scale() -> list[str]:
         lines[-1] += [share, f"{row['peak_mib']:,.0f}", f"{row['total_seconds']:,.0f}"]
     headings = ["cells", "file MB", "", "cells per second of training", "of that in memory"]
     headings += ["peak MiB", "seconds, two epochs"]
-    return table(headings, lines) + made_by("scale", environment)
+    return table(headings, lines)
 
 
 def steps(rows: list[Row]) -> list[list[str]]:
@@ -111,17 +105,17 @@ def steps(rows: list[Row]) -> list[list[str]]:
     return lines
 
 
-def distributed() -> list[str]:
+def distributed(rows: list[Row]) -> list[str]:
     """Return the table of the measured steps."""
-    environment, rows = load("distributed")
     headings = ["rows", "features", "components", "rows per step and process"]
     headings += ["ms per step, 1 process", "2 processes", "rows per second, 2 against 1"]
     headings += ["gradients, MB", "codes, kB"]
-    return table(headings, steps(rows)) + made_by("distributed", environment)
+    return table(headings, steps(rows))
 
 
 def main() -> None:
     """Fill both pages."""
-    page = DOCS / "performance.md"
-    fill(page, speed=speed(), profile=profile(), gpu=gpu(), scale=scale())
-    fill(DOCS / "scaling.md", measured=distributed())
+    parts = {of.__name__: section(of.__name__, of) for of in (speed, profile, gpu, scale)}
+    quality = {"time-to-quality": section("time-to-quality", time_to_quality.summary)}
+    fill(DOCS / "performance.md", **parts, **quality)
+    fill(DOCS / "scaling.md", measured=section("distributed", distributed))

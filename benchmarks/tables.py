@@ -100,10 +100,11 @@ def summary(rows: list[Row], method: str = "HEBAE") -> list[str]:
         [data, *(f"{of[key]:{form}}" for key, form in forms.items())] for data, of in found.items()
     )
     ratios = [of["error"] for of in found.values()]
-    worst, typical, above = max(ratios), geometric_mean(ratios), sum(r > WORST for r in ratios)
+    worst, data = max(zip(ratios, found, strict=True))
+    typical, above = geometric_mean(ratios), sum(ratio > WORST for ratio in ratios)
     share = f"{above} of {len(ratios)} ({above / len(ratios):.0%})"
     targets = [
-        ("largest error / PCA's", WORST, f"{worst:.3f}", worst <= WORST),
+        ("largest error / PCA's", WORST, f"{worst:.3f} ({data})", worst <= WORST),
         ("geometric mean of errors / PCA's", TYPICAL, f"{typical:.3f}", typical <= TYPICAL),
         (f"sets above {WORST}", 0, share, above == 0),
     ]
