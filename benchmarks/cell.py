@@ -17,7 +17,6 @@ from benchmarks.runner import Report, Row, clock, described, limit_threads, memo
 #: Stages that may fail without the others. The inverse is last: some cannot be interrupted
 #: but by ending the process.
 OPTIONAL = ("transform_time", "saved_size", "samples", "independence", "inverse")
-
 #: Rows of the fit before the measured one, where a package compiles on its first.
 WARM_UP_ROWS = 200
 #: Rows whose codes are compared on their own, reversed, and in the whole.

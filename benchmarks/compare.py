@@ -30,11 +30,9 @@ DATA += ["pbmc3k", "paul15", "kang", "hapmap"]
 
 #: New rows whose mapping is timed.
 TRANSFORM_ROWS = 10_000
-
 #: Seconds for decoding: UMAP's needs the Delaunay triangulation of the codes, which has no
 #: end in ten dimensions, and cannot be interrupted but with the process.
 INVERSE_SECONDS = 60.0
-
 #: A cell's row takes the place of that of an earlier version.
 KEYS = ("kind", "data", "method", "n_components", "seed")
 

@@ -55,7 +55,6 @@ KNN, TRUST, GLOBAL, NMI = map(
 )
 FIT, MANY = number("fit_seconds"), number("transform_seconds")
 ONE, FILE = number("one_row_seconds", 1000), number("saved_bytes", 1e-3)
-
 COLUMNS: tuple[Column, ...] = (
     ("error", error_share, "{:.3f}", False),
     ("k-NN", KNN, "{:.3f}", True),

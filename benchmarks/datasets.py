@@ -24,10 +24,8 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.sources import MissingDataError, missing_unless_it_works, read_mnist
 
 DATA = Path(os.environ.get("SKHEBAE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
 #: Features kept of single cells and of genotypes, at most.
 VARIABLE_FEATURES = 2000
-
 #: Side of the grey patches of photographs, in pixels.
 PATCH = 8
 

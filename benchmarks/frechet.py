@@ -18,7 +18,6 @@ from torch.nn.utils import skip_init
 from benchmarks.metrics import Measured, subsample
 
 Array = NDArray[Any]
-
 #: Minibatches of training, at least, and epochs, at least.
 MIN_UPDATES, MIN_EPOCHS = 300, 5
 BATCH_SIZE = 128

@@ -26,10 +26,8 @@ from benchmarks.work import BATCH_SIZE, N_ROWS
 
 #: Epochs of ours that are timed, after some that are not.
 WARM_UP, EPOCHS = 3, 12
-
 #: Rows of a larger minibatch, and of the largest.
 LARGE, LARGEST = 1024, 8192
-
 #: Name, module and fit of the peer that does each work.
 PEERS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "paper": ("pythae", "pythae", lambda X: work.pythae(X, on_gpu=True)),

@@ -34,7 +34,6 @@ from sklearn.preprocessing import OneHotEncoder
 
 Array = NDArray[Any]
 Interval = tuple[float, float]
-
 #: All measures of an embedding.
 NAMES = ("trustworthiness", "continuity", "distance_correlation", "knn_accuracy")
 NAMES += ("nmi", "ari", "silhouette")

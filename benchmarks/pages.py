@@ -17,9 +17,7 @@ from benchmarks.results import RESULTS
 from benchmarks.runner import Row
 
 DOCS = Path(__file__).parents[1] / "docs"
-
 Reader = Callable[[Row], float | None]
-
 #: Heading, reader, format, and whether more is better.
 Column = tuple[str, Reader, str, bool]
 

@@ -30,7 +30,6 @@ from benchmarks.work import networks
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 
 MODELS = Path(__file__).parent / "cache" / "paper"
-
 #: Method: class, name of the weight, the paper's weight.
 METHODS = {
     "HEBAE": (HEBAETransformer, "reg_weight", 1.0),
@@ -40,7 +39,6 @@ METHODS = {
 
 #: Hyperprior so weak that it is the plain covariance, which the paper has.
 COVARIANCE_PRIOR = 1e-6
-
 #: What a model's training is kept of.
 HISTORY = ("loss", "reconstruction", "penalty", "elbo", "seconds")
 
@@ -56,7 +54,6 @@ class Grid(NamedTuple):
 
 GRID = Grid((2, 10, 50), (0.1, 1.0, 10.0, 50.0), 10, 30)
 FULL = Grid((2, 5, 10, 20, 50), (0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0), 10, 100)
-
 #: The paper's networks, likelihood and optimiser.
 PAPER = networks() | {"batch_size": 128, "input_noise": 0.0}
 PAPER |= {"learning_rate_init": 1e-3, "learning_rate": mnist_decay}

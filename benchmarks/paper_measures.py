@@ -18,16 +18,12 @@ from skhebae.diagnostics import latent_report
 from skhebae.exceptions import LatentWarning
 
 Array = NDArray[Any]
-
 #: Held-out rows behind the bounds, and behind the importance-weighted likelihood.
 BOUND_ROWS, LIKELIHOOD_ROWS = 2000, 500
-
 #: Rows whose index is looked for in one code.
 INDEX_ROWS = 1000
-
 #: Dimensions whose matrices are kept.
 DRAWN_DIMENSIONS = 20
-
 LATENTS = ("prior", "gaussian", "mixture")
 
 

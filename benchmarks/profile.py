@@ -20,9 +20,7 @@ from benchmarks.work import BATCH_SIZE, CONTENDERS, N_ROWS, Fit, multiplications
 
 #: Epochs of the two fits whose difference is profiled, and of the fit that is timed.
 EPOCHS, TIMED = (1, 5), 4
-
 OTHER = "other operations"
-
 #: Kinds of operations by their names.
 KINDS = {
     "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::addmv", "aten::mv"),

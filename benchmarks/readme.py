@@ -13,7 +13,6 @@ from benchmarks import compare_page
 from benchmarks.pages import DOCS, fill, load
 
 ROOT = DOCS.parent
-
 PICTURES = ("digits.png", "collapse_covariance.png", "integration_umap.png")
 
 

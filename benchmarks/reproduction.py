@@ -12,9 +12,8 @@ from pathlib import Path
 
 from benchmarks.pages import DOCS, average, fill, made_by, table
 from benchmarks.paper import FULL, METHODS, PAPER
-from benchmarks.paper_figures import draw
+from benchmarks.paper_figures import Run, draw
 from benchmarks.paper_measures import LATENTS
-from benchmarks.paper_results import Run
 from benchmarks.results import RESULTS
 
 #: Columns of a cell's table: key, heading, format.

@@ -24,12 +24,9 @@ from typing import Any
 
 Row = dict[str, Any]
 Report = Callable[[str | None, Row], None]
-
 ROOT = Path(__file__).parents[1]
-
 #: Seconds between looks at a process.
 POLL = 0.05
-
 #: Libraries that read their number of threads when they are imported.
 THREADED = ("OMP", "MKL", "OPENBLAS", "NUMBA", "VECLIB_MAXIMUM")
 

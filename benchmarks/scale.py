@@ -20,9 +20,7 @@ from benchmarks.work import N_GENES, counts, ours
 
 #: Cells that are generated and written together.
 CHUNK_CELLS = 50_000
-
 EPOCHS = 2
-
 #: Where rows come from: how anndata opens their file.
 HOW = {"backed": "r", "in memory": None}
 

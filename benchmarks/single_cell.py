@@ -29,12 +29,9 @@ from benchmarks.runner import Row, limit_threads
 from skhebae import tl
 
 Array = NDArray[Any]
-
 N_COMPONENTS, N_GENES, N_NEIGHBORS = 10, 2000, 15
-
 #: Epochs of scVI, with batches and without; with many cells fewer by its own rule.
 SCVI_EPOCHS = {True: 200, False: 100}
-
 #: Module that a method needs, and what to install for it.
 NEEDED = {"UMAP": ("umap", "umap-learn"), "scVI": ("scvi", "scvi-tools")}
 

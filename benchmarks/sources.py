@@ -64,7 +64,6 @@ def missing_unless_it_works(cure: str) -> Iterator[None]:
 
 
 IDX_PARTS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
-
 #: SHA-256 of the published files, unpacked. Those of Fashion-MNIST are of contents that,
 #: packed as published, have the MD5 sums of github.com/zalandoresearch/fashion-mnist.
 PUBLISHED = {

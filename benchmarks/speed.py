@@ -29,7 +29,6 @@ RATIOS = {
     "ratio_scvi_gaussian": ("gaussian: HEBAE", "gaussian: scVI"),
 }
 PEERS = {"pythae": "pythae", "scVI": "scvi"}
-
 #: Epochs of the two fits whose difference is timed, for images and for cells.
 EPOCHS, CELL_EPOCHS = (1, 5), (1, 10)
 

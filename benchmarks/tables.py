@@ -26,12 +26,9 @@ from benchmarks.speed import unwarned
 
 #: The sets, the slowest last.
 DATA = [*TABLES, *sorted(compare.DATA, key="fashion-mnist".__eq__)]
-
 #: Training and test rows of a table, each at most.
 MOST_ROWS = 3000
-
 METHODS = ("HEBAE", "VAE", "WAE")
-
 #: What may not be worse than PCA's: heading, key.
 SCORES = {
     "k-NN": "knn_accuracy",

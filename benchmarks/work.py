@@ -11,19 +11,14 @@ from scipy import sparse
 
 BATCH_SIZE = 128
 N_COMPONENTS = 10
-
 #: Rows of the tables, a multiple of the minibatch.
 N_ROWS = 100 * BATCH_SIZE
-
 #: Genes of generated cells, of which one in each stretch of `STRETCH` is not zero.
 N_GENES, STRETCH = 2000, 20
-
 #: Hidden units of the default networks.
 N_HIDDEN = 128
-
 #: Learning rate of the paper's networks in ours and in pythae; it does not change the speed.
 LEARNING_RATE = 1e-3
-
 Fit = Callable[[int], Any]
 
 

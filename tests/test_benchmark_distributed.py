@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from benchmarks import distributed, performance_page
+from benchmarks import distributed
+from benchmarks import table as page
 from benchmarks.distributed import Cell
 
 SMALL = ["--rows", "400", "--features", "40", "--components", "2", "--batch-size", "64"]
@@ -58,7 +59,7 @@ def test_page_has_medians_ordered_by_what_varies():
         for i in range(3)
         for cell in distributed.cells(sweeps, Cell(25_600, 2000, 10, 128))
     ]
-    lines = performance_page.steps(rows)
+    lines = page.steps(rows)
     # Medians: 10 ms for one process, and 2 more for two.
     base = ["25,600", "2,000", "10", "128", "10.0", "12.0", "1.67 x", "2.00", "15.4"]
     assert lines[1] == base

@@ -15,8 +15,8 @@ from torch import nn
 
 from benchmarks import __main__ as command
 from benchmarks import architectures, frechet, paper, paper_measures, reproduction
+from benchmarks.paper_figures import Run, curve, number
 from benchmarks.paper_measures import information_per_dimension, matrices
-from benchmarks.paper_results import Run, curve, number
 
 FIGURES = ("bounds", "frechet", "covariance")
 

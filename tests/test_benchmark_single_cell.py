@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from benchmarks import pages, single_cell, single_cell_page
+from benchmarks import pages, single_cell, table
 from benchmarks.single_cell import METHODS, SETS, SHARES, ours
 
 anndata = pytest.importorskip("anndata")
@@ -130,7 +130,7 @@ def run(tmp_path, monkeypatch):
     for name, of in (("METHODS", methods), ("SHARES", shares)):
         monkeypatch.setattr(single_cell, name, {k: counted(k, v) for k, v in of.items()})
     monkeypatch.setattr(single_cell, "limit_threads", lambda threads: None)
-    monkeypatch.setattr(single_cell_page, "DOCS", tmp_path)
+    monkeypatch.setattr(table, "DOCS", tmp_path)
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
 
     def start(*arguments):
@@ -164,7 +164,7 @@ def test_run_measures_everything_and_resumes(run, tmp_path, capsys):
     again, more = run("--data", *DATA, "--resume")
     assert (again, more) == ([], rows)
 
-    single_cell_page.main()
+    table.single_cell()
     page = (tmp_path / "single-cell-results.md").read_text()
     for heading in ("pbmc_3tech: 180 cells, 40 genes", "pbmc_3tech, one-sided: 1"):
         assert f"### {heading}" in page

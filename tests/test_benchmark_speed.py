@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import gpu, pages, performance_page, profile, runner, scale, speed, work
+from benchmarks import gpu, pages, profile, runner, scale, speed, table, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -114,9 +114,7 @@ def test_pages_have_rates_and_ratios(tmp_path, monkeypatch):
         document = {"environment": {"cores": 2}, "rows": rows}
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
-    parts = {
-        name: "\n".join(pages.section(name, getattr(performance_page, name))) for name in documents
-    }
+    parts = {name: "\n".join(pages.section(name, getattr(table, name))) for name in documents}
     assert "| counts | HEBAE | 50 (40 to 60) | 500 |" in parts["speed"]
     ratio = "| `ratio_scvi_counts` | counts: HEBAE / counts: scVI | 5.00 (4.00 to 6.00) |"
     assert ratio in parts["speed"]
