@@ -1,9 +1,7 @@
 """Which reducer to use: every method on every set, each in a process of its own.
 
-``python -m benchmarks compare`` writes ``results/compare.json`` after each cell, a cell
-being one method, data set, number of components and seed: what its process measured (see
-``benchmarks.cell``), and here the measures of held-out codes and of samples. ``--resume``
-keeps the cells that are there for these versions of the packages.
+``python -m benchmarks compare`` writes ``results/compare.json`` after each cell: one method, set,
+number of components and seed. ``--resume`` keeps those of these versions of the packages.
 """
 
 from __future__ import annotations

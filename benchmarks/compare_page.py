@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from statistics import mean
 
+from benchmarks import pages
 from benchmarks import tables as against_pca
-from benchmarks.pages import (
-    DOCS,
-    Column,
-    Reader,
-    fill,
-    group,
-    load,
-    number,
-    section,
-    table,
-    table_of_methods,
-    valid,
-    values,
-)
+from benchmarks.pages import DOCS, Column, Reader, fill, group, load, number, section, table
 from benchmarks.reducers import METHODS
 from benchmarks.runner import Row
 
@@ -28,12 +16,12 @@ SUMMARY_DIMENSIONS = 10
 
 def metric(name: str) -> Reader:
     """Return a reader of a measure of codes: None where its controls failed."""
-    return lambda row: valid(row["metrics"].get(name))
+    return lambda row: pages.valid(row["metrics"].get(name))
 
 
 def two_sample(row: Row) -> float | None:
     """Return the two-sample accuracy of the density that `sample` draws from by default."""
-    return valid(next(iter(row["samples"].values()), None))
+    return pages.valid(next(iter(row["samples"].values()), None))
 
 
 def inverse_ms(row: Row) -> float | None:
@@ -102,7 +90,7 @@ def tables(rows: list[Row]) -> list[str]:
         size = f"{one['n_train']} training rows, {one['n_test']} held out, {one['n_features']}"
         lines += ["", f"### {data}, d = {d}", ""]
         lines += [f"{size} features; {one['n_neighbors']} neighbours.", ""]
-        lines += table_of_methods(cells, COLUMNS, ("batch-invariant", independent))
+        lines += pages.table_of_methods(cells, COLUMNS, ("batch-invariant", independent))
     failed = [row for row in rows if row["kind"] == "cell" and "error" in row]
     keys = ("data", "method", "n_components", "error")
     failures = [[*key, len(of)] for key, of in group(failed, *keys).items()]
@@ -114,7 +102,7 @@ def by_data(cells: list[Row], read: Reader) -> dict[str, dict[str, float]]:
     """Return the mean over seeds of each method on each set."""
     result: dict[str, dict[str, float]] = {}
     for (data, method), rows in group(cells, "data", "method").items():
-        if found := values(rows, read):
+        if found := pages.values(rows, read):
             result.setdefault(data, {})[method] = mean(found)
     return result
 
@@ -135,9 +123,9 @@ def summary(rows: list[Row]) -> list[str]:
             means = [of[method] for of in by_data(of_method, read).values()]
             parts.append(f"{mean(means):.3f}" if means else "-")
         for read in COSTS.values():
-            found = values([row for row in of_method if row["data"] == largest], read)
+            found = pages.values([row for row in of_method if row["data"] == largest], read)
             parts.append(f"{mean(found):.3g}" if found else "-")
-        parts += ["yes" if values(of_method, error_share) else "no", independent(of_method)]
+        parts += ["yes" if pages.values(of_method, error_share) else "no", independent(of_method)]
         lines.append(parts)
     headings = ["method", *QUALITY, *COSTS, "inverse", "batch-invariant"]
     return [

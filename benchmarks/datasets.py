@@ -1,8 +1,6 @@
-"""The data sets that the benchmarks measure on, by name, and their splits.
+"""The data sets of the benchmarks by name, and their splits.
 
-``load("digits")`` gives a whole set, or None after a line that says why it is not there
-and how to get it; ``split`` makes training and test rows of it. Sets that do not come with
-scikit-learn are read from a folder, or else, if OpenML has them, fetched by scikit-learn.
+Sets that do not come with scikit-learn are read from a folder, or fetched where OpenML has them.
 """
 
 from __future__ import annotations
@@ -57,10 +55,7 @@ class Table(NamedTuple):
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset | None:
-    """Return a set, or None after a line that says why not and how to get it.
-
-    Looks in ``data_dir``, by default ``$SKHEBAE_DATA`` or ``../shared/data``.
-    """
+    """Return a set from a folder, by default `DATA`, or None after a line that says why not."""
     if name not in _READERS:
         raise ValueError(f"no data set {name!r}; take one of {', '.join(_READERS)}")
     try:
@@ -153,10 +148,7 @@ def _raw_counts(name: str, folder: Path) -> Dataset:
 
 
 def _hapmap(folder: Path) -> Dataset:
-    """Return genotypes (0, 1, 2 copies) of four populations, some of them relatives.
-
-    Missing ones are filled in with the mean of the whole set, before any split.
-    """
+    """Return genotypes of four populations, gaps filled with the means of the whole set."""
     adata = _anndata("hapmap_geno.h5ad", "genotypes of HapMap phase 2 by `population`", folder)
     genotypes = np.asarray(adata.X, dtype=np.float64)
     X = SimpleImputer(keep_empty_features=True).fit_transform(genotypes)

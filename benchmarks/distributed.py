@@ -1,10 +1,8 @@
 """Seconds per step against rows, features, components, minibatches and processes.
 
-``python -m benchmarks distributed`` fits HEBAE to generated counts (negative binomial, CSR,
-128 hidden units), in one process and in two of one thread each, which talk by gloo. It varies
-one number at a time around `BASE`, in turn for several rounds, and writes
-``results/distributed.json``: seconds per step, those of the passes before and after training,
-and the bytes that a process hands to its group in a step.
+``python -m benchmarks distributed`` fits HEBAE to generated counts, in one process and in two of
+one thread each, which talk by gloo. It varies one number at a time around `BASE`, for several
+rounds, and writes ``results/distributed.json``.
 """
 
 from __future__ import annotations
@@ -80,8 +78,7 @@ def fit(spec: Row, report: Report) -> Row:
 def payload(cell: Cell) -> dict[str, int]:
     """Count the bytes that a process hands to its group in a step: float32 gradients and codes.
 
-    The encoder is p - h - 2 d and the decoder d - h - p, with biases and p dispersions. Codes
-    go out once, and their gradients come back for the rows of all processes.
+    Codes go out once, and their gradients come back for the rows of all processes.
     """
     p, d, h = cell.n_features, cell.n_components, N_HIDDEN
     n_weights = (p + 1) * h + (h + 1) * 2 * d + (d + 1) * h + (h + 1) * p + p

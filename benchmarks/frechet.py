@@ -1,8 +1,7 @@
 """Quality of samples in features of a small classifier of the same images.
 
-The classifier is trained on the labels of the training rows. It is not Inception: its Fréchet
-distances compare models of one data set by one network, and mean nothing beside published
-"FID" numbers. `floor` is the distance of real rows.
+It is not Inception: its Fréchet distances compare models of one data set by one network, and
+mean nothing beside published "FID" numbers. `floor` is the distance of real rows.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ FAR = 10.0
 class FeatureNet(nn.Module):
     """Small convolutional classifier whose last hidden layer gives `N_FEATURES` features.
 
-    Rows are flat; `shape` is ``(channels, height, width)``. Features are centred and have unit
-    variance on the training rows, so that distances do not depend on the network's scale.
+    Rows are flat; `shape` is ``(channels, height, width)``. Features have unit variance.
     """
 
     def __init__(self, shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> None:
@@ -68,10 +66,7 @@ def weighted(
 def train_feature_net(
     train: Array, y_train: Array, test: Array, y_test: Array, shape: tuple[int, ...], seed: int = 0
 ) -> FeatureNet:
-    """Train a `FeatureNet`; its attribute `accuracy` is that at the test rows' labels.
-
-    Adam's learning rate falls to 0, so that so few epochs end at rest.
-    """
+    """Train a `FeatureNet`; its `accuracy` is that at the test rows' labels."""
     classes, labels = np.unique(y_train, return_inverse=True)
     rows, targets = torch.from_numpy(train.astype(np.float32)), torch.from_numpy(labels)
     generator = torch.Generator().manual_seed(seed)
@@ -106,8 +101,7 @@ def features(net: FeatureNet, rows: Array) -> NDArray[np.float64]:
 def frechet_of_features(real: Array, generated: Array) -> float:
     """Return the squared Fréchet distance of the Gaussians with the features' moments.
 
-    ``|m - n|^2 + tr(S + T) - 2 tr((S T)^(1/2))``, whose last trace is the sum of the roots of
-    the eigenvalues of S T.
+    ``|m - n|^2 + tr(S + T) - 2 tr((S T)^(1/2))``, the last from the eigenvalues of S T.
     """
     shift = np.square(real.mean(axis=0) - generated.mean(axis=0)).sum()
     s, t = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
@@ -116,11 +110,7 @@ def frechet_of_features(real: Array, generated: Array) -> float:
 
 
 def frechet_distance(net: FeatureNet, rows: Array, samples: Array) -> float:
-    """Return the Fréchet distance of rows and samples in features of a small classifier.
-
-    It is biased upwards the more, the fewer rows there are: compare it only with distances,
-    and with a `floor`, of as many.
-    """
+    """Return the distance in a classifier's features, which is biased upwards by few rows."""
     return frechet_of_features(features(net, rows), features(net, samples))
 
 

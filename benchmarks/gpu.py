@@ -1,9 +1,7 @@
 """Rows per second of training on a GPU, ours against pythae and scVI on the same work.
 
-``python -m benchmarks gpu`` needs torch, scikit-learn, numpy and scipy only; the peers join
-in where they are installed. It writes ``results/gpu.json``: rows per second at minibatches of
-128 with CUDA graphs (the default), step by step, and through ``compile=True`` with the
-seconds it takes; and larger minibatches.
+``python -m benchmarks gpu`` writes ``results/gpu.json``: minibatches of 128 with CUDA graphs (the
+default), step by step, and with ``compile=True``; and larger ones. Peers may be missing.
 """
 
 from __future__ import annotations
@@ -18,11 +16,10 @@ import torch
 from torch import nn
 
 from benchmarks import work
-from benchmarks.architectures import dense_encoder
 from benchmarks.results import Results, parser
 from benchmarks.runner import Row
 from benchmarks.speed import rate, unwarned
-from benchmarks.work import BATCH_SIZE, N_ROWS
+from benchmarks.work import BATCH_SIZE, N_ROWS, dense_encoder
 
 #: Epochs of ours that are timed, after some that are not.
 WARM_UP, EPOCHS = 3, 12

@@ -1,9 +1,8 @@
 """Measures of an embedding of held-out rows, each with a positive and a negative control.
 
-The positive control is the data against itself (codes = rows, codes = one-hot labels, real
-rows against other real rows), the negative one has nothing to do with the data (shuffled
-codes, broken rows). A measure that does not tell the two apart says nothing about what lies
-between them: its `Measured.valid` is False, and reports leave it out.
+The positive control is the data against itself, the negative one has nothing to do with it
+(shuffled codes, broken rows). A measure that does not tell the two apart says nothing about what
+lies between them: its `Measured.valid` is False, and reports leave it out.
 """
 
 from __future__ import annotations
@@ -18,15 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.stats import entropy
 from sklearn import manifold
+from sklearn import metrics as scores
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import (
-    adjusted_rand_score,
-    normalized_mutual_info_score,
-    pairwise_distances,
-    silhouette_score,
-)
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -87,21 +81,14 @@ def judged(
 
 
 def subsample(size: int, random_state: int, *arrays: ArrayLike) -> list[Array]:
-    """Return at most `size` rows of each array, the same ones, in random order.
-
-    Rows are often sorted by label, and their order decides where distances tie and which
-    fold they are in.
-    """
+    """Return at most `size` rows of each array, shuffled: they often come sorted by label."""
     parts = [np.asarray(array) for array in arrays]
     order = np.random.default_rng(random_state).permutation(len(parts[0]))[:size]
     return [part[order] for part in parts]
 
 
 def trustworthiness(X: Array, Z: Array, n_neighbors: int = 5, random_state: int = 0) -> float:
-    """Return how far neighbours among codes are neighbours among rows; 1 is best, 0.5 chance.
-
-    Venna & Kaski (2001), on at most `QUADRATIC_ROWS` rows.
-    """
+    """Return Venna & Kaski's (2001), on at most `QUADRATIC_ROWS` rows: 1 is best, 0.5 chance."""
     X, Z = subsample(QUADRATIC_ROWS, random_state, X, Z)
     return float(manifold.trustworthiness(X, Z, n_neighbors=n_neighbors))
 
@@ -151,7 +138,7 @@ def distance_correlation(X: Array, Z: Array, random_state: int = 0) -> float:
 
 def _centred_distances(rows: Array) -> Array:
     """Return U-centred distances: zero diagonal, and rows and columns that sum to zero."""
-    distances = pairwise_distances(rows.astype(np.float64))
+    distances = scores.pairwise_distances(rows.astype(np.float64))
     n = len(rows)
     sums = distances.sum(axis=0) / (n - 2)
     centred = distances - sums - sums[:, None] + sums.sum() / (n - 1)
@@ -160,15 +147,12 @@ def _centred_distances(rows: Array) -> Array:
 
 
 def two_sample_accuracy(rows: Array, samples: Array, random_state: int = 0) -> float:
-    """Return the accuracy of 5 neighbours at telling rows from samples; 0.5 is best.
-
-    At most `QUADRATIC_ROWS` of each, and equally many.
-    """
+    """Return the accuracy of 5 neighbours at telling rows from as many samples; 0.5 is best."""
     size = min(len(rows), len(samples), QUADRATIC_ROWS)
     drawn = [subsample(size, random_state, part)[0] for part in (rows, samples)]
     labels = np.repeat([0, 1], size)
-    scores = cross_val_score(KNeighborsClassifier(5), np.concatenate(drawn), labels, cv=5)
-    return float(scores.mean())
+    rows = np.concatenate(drawn)
+    return float(cross_val_score(KNeighborsClassifier(5), rows, labels, cv=5).mean())
 
 
 def sample_realism(
@@ -197,10 +181,7 @@ def sample_realism(
 
 
 def row_independence(transform: Callable[[Array], Array], rows: Array) -> dict[str, Any]:
-    """Tell whether a row's code is the same on its own, in a reversed batch, and again.
-
-    Differences are the largest, as shares of the codes' spread.
-    """
+    """Tell whether a code depends on other rows or the call, in shares of the codes' spread."""
     whole = np.asarray(transform(rows), dtype=np.float64)
     spread = max(float(np.sqrt(whole.var(axis=0).mean())), np.finfo(np.float64).tiny)
     n_alone = min(ALONE, len(rows))
@@ -219,10 +200,7 @@ def row_independence(transform: Callable[[Array], Array], rows: Array) -> dict[s
 
 
 def neighbourhood_metrics(X: Array, Z: Array, n_neighbors: int, seed: int) -> dict[str, Measured]:
-    """Measure what needs no labels, on `QUADRATIC_ROWS`; the rows are their own best codes.
-
-    Continuity is the trustworthiness of the rows as codes of the codes.
-    """
+    """Measure what needs no labels; continuity is the trustworthiness of rows as codes' codes."""
     X, Z = subsample(QUADRATIC_ROWS, seed, X, Z)
     kinds = (Z, X, np.random.default_rng(seed + 1).permutation(Z))
     chance = (trustworthiness_by_chance(len(X), n_neighbors),) * 2
@@ -242,8 +220,7 @@ def knn_metric(
 ) -> Measured:
     """Measure `knn_accuracy` of all rows; controls have at most `QUADRATIC_ROWS` of each kind.
 
-    By chance one neighbour is right as often as two labels agree, and many are as often
-    as the label of the majority.
+    By chance one neighbour is right as often as two labels agree, many as often as the majority's.
     """
     few_Z_train, few_train = subsample(QUADRATIC_ROWS, seed, Z_train, y_train)
     few_Z_test, few_test = subsample(QUADRATIC_ROWS, seed, Z_test, y_test)
@@ -262,19 +239,19 @@ def knn_metric(
 def label_metrics(Z: Array, y: Array, seed: int) -> dict[str, Measured]:
     """Compare codes with labels, on `QUADRATIC_ROWS`; one-hot labels are their own best codes.
 
-    The silhouette of unrelated labels is below 0 where there are many: each row is compared
-    with the nearest of the other labels.
+    Of many unrelated labels some other one is always near: their silhouette is below 0.
     """
     Z, y = subsample(QUADRATIC_ROWS, seed, Z, y)
     one_hot = OneHotEncoder(sparse_output=False).fit_transform(y[:, None])
     of_codes, of_labels = clusters(Z, y, seed), clusters(one_hot, y, seed)
     order = np.random.default_rng(seed + 1).permutation(len(y))
     grouped = (of_codes, of_labels, of_codes[order])  # shuffled codes have shuffled clusters
-    silhouettes = (silhouette_score(codes, y) for codes in (Z, one_hot, Z[order]))
+    silhouettes = (scores.silhouette_score(codes, y) for codes in (Z, one_hot, Z[order]))
+    nmi = (scores.normalized_mutual_info_score(y, g) for g in grouped)
     chance, near = nmi_by_chance(y, of_codes), slack(len(y))
     return {
-        "nmi": judged((normalized_mutual_info_score(y, g) for g in grouped), (chance,) * 2, near),
-        "ari": judged((adjusted_rand_score(y, g) for g in grouped), (0.0, 0.0), near),
+        "nmi": judged(nmi, (chance, chance), near),
+        "ari": judged((scores.adjusted_rand_score(y, g) for g in grouped), (0.0, 0.0), near),
         "silhouette": judged(silhouettes, (-0.5, 0.0), near),
     }
 

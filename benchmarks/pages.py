@@ -1,8 +1,4 @@
-"""Write the generated parts of pages: results, groups of rows, tables, provenance.
-
-A page is a Markdown file with parts between ``<!-- name -->`` and ``<!-- /name -->``. All other
-text is written by hand and stays as it is.
-"""
+"""Write what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the pages of docs."""
 
 from __future__ import annotations
 
@@ -111,11 +107,7 @@ def table_of_methods(
     columns: Sequence[Column],
     last: tuple[str, Callable[[list[Row]], str]] | None = None,
 ) -> list[str]:
-    """Return a table with one line per method: means over seeds, and deviations.
-
-    The best of each column is bold, and columns without a number are left out. `last` heads
-    and fills a column of text.
-    """
+    """Return means over seeds per method, the best in bold; `last` heads and fills a column."""
     methods = group(rows, "method")
     shown = [c for c in columns if any(values(of, c[1]) for of in methods.values())]
     best = []

@@ -1,12 +1,9 @@
-"""The experiments of the HEBAE paper (Cheng et al., arXiv:2007.10389).
+"""The MNIST experiment of the HEBAE paper (Cheng et al., arXiv:2007.10389).
 
-``python -m benchmarks paper --data fashion-mnist`` trains HEBAE, VAE and WAE with
-the paper's networks, optimiser and weights, keeps the fitted models in a folder, and
-writes what it measures on held-out rows to ``results/paper-<data>.json``.
-
-The defaults (30 epochs, three seeds, d in 2, 10, 50, weights 0.1, 1, 10, 50 at
-d = 10) are what two cores can do in some hours; ``--full`` is the paper's 100
-epochs. ``--resume`` keeps every cell that is finished.
+``python -m benchmarks paper --data fashion-mnist`` trains HEBAE, VAE and WAE with the paper's
+networks, optimiser and weights, keeps the fitted models, and writes what it measures on held-out
+rows to ``results/paper-<data>.json``. The defaults are what two cores can do in some hours;
+``--full`` is the paper's grid. ``--resume`` keeps every cell that is finished.
 """
 
 from __future__ import annotations
@@ -19,14 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.architectures import mnist_decay
 from benchmarks.datasets import Table, load, split
 from benchmarks.frechet import FeatureNet, floor, train_feature_net
 from benchmarks.paper_measures import bounds, finite, matrices, samples
 from benchmarks.results import Results, parser
 from benchmarks.runner import Row
 from benchmarks.speed import unwarned
-from benchmarks.work import networks
+from benchmarks.work import mnist_decay, networks
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 
 MODELS = Path(__file__).parent / "cache" / "paper"

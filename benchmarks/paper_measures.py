@@ -30,8 +30,7 @@ LATENTS = ("prior", "gaussian", "mixture")
 def bounds(model: Any, rows: Array) -> dict[str, Any]:
     """Measure bounds, likelihood and codes of held-out rows, in nats per row.
 
-    The paper's bound is HEBAE's own, and for VAE the standard one. WAE has none: its
-    codes are points, whose standard bound is minus infinity (None in JSON).
+    The paper's bound is HEBAE's own, and for VAE the standard one; WAE's codes are points.
     """
     few = rows[:BOUND_ROWS]
     with warnings.catch_warnings():
@@ -104,10 +103,7 @@ def matrices(model: Any, rows: Array) -> dict[str, Any]:
 
 
 def samples(model: Any, net: FeatureNet, table: Table, seed: int) -> dict[str, Any]:
-    """Measure the Fréchet distance of samples from each latent density, with its controls.
-
-    The distance of decoded training codes is what no latent density can improve.
-    """
+    """Measure samples from each latent density, and decoded training codes, which none can beat."""
     n_rows = len(table.test)
     result: dict[str, Any] = {}
     for latent in LATENTS:

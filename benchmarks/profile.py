@@ -1,8 +1,7 @@
 """Where the time of a training step goes, beside what its arithmetic would take.
 
-``python -m benchmarks profile`` trains the networks of ``speed`` under torch's profiler and
-writes ``results/profile.json``: milliseconds per step in products, casts and copies, the
-optimiser, other operations, and in none (Python, and whatever stands between operations).
+``python -m benchmarks profile`` writes ``results/profile.json``: milliseconds per step by kind of
+operation under torch's profiler, and in none (Python, and whatever stands between operations).
 """
 
 from __future__ import annotations
@@ -54,11 +53,7 @@ def by_kind(fit: Fit, epochs: int) -> Counter[str]:
 
 
 def profiled(fit: Fit, n_steps: int) -> dict[str, float]:
-    """Return milliseconds per step by kind, and in all without the profiler.
-
-    The kinds are those of a longer fit less those of a shorter one, so that what comes
-    before and after training cancels.
-    """
+    """Return milliseconds per step by kind, from a long fit less a short one, and in all."""
     short, long = (by_kind(fit, epochs) for epochs in EPOCHS)
     steps = (EPOCHS[1] - EPOCHS[0]) * n_steps
     kinds = {kind: max(0.0, long[kind] - short[kind]) / steps for kind in long}

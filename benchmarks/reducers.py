@@ -1,8 +1,7 @@
-"""The methods of ``compare``: ours, scikit-learn's, and others where they are installed.
+"""The methods of ``compare`` with their packages' defaults, except for components and seed.
 
 A package is imported when its method is loaded, so that a process measures the memory of
-the method it runs and of no other. Parameters are the packages' defaults, except for the
-number of components and the seed; whatever else differs is in `Reducer.settings`.
+the method it runs and of no other.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ Array = NDArray[Any]
 class Reducer:
     """Wrap one method as its package has it.
 
-    `name` is that of its class in `module`. `latents` are the distributions of codes that
-    `sample` knows, the package's default first. `inverse_rows` is the number of rows that are
-    decoded at most, None for all.
+    `name` is that of its class in `module`. `latents` are the distributions of codes that `sample`
+    knows, the default first. `inverse_rows` are decoded at most, None for all.
     """
 
     module: ClassVar[str]

@@ -1,8 +1,4 @@
-"""Fill docs/reproduction.md and draw its figures from what ``paper`` measured.
-
-``python -m benchmarks reproduction`` reads ``results/paper-<data>.json``,
-whatever cells it has. With ``--output FOLDER`` a page of tables only is made there.
-"""
+"""Fill docs/reproduction.md and draw its figures from ``results/paper-<data>.json``."""
 
 from __future__ import annotations
 
@@ -58,10 +54,9 @@ def setup(run: Run) -> list[str]:
         ["information, at most", f"{ceiling} nats"],
     ]
     if judged:
+        accuracy = f"{average(judged, 'classifier_accuracy'):.3f}"
         floor = f"{average(judged, 'frechet_floor'):.2f}"
-        lines.append(
-            ["accuracy of the classifier", f"{average(judged, 'classifier_accuracy'):.3f}"]
-        )
+        lines.append(["accuracy of the classifier", accuracy])
         lines.append(["Fréchet distance of training rows from test rows, the floor", floor])
     return table(["setting", ""], lines)
 

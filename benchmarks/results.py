@@ -51,11 +51,7 @@ def parser(
 
 
 class Results:
-    """Rows in a file that is written after each.
-
-    A new row takes the place of one with the same values of `keys`; `resume` keeps the rows
-    that are there; `facts` go into the environment.
-    """
+    """Rows in a file that is written after each; the last with the same `keys` counts."""
 
     def __init__(
         self, path: Path, keys: Sequence[str] = (), *, resume: bool = False, **facts: Any

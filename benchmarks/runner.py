@@ -1,10 +1,9 @@
 """Run a contender in a process of its own, and keep what it reports.
 
-`run("benchmarks.speed:train", [spec], threads=1)` starts ``python -m benchmarks.runner FOLDER``
-once per specification. The process calls that function with its specification and with
-`report(stage, row)`, which writes the row so far: a crash or a time limit in a later stage
-loses nothing. Nothing but the standard library is imported here, so that memory and seconds
-of importing are those of the contender.
+`run("benchmarks.speed:train", [spec], threads=1)` calls that function in a new process with its
+specification and with `report(stage, row)`, which writes the row so far: a crash or a time limit
+in a later stage loses nothing. Only the standard library is imported here, so that memory and
+seconds of importing are those of the contender.
 """
 
 from __future__ import annotations
@@ -143,10 +142,7 @@ def end_children_too() -> None:
 
 
 def memory_mib(field: str = "VmHWM") -> float:
-    """Return the resident memory of this process, now ("VmRSS") or at its peak ("VmHWM").
-
-    Where the kernel does not tell, the peak stands for both.
-    """
+    """Return this process's memory, now ("VmRSS") or at its peak, which Linux alone tells apart."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith(field))
@@ -156,10 +152,7 @@ def memory_mib(field: str = "VmHWM") -> float:
 
 
 def clock(n_threads: int) -> Callable[[], float]:
-    """Return the processor's clock for one thread, which a busy machine does not disturb.
-
-    The seconds of several would add up: for them it is the clock on the wall.
-    """
+    """Return the processor's clock for one thread, whoever else is busy; the wall's for several."""
     return time.process_time if n_threads == 1 else time.perf_counter
 
 

@@ -1,8 +1,7 @@
 """Larger than memory: an epoch from a file against one in memory, and the memory of both.
 
-``python -m benchmarks scale`` writes generated counts, 2,000 genes of which one entry in
-twenty is not zero, to .h5ad files, and trains on them backed and in memory, each in a
-process of its own: rows per second, and the process's peak memory, in ``results/scale.json``.
+``python -m benchmarks scale`` writes generated counts to .h5ad files, and trains on them backed
+and in memory, each in a process of its own. It writes ``results/scale.json``.
 """
 
 from __future__ import annotations

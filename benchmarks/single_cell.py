@@ -1,9 +1,8 @@
 """Single cells: embeddings of cell types, of batches, and of cells of a new batch.
 
-``python -m benchmarks single-cell`` writes ``results/single_cell.json`` after each row: HEBAE, VAE
-and WAE against PCA, UMAP and, where installed, scVI on the same cells. Types are measured by
-neighbours, k-means and silhouette, integration by scib-metrics, also after each batch has lost a
-type of its own. Batches left out of the fit are projected, and their types predicted.
+``python -m benchmarks single-cell`` writes ``results/single_cell.json`` after each row. Types are
+measured by neighbours, k-means and silhouette, integration by scib-metrics, also after each batch
+has lost a type of its own. Batches left out of the fit are projected, and their types predicted.
 """
 
 from __future__ import annotations

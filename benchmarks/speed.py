@@ -1,8 +1,7 @@
 """Rows per second of training, ours against pythae and scVI on the same work.
 
-``python -m benchmarks speed`` runs each contender in a process of its own, in turn (A B
-A B), and writes ``results/speed.json``. Its last lines are ratios of medians. `make speed`
-times smaller calls.
+``python -m benchmarks speed`` runs each contender in a process of its own, in turn (A B A B),
+and writes ``results/speed.json``. Its last lines are ratios of medians.
 """
 
 from __future__ import annotations

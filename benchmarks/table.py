@@ -133,10 +133,7 @@ def scale(rows: list[Row]) -> list[str]:
 
 
 def steps(rows: list[Row]) -> list[list[str]]:
-    """Return a line per cell, in one process and in two, ordered by what varies.
-
-    Numbers are medians over the rounds. The base has the numbers that most cells have.
-    """
+    """Return a line of medians per cell; the base around which it varies has the usual numbers."""
     names = ("seconds_a_step", "gradient_bytes", "code_bytes")
     found = {
         Cell(*key): [median(row[name] for row in of) for name in names]

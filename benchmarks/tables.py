@@ -1,8 +1,7 @@
 """Never behind PCA: error, neighbours and distances of ours against PCA's on 22 sets.
 
-``python -m benchmarks tables`` fits both to 13 tables and the nine sets of ``compare``, each
-pair in this process, one after the other, and writes ``results/tables.json`` after every row.
-``--params '{"input_noise": 0.1}'`` tries other parameters than the defaults.
+``python -m benchmarks tables`` fits both in this process, one after the other, and writes
+``results/tables.json``. ``--params '{"input_noise": 0.1}'`` tries others than the defaults.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Seconds until a held-out quality: our default against PCA, pythae's VAE and scVI.
 
 ``python -m benchmarks time-to-quality`` fits each for several numbers of epochs, every time from
-the start: where the learning rate falls to 0 by the end, a shorter fit is no part of a longer one.
-It writes ``results/time_to_quality.json`` and prints the least seconds that reach each level.
+the start, since learning rates fall to 0, and writes ``results/time_to_quality.json``.
 """
 
 from __future__ import annotations

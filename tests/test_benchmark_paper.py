@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import architectures, frechet, paper, paper_measures, reproduction
+from benchmarks import frechet, paper, paper_measures, reproduction, work
 from benchmarks.paper_figures import Run, curve, number
 from benchmarks.paper_measures import information_per_dimension, matrices
 
@@ -30,8 +30,8 @@ def widths(net):
 
 
 def test_dense_networks_have_the_paper_s_sizes():
-    encoder = architectures.dense_encoder((1, 28, 28), 20)
-    decoder = architectures.dense_decoder(10, (1, 28, 28))
+    encoder = work.dense_encoder((1, 28, 28), 20)
+    decoder = work.dense_decoder(10, (1, 28, 28))
     assert widths(encoder) == [784, 784, 800, 20]
     assert widths(decoder) == [10, 800, 800, 784]
     codes = encoder(torch.zeros(3, 1, 28, 28))
@@ -40,7 +40,7 @@ def test_dense_networks_have_the_paper_s_sizes():
 
 
 def test_learning_rate_decays_as_published():
-    assert [architectures.mnist_decay(epoch) for epoch in (0, 1, 30)] == [1.0, 0.995, 0.995**30]
+    assert [work.mnist_decay(epoch) for epoch in (0, 1, 30)] == [1.0, 0.995, 0.995**30]
 
 
 # The grid
