@@ -165,6 +165,16 @@ def test_shorter_fits_are_shares_of_the_automatic_one(folder, tmp_path, monkeypa
     assert rows[8]["quality"] < 1e-6  # PCA of a table of rank two
 
 
+def test_peers_train_on_so_many_rows(monkeypatch):
+    trained = []
+    monkeypatch.setattr(time_to_quality, "fit_of", lambda *how: trained.append)
+    monkeypatch.setattr(time_to_quality, "quality", lambda model, data: 1.0)
+    data = SimpleNamespace(train=np.zeros((60_000, 1)))
+    rows = list(time_to_quality.measure("pythae", data, {}, partial(next, count())))
+    assert trained == [1, 1, 4, 14]
+    assert [row["epochs"] for row in rows] == [1, 4, 14]
+
+
 def test_counts_are_judged_by_their_likelihood():
     rows = np.ones((5, 3), dtype=np.float32)
     labels = np.zeros(5)
@@ -178,4 +188,4 @@ def test_counts_are_judged_by_their_likelihood():
     ]
     how = {"batch_size": None, "learning_rate": None}
     line = time_to_quality.summary([{**row, **how} for row in fits])[-1]
-    assert line == "| pbmc_3tech | 5 | HEBAE | -618 | 2 | -614.5 | 4 | -610 | 4 |"
+    assert line == "| pbmc_3tech | 5 | HEBAE | -618.5 | 2 | -614.5 | 4 | -610 | 4 |"
