@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skhebae.code_map import CodeMap
 from skhebae.data import Minibatch
 from skhebae.likelihoods import Likelihood
-from skhebae.networks import CustomEncoder, Encoder
+from skhebae.networks import CustomEncoder, Decoder, Encoder
 from skhebae.prior import Prior
 
 
@@ -74,6 +74,18 @@ class Autoencoder(nn.Module):
             self.varies = torch.ones(self.n_features, dtype=torch.float32, device=self.device)
             self.varies[constant.to(self.device)] = 0.0
 
+    def stay_linear(self) -> None:
+        """Set what the perceptrons add to a linear path to 0."""
+        for part in (self.encoder, self.decoder):
+            if isinstance(part, Encoder | Decoder):
+                part.stay_linear()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the perceptrons beside a linear path add nothing to it."""
+        paths = [p for p in (self.encoder, self.decoder) if isinstance(p, Encoder | Decoder)]
+        return len(paths) == 2 and all(part.is_linear for part in paths)
+
     @property
     def device(self) -> torch.device:
         """Device that holds the weights."""
@@ -94,6 +106,15 @@ class Autoencoder(nn.Module):
 
         The scales are those of the encoder's own codes, before the `code_map`.
         """
+        x = self.encoder_input(minibatch)
+        if self.encode_batch:
+            x = torch.cat([x, self.labels(minibatch.batch)], dim=1)
+        with self._autocast():
+            mu, scales = self.encoder(x)
+        return mu if self.code_map is None else self.code_map(mu), scales
+
+    def encoder_input(self, minibatch: Minibatch) -> Tensor:
+        """Return what the encoder sees of rows, without labels, (n, p)."""
         x = minibatch.x
         if self.varies is not None:
             # Here too, so that they do not add to totals that others are divided by.
@@ -101,13 +122,7 @@ class Autoencoder(nn.Module):
         x = self.likelihood.encoder_input(x)
         if minibatch.input_noise is not None:
             x = minibatch.input_noise(x)
-        if self.varies is not None:
-            x = x * self.varies
-        if self.encode_batch:
-            x = torch.cat([x, self.labels(minibatch.batch)], dim=1)
-        with self._autocast():
-            mu, scales = self.encoder(x)
-        return mu if self.code_map is None else self.code_map(mu), scales
+        return x if self.varies is None else x * self.varies
 
     def decode(
         self, z: Tensor, batch: Tensor | None = None, log_size: Tensor | None = None

@@ -103,7 +103,11 @@ class Encoder(nn.Module):
     initial_scale : float
         Initial bias of the scale head.
     generator : torch.Generator or None
+    linear_path : bool
+        Whether ``mu`` is the sum of a linear map and the perceptron, ``W x + b + f(x)``.
     """
+
+    path: nn.Linear | None
 
     def __init__(
         self,
@@ -115,12 +119,14 @@ class Encoder(nn.Module):
         n_scales: int,
         initial_scale: float,
         generator: torch.Generator | None,
+        linear_path: bool = False,
     ) -> None:
         super().__init__()
         self.n_components = n_components
         sizes = (n_features, *hidden_layer_sizes, n_components + n_scales)
         # One matrix for both heads saves a matrix product per step.
         self.layers = mlp(sizes, activation, generator)
+        self.path = zero_path(n_features, n_components) if linear_path else None
         heads = self.layers[-1]
         assert isinstance(heads, nn.Linear)
         with torch.no_grad():
@@ -131,7 +137,100 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows (n, p) to mu (n, d) and scales (n, n_scales)."""
         heads: Tensor = self.layers(x).float()
-        return heads[:, : self.n_components], heads[:, self.n_components :]
+        mu = heads[:, : self.n_components]
+        if self.path is not None:
+            mu = mu + self.path(x).float()
+        return mu, heads[:, self.n_components :]
+
+    @property
+    def heads(self) -> nn.Linear:
+        """Last layer of the perceptron."""
+        heads = self.layers[-1]
+        assert isinstance(heads, nn.Linear)
+        return heads
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor, centre: Tensor) -> None:
+        """Make ``mu(x) = W (x - centre)``, with W of shape (d, p).
+
+        The perceptron adds nothing yet, and labels of batches have no influence.
+        """
+        path = self.heads if self.path is None else self.path
+        path.weight[: self.n_components].zero_()
+        path.weight[: self.n_components, : weight.shape[1]] = weight
+        self.heads.bias[: self.n_components] = -weight @ centre
+        self.stay_linear()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the perceptron beside a linear path adds nothing to ``mu`` but a bias."""
+        return self.path is not None and not self.heads.weight[: self.n_components].any()
+
+    @torch.no_grad()
+    def stay_linear(self) -> None:
+        """Set what the perceptron adds to ``mu`` to 0, apart from the bias."""
+        if self.path is not None:
+            self.heads.weight[: self.n_components].zero_()
+
+
+class Decoder(nn.Module):
+    """Perceptron with a linear path beside it, ``V z + g(z)``.
+
+    Parameters
+    ----------
+    layers : torch.nn.Sequential
+        g, whose last layer is linear.
+    n_inputs, n_features : int
+    """
+
+    def __init__(self, layers: nn.Sequential, n_inputs: int, n_features: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.path = zero_path(n_inputs, n_features)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map codes (n, d), with labels behind them, to the likelihood's parameter (n, p)."""
+        output: Tensor = self.layers(z) + self.path(z)
+        return output
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the perceptron adds nothing but a bias."""
+        output = output_layer(self)
+        return output is not None and not output.weight.any()
+
+    @torch.no_grad()
+    def stay_linear(self) -> None:
+        """Set what the perceptron adds to 0, apart from the bias."""
+        output = output_layer(self)
+        assert output is not None
+        output.weight.zero_()
+
+
+def zero_path(n_in: int, n_out: int) -> nn.Linear:
+    """Create a linear map without bias whose weights are 0."""
+    path = Linear(n_in, n_out, bias=False, dtype=torch.float32, device="cpu")
+    nn.init.zeros_(path.weight)
+    return path
+
+
+def output_layer(decoder: nn.Module) -> nn.Linear | None:
+    """Return the last layer of a perceptron that decodes; None for a module of the user's."""
+    layers = decoder.layers if isinstance(decoder, Decoder) else decoder
+    if not isinstance(layers, nn.Sequential):
+        return None
+    output = layers[-1]
+    assert isinstance(output, nn.Linear)
+    return output
+
+
+def decoder_path(decoder: nn.Module) -> nn.Linear | None:
+    """Return the layer that holds the linear part of a perceptron that decodes, if any."""
+    if isinstance(decoder, Decoder):
+        return decoder.path
+    # Linear networks are their own linear path.
+    linear = isinstance(decoder, nn.Sequential) and len(decoder) == 1
+    return output_layer(decoder) if linear else None
 
 
 class CustomEncoder(nn.Module):

@@ -22,6 +22,10 @@ from skhebae.process import cached_property
 #: thousand) up to tens of units, where it dominates the encoder for every row that has it.
 RANGE_FRACTION = 0.3
 
+#: Unless the standard deviations of all features differ by less than this factor: the caller has
+#: standardised the table, and says thereby how much each feature counts.
+SAME_DEVIATION = 1.2
+
 #: Standardised values beyond this have squares that float32 cannot sum.
 LARGEST = 1e15
 
@@ -243,7 +247,10 @@ class FeatureScaling(Scaling):
             )
         constant = moments.is_constant()
         deviation = np.where(constant, 1.0, spread)
-        scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
+        varying = deviation[~constant]
+        scale = deviation
+        if len(varying) and varying.max() > SAME_DEVIATION * varying.min():
+            scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
         scale[constant] = 1.0
         # The running mean of a constant is off by rounding.
         location = np.where(low == high, low, moments.mean)

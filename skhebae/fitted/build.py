@@ -18,6 +18,7 @@ from skhebae.model import Autoencoder
 from skhebae.networks import (
     CustomDecoder,
     CustomEncoder,
+    Decoder,
     DecoderFactory,
     Encoder,
     EncoderFactory,
@@ -59,6 +60,8 @@ class Architecture(NamedTuple):
         Shape in which they see a row.
     prior : callable or None
         The user's factory; None is N(0, I).
+    linear_path : bool
+        Whether networks start as principal component analysis, perceptrons beside a linear path.
     """
 
     n_features: int
@@ -73,6 +76,7 @@ class Architecture(NamedTuple):
     decoder: DecoderFactory | None = None
     image_shape: tuple[int, ...] | None = None
     prior: PriorFactory | None = None
+    linear_path: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,10 +84,11 @@ class Architecture(NamedTuple):
         return self.image_shape or (self.n_features,)
 
     def pack(self) -> dict[str, Any]:
-        """Return a dict; a field that is None by default and was added later is left out."""
+        """Return a dict; a field that was added later is left out where it has its default."""
         packed = self._asdict()
-        if packed["prior"] is None:
-            del packed["prior"]
+        for name in ("prior", "linear_path"):
+            if packed[name] == self._field_defaults[name]:
+                del packed[name]
         return packed
 
     @classmethod
@@ -144,6 +149,8 @@ def build_model(
     copies: dict[int, Any] = {}
     likelihood = find_likelihood(architecture.likelihood).from_scaling(scaling)
     likelihood = own_copy("likelihood", likelihood, copies).float()
+    if architecture.linear_path:
+        likelihood.start_linear()
     encoder = build_encoder(architecture, generator, initial_scale, copies)
     decoder = build_decoder(architecture, generator, likelihood.initial_bias(), copies)
     prior = build_prior(architecture.prior, architecture.n_components)
@@ -200,6 +207,8 @@ def build_encoder(
             n_scales=architecture.n_scales,
             initial_scale=initial_scale,
             generator=generator,
+            # Linear networks are their own linear path.
+            linear_path=architecture.linear_path and len(architecture.hidden_layer_sizes) > 0,
         )
     n_outputs = architecture.n_components + architecture.n_scales
     with global_random_state(draw_seed(generator)):
@@ -237,6 +246,8 @@ def build_decoder(
         # Start at the feature means: constant features then stay there exactly.
         output.weight.zero_()
         output.bias.copy_(initial_bias)
+    if architecture.linear_path and hidden:
+        return Decoder(decoder, n_inputs, architecture.n_features)
     return decoder
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skhebae.data import Scaling
 from skhebae.likelihoods import Likelihood
 from skhebae.model import Autoencoder
-from skhebae.networks import Encoder
+from skhebae.networks import Decoder, Encoder, output_layer
 from skhebae.training import Adam
 
 #: A parameter, the part of it that belongs to some features alone, and where that starts.
@@ -68,11 +68,14 @@ def feature_parts(model: Autoencoder, index: Tensor, fresh: Likelihood) -> Itera
         first = model.encoder.layers[0]
         assert isinstance(first, nn.Linear)
         yield first.weight, (slice(None), index), 0.0
-    if isinstance(model.decoder, nn.Sequential):
-        output = model.decoder[-1]
-        assert isinstance(output, nn.Linear)
+        if model.encoder.path is not None:
+            yield model.encoder.path.weight, (slice(None), index), 0.0
+    output = output_layer(model.decoder)
+    if output is not None:
         yield output.weight, (index,), 0.0
         yield output.bias, (index,), fresh.initial_bias()[index]
+    if isinstance(model.decoder, Decoder):
+        yield model.decoder.path.weight, (index,), 0.0
     starts = dict(fresh.named_parameters())
     for name, parameter in model.likelihood.named_parameters():
         if parameter.shape[-1:] == fresh.location.shape:

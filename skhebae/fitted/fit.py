@@ -17,6 +17,8 @@ from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows
 from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
+from skhebae.fitted.gate import Verdict, try_perceptrons
+from skhebae.fitted.linear_start import start_linear
 from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
@@ -66,11 +68,16 @@ def fit_autoencoder(
     with table.group.agreement():
         plan = plan_fit(parameters, table, earlier, partial, checkpoint)
         run = make_run(parameters, plan, table, earlier, partial)
-        schedule = make_schedule(parameters, table, run.model, partial)
+        schedule = make_schedule(parameters, table, plan, run.model, partial)
         split = split_rows(parameters, table, run.generators.order, partial)
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
+    verdict = decide_linearity(parameters, plan, table, rows, schedule, earlier, partial)
+    schedule, run.stays_linear = verdict.shorten(schedule), verdict is Verdict.LINEAR
+    with table.group.agreement():
         resumed = confirm_state(plan, run, schedule, split)
+    if plan.architecture.linear_path and earlier is None and resumed is None:
+        start_linear(run, rows, plan.seeds.start, split.training)
     shows = bool(parameters.verbose) and not partial and run.group.rank == 0
     n_done = 0 if resumed is None else len(resumed["history"]["loss"])
     bar = progress_bar(type(parameters).__name__, n_done, schedule.n_epochs, shows)
@@ -113,6 +120,41 @@ def fit_autoencoder(
         optimizer_state=run.optimizer.state() if partial else None,
         annotations=None if earlier is None else earlier.annotations,
     )
+
+
+def decide_linearity(
+    parameters: Parameters,
+    plan: FitPlan,
+    table: Table,
+    rows: Rows,
+    schedule: Schedule,
+    earlier: FittedAutoencoder | None,
+    partial: bool,
+) -> Verdict:
+    """Decide what to do about perceptrons beside the linear path, if there is one.
+
+    A resumed fit does what it did before. One that continues a linear model keeps it linear, but
+    `partial_fit` does not, which may see many more rows.
+    """
+    if not plan.architecture.linear_path or partial or len(parameters.hidden_layer_sizes) == 0:
+        return Verdict.FULL
+    if plan.resumed is not None and "verdict" in plan.resumed:
+        verdict = Verdict(plan.resumed["verdict"])
+    elif earlier is not None:
+        verdict = Verdict.LINEAR if earlier.model.is_linear else Verdict.FULL
+    elif parameters.early_stopping:
+        verdict = Verdict.FULL  # it has held-out rows of its own
+    else:
+        verdict = try_perceptrons(
+            lambda: make_run(parameters, plan, table, None, False),
+            rows,
+            schedule,
+            plan.seeds.start,
+            table.group,
+        )
+    if plan.checkpoint is not None:
+        plan.checkpoint.facts["verdict"] = int(verdict)
+    return verdict
 
 
 def confirm_state(

@@ -17,7 +17,13 @@ from sklearn.utils import check_random_state
 from skhebae.data import Scaling, SideInformation, Table, watched
 from skhebae.fitted.agreement import agree_on_batches, agree_on_size_factors, seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
-from skhebae.fitted.automatic import auto_batch_size, auto_epochs, auto_input_noise
+from skhebae.fitted.automatic import (
+    auto_batch_size,
+    auto_epochs,
+    auto_input_noise,
+    auto_learning_rate,
+    auto_weight_decay,
+)
 from skhebae.fitted.build import Architecture, build_model, build_prior, factory_name
 from skhebae.fitted.fingerprint import fingerprint
 from skhebae.fitted.first_variation import start_afresh
@@ -44,6 +50,11 @@ class Seeds(NamedTuple):
     order: int
     noise: int
     mixture: int
+
+    @property
+    def start(self) -> int:
+        """Seed of the linear start, and of the rows that its trial holds out."""
+        return self.weights % 2**31
 
     @classmethod
     def spawn(cls, seed: int, n_done: int) -> Seeds:
@@ -158,7 +169,7 @@ def make_run(
             noise=torch.Generator(device).manual_seed(own_noise),
             shared=shared,
         ),
-        weight_decay=parameters.weight_decay,
+        weight_decay=resolve_weight_decay(parameters, plan.architecture, table.total_rows),
         compiles=parameters.compile,
         uses_global_state=parameters.encoder is not None or parameters.decoder is not None,
         group=group,
@@ -171,32 +182,50 @@ def make_run(
     return run
 
 
+def resolve_weight_decay(parameters: Parameters, architecture: Architecture, n_rows: int) -> float:
+    """Return the decay of weights in a fit to `n_rows` rows."""
+    decay = parameters.weight_decay
+    if not isinstance(decay, str):
+        return decay
+    return auto_weight_decay(n_rows, starts_linear=architecture.linear_path)
+
+
 def make_schedule(
-    parameters: Parameters, table: Table, model: Autoencoder, partial: bool
+    parameters: Parameters, table: Table, plan: FitPlan, model: Autoencoder, partial: bool
 ) -> Schedule:
     """Resolve how long and how to train."""
     n_rows, n_processes = table.total_rows, table.group.size
+    starts_linear = plan.architecture.linear_path
     batch_size = parameters.batch_size
     if isinstance(batch_size, str):
-        batch_size = auto_batch_size(n_rows // n_processes, parameters.n_components)
+        own_rows = n_rows // n_processes
+        batch_size = auto_batch_size(own_rows, parameters.n_components, starts_linear=starts_linear)
     input_noise = parameters.input_noise
     if isinstance(input_noise, str):
-        input_noise = auto_input_noise(model, n_rows)
+        input_noise = auto_input_noise(model, n_rows, starts_linear=starts_linear)
+    rate = parameters.learning_rate_init
+    if isinstance(rate, str):
+        rate = auto_learning_rate(starts_linear=starts_linear)
     if partial:
         return Schedule(
             n_epochs=1,
             batch_size=int(batch_size),
-            learning_rate=parameters.learning_rate_init,
+            learning_rate=rate,
             decay="constant",
             input_noise=float(input_noise),
         )
     n_epochs = parameters.max_iter
     if isinstance(n_epochs, str):
-        n_epochs = auto_epochs(n_rows, n_processes * batch_size, model.likelihood.half_rows)
+        n_epochs = auto_epochs(
+            n_rows,
+            n_processes * batch_size,
+            model.likelihood.half_rows,
+            starts_linear=starts_linear,
+        )
     return Schedule(
         n_epochs=int(n_epochs),
         batch_size=int(batch_size),
-        learning_rate=parameters.learning_rate_init,
+        learning_rate=rate,
         decay=parameters.learning_rate,
         tol=parameters.tol * table.n_features,
         n_iter_no_change=parameters.n_iter_no_change,
@@ -276,7 +305,27 @@ def make_architecture(
         decoder=parameters.decoder,
         image_shape=check_image_shape(parameters, n_features),
         prior=parameters.prior_factory,
+        linear_path=resolve_linear_path(parameters),
     )
+
+
+def resolve_linear_path(parameters: Parameters) -> bool:
+    """Return whether networks have a linear path, and start as principal component analysis.
+
+    Raises
+    ------
+    ValueError
+        If `linear_path` is True with networks of the user's.
+    """
+    own = [name for name in ("encoder", "decoder") if getattr(parameters, name) is not None]
+    if isinstance(parameters.linear_path, str):
+        return not own and find_likelihood(parameters.likelihood).starts_linear
+    if parameters.linear_path and own:
+        raise ValueError(
+            f"linear_path=True is for the built-in networks, but {own[0]}= is given. Leave out one "
+            "of the two; a module of your own can add a linear layer to its output."
+        )
+    return bool(parameters.linear_path)
 
 
 def check_image_shape(parameters: Parameters, n_features: int) -> tuple[int, ...] | None:

@@ -110,6 +110,8 @@ class Likelihood(nn.Module, ABC):
         Whether rows may hold NaN for missing entries.
     input_noise : float
         Noise that ``input_noise="auto"`` starts from.
+    starts_linear : bool
+        Whether ``linear_path="auto"`` lets built-in networks start as principal component analysis.
     half_rows : int
         Rows of a table at which ``max_iter="auto"`` takes half of its largest number of steps:
         the more, the sooner the family over-fits.
@@ -125,6 +127,7 @@ class Likelihood(nn.Module, ABC):
     support: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
     accepts_missing: ClassVar[bool] = False
     input_noise: ClassVar[float] = 0.3
+    starts_linear: ClassVar[bool] = False
     half_rows: ClassVar[int] = 6000
     sparse_draws: ClassVar[bool] = False
     needs_totals: ClassVar[bool] = False
@@ -194,6 +197,16 @@ class Likelihood(nn.Module, ABC):
         `log_size` (n,) is the logarithm of each row's exposure, for counts.
         """
         return output
+
+    def start_linear(self) -> None:
+        """Prepare for networks that start as principal component analysis."""
+
+    def linear_loadings(self, loadings: Tensor) -> Tensor:
+        """Map loadings of what the encoder sees to those of the decoder's output, (p, d).
+
+        At the feature means, to first order. By default both are the same.
+        """
+        return loadings
 
     @abstractmethod
     def initial_bias(self) -> Tensor:

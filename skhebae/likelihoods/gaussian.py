@@ -48,7 +48,12 @@ class GaussianLikelihood(Likelihood):
         Variance of the training rows on the standardised scale, 1 where constant.
     """
 
+    starts_linear: ClassVar[bool] = True
     counts_code_variance: ClassVar[bool] = True
+
+    #: Whether features have one variance in common in training, as principal component analysis
+    #: does: then a feature counts by what it varies, and not by how well others predict it.
+    common_noise: bool = False
 
     floor: Tensor
     log_unit: Tensor
@@ -81,7 +86,14 @@ class GaussianLikelihood(Likelihood):
 
     def noise_variance(self) -> Tensor:
         """Return the noise variance per feature on the standardised scale, (p,)."""
-        return self.floor + self.log_noise.exp()
+        variance = self.floor + self.log_noise.exp()
+        if self.common_noise and self.training:
+            return variance.mean().expand_as(variance)
+        return variance
+
+    def start_linear(self) -> None:
+        """Give all features one noise variance in common during training."""
+        self.common_noise = True
 
     def extra_loss(self) -> Tensor:
         """Return ``1/2 sum_j c_j / v_j``: what uncertain codes add to ``-E log p(x | z)``, ().

@@ -24,23 +24,32 @@ class Adam:
     parameters : iterable of torch.nn.Parameter
     weight_decay : float
         Decay of matrices; biases and noise variances do not decay.
+    free : collection of torch.nn.Parameter
+        Matrices that do not decay either.
 
     Attributes
     ----------
     parameters : list of torch.nn.Parameter
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> None:
-        every = list(parameters)
-        # Matrices first: checkpoints and copies number the moments in this order.
-        self.parameters = [p for p in every if p.ndim > 1] + [p for p in every if p.ndim <= 1]
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        weight_decay: float,
+        free: Iterable[torch.nn.Parameter] = (),
+    ) -> None:
+        every, kept = list(parameters), {id(parameter) for parameter in free}
+        decays = [p.ndim > 1 and id(p) not in kept for p in every]
+        # Those that decay first: checkpoints and copies number the moments in this order.
+        order = sorted(range(len(every)), key=lambda i: not decays[i])
+        self.parameters = [every[i] for i in order]
         # A captured step reads the rate from the GPU's memory.
         device = self.parameters[0].device
         self._rate: float | Tensor = 0.0
         if device.type == "cuda":
             self._rate = torch.zeros((), dtype=torch.float32, device=device)
         self._weight_decay = weight_decay
-        self._n_matrices = sum(p.ndim > 1 for p in every)
+        self._n_decaying = sum(decays)
         self._means = [torch.zeros_like(p) for p in self.parameters]
         self._squares = [torch.zeros_like(p) for p in self.parameters]
         self._steps = [
@@ -67,12 +76,12 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters along their gradients."""
-        n_matrices = self._n_matrices
+        n_decaying = self._n_decaying
         if self._weight_decay == 0.0:
             self._move(slice(None), 0.0)
         else:
-            self._move(slice(n_matrices), self._weight_decay)
-            self._move(slice(n_matrices, None), 0.0)
+            self._move(slice(n_decaying), self._weight_decay)
+            self._move(slice(n_decaying, None), 0.0)
 
     def _move(self, some: slice, weight_decay: float) -> None:
         having = [i for i, p in enumerate(self.parameters[some]) if p.grad is not None]

@@ -47,8 +47,8 @@ class StateCheck:
         ValueError
             Naming what is wrong. Other errors of a state that is no state at all may escape.
         """
-        known = {"trainer", "stopper", "history", "converged", "ended", "seed", "unfinished"}
-        if set(state) - {"unfinished"} != known - {"unfinished"}:
+        known = {"trainer", "stopper", "history", "converged", "ended", "seed"}
+        if set(state) - {"unfinished", "verdict"} != known:
             raise ValueError("it has other parts than a state of training")
         template = dict(self._trainer)
         # Files of earlier versions lack constants that were not kept then.

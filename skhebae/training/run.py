@@ -9,7 +9,7 @@ import torch
 
 from skhebae.distributed import SINGLE, Group
 from skhebae.model import Autoencoder
-from skhebae.networks import global_state, set_global_state
+from skhebae.networks import Decoder, Encoder, global_state, set_global_state
 from skhebae.objectives import Objective
 from skhebae.training.adam import Adam
 from skhebae.training.checkpoint import as_arrays, as_tensors
@@ -55,6 +55,8 @@ class Run:
         Whether the user's modules may draw from the global random state, as dropout does.
     group : Group
         The processes that train this model together, each on its own rows.
+    stays_linear : bool
+        Whether the perceptrons beside a linear path add nothing to it.
     optimizer : Adam
     n_steps : int
         Steps taken.
@@ -67,11 +69,16 @@ class Run:
     compiles: bool = False
     uses_global_state: bool = False
     group: Group = SINGLE
+    stays_linear: bool = False
     optimizer: Adam = field(init=False)
     n_steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.optimizer = Adam(self.model.parameters(), self.weight_decay)
+        # The linear path is to explain what it can; the prior is on what comes on top of it.
+        parts = self.model.encoder, self.model.decoder
+        paths = [part.path for part in parts if isinstance(part, Encoder | Decoder)]
+        free = [weight for path in paths if path is not None for weight in path.parameters()]
+        self.optimizer = Adam(self.model.parameters(), self.weight_decay, free)
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, as arrays and numbers."""

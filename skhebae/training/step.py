@@ -119,6 +119,8 @@ class Stepper:
         run.optimizer.zero_grad()
         torch.autograd.backward(loss)
         run.optimizer.step()
+        if run.stays_linear:
+            run.model.stay_linear()
         return terms
 
     def _stacked(self, minibatch: Minibatch) -> Tensor:

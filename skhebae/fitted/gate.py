@@ -1,0 +1,122 @@
+"""Whether a table can pay for perceptrons beside the linear path: a trial on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skhebae.data import Rows, minibatch_indices
+from skhebae.distributed import Group
+from skhebae.fitted.linear_start import start_linear
+from skhebae.training import Run, Schedule, Split, train
+
+#: One row of so many is held out of the trial. In a small table it takes several, each with other
+#: rows, until so many rows have been held out, but not more than so many trials.
+ONE_ROW_OF, ENOUGH_HELD_OUT, MOST_TRIALS = 7, 200, 3
+
+#: With fewer held-out rows nothing can be told, and the model stays linear.
+FEWEST_HELD_OUT = 10
+
+#: Tables with more rows have no trial: training ends before it has seen a row often enough to
+#: learn it by heart.
+MOST_ROWS = 20_000
+
+#: Epochs of the trial, as a share of those of the fit.
+TRIAL_SHARE = 0.5
+
+#: By how many standard errors perceptrons must reduce the held-out error.
+STANDARD_ERRORS = 0.5
+
+#: They train for longer than in the trial where that brought the error under this share of that of
+#: the linear path. A smaller gain may already turn with more training.
+LARGE_GAIN = 0.9
+
+#: Rows per chunk of the pass over held-out rows.
+CHUNK_ROWS = 1024
+
+
+class Verdict(IntEnum):
+    """What a fit does about perceptrons beside its linear path."""
+
+    #: They train for as long as the schedule says.
+    FULL = 0
+    #: They train for as long as in the trial.
+    BRIEF = 1
+    #: They add nothing.
+    LINEAR = 2
+
+    def shorten(self, schedule: Schedule) -> Schedule:
+        """Return the schedule of the fit."""
+        return schedule if self is Verdict.FULL else trial_schedule(schedule)
+
+
+def trial_schedule(schedule: Schedule) -> Schedule:
+    """Return the schedule of the trial."""
+    return replace(schedule, n_epochs=max(1, round(TRIAL_SHARE * schedule.n_epochs)))
+
+
+def try_perceptrons(
+    make_run: Callable[[], Run], rows: Rows, schedule: Schedule, seed: int, group: Group
+) -> Verdict:
+    """Train on a part of the rows from the linear start, and compare errors on the rest.
+
+    All processes call it together, each with rows of its own.
+
+    Parameters
+    ----------
+    make_run : callable
+        Makes the untrained model.
+    rows : Rows
+        Of this process.
+    schedule : Schedule
+        Of the fit.
+    seed : int
+        Of the choice of rows and of the linear start.
+    group : Group
+    """
+    n_rows = len(rows)
+    total = sum(group.gather(n_rows))
+    if total > MOST_ROWS:
+        return Verdict.FULL
+    parts = np.array_split(np.random.RandomState(seed).permutation(n_rows), ONE_ROW_OF)
+    n_held_out = total // ONE_ROW_OF
+    if n_held_out < FEWEST_HELD_OUT:
+        return Verdict.LINEAR
+    found = []
+    for held_out in parts[: min(MOST_TRIALS, -(-ENOUGH_HELD_OUT // n_held_out))]:
+        run = make_run()
+        training = np.setdiff1d(np.arange(n_rows), held_out)
+        start_linear(run, rows, seed, training)
+        before = squared_errors(run, rows, held_out)
+        train(run, rows, Split(training), trial_schedule(schedule))
+        found.append(np.stack([before, squared_errors(run, rows, held_out)]))
+    errors = np.concatenate(group.gather(np.concatenate(found, axis=1)), axis=1)
+    return judge(errors[0], errors[1])
+
+
+def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:
+    """Compare the squared errors of held-out rows before and after training, (n,) each."""
+    gain = before - after
+    error = gain.std(ddof=1) / len(gain) ** 0.5
+    if not gain.mean() > STANDARD_ERRORS * error:
+        return Verdict.LINEAR
+    return Verdict.FULL if after.mean() < LARGE_GAIN * before.mean() else Verdict.BRIEF
+
+
+def squared_errors(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the squared error of decoding the codes of rows, (n,), standardised."""
+    model = run.model.eval()
+    errors = [np.empty(0)]
+    with torch.no_grad():
+        for chunk in minibatch_indices(indices, CHUNK_ROWS):
+            if len(chunk) > 0:
+                minibatch = rows.take(chunk)
+                parameter = model.decode_rows(model.encode(minibatch)[0], minibatch)
+                residual = minibatch.x - model.likelihood.mean(parameter)
+                errors.append(residual.double().square().sum(dim=1).cpu().numpy())
+    return np.concatenate(errors)

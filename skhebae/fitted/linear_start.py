@@ -1,0 +1,153 @@
+"""The start of training: networks whose linear path is principal component analysis."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from skhebae.data import Rows, minibatch_indices
+from skhebae.distributed import Group
+from skhebae.networks import Encoder, decoder_path
+from skhebae.training import Run
+
+#: Numbers in the rows that components are computed from, at most, in all processes.
+START_NUMBERS = 2**26
+
+#: Rows per chunk while they are collected.
+CHUNK_ROWS = 4096
+
+#: A component whose deviation is smaller than this share of the first one's counts as none.
+SMALLEST_DEVIATION, TINY = 1e-3, 1e-30
+
+#: Length of the encoder's weights for a component that the rows do not have.
+SMALL_WEIGHT = 1e-2
+
+
+class PrincipalComponents(NamedTuple):
+    """Principal components of what the encoder sees.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (p,), float64
+    directions : ndarray of shape (k, p), float64
+        Orthonormal rows, by decreasing deviation; k is at most the rank.
+    deviations : ndarray of shape (k,), float64
+        Standard deviation of the rows along each.
+    """
+
+    mean: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+
+
+def collect_inputs(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return what the encoder sees of some rows, or of rows spread evenly over them, (m, p)."""
+    model = run.model
+    wanted = max(1, START_NUMBERS // (model.n_features * run.group.size))
+    chosen = indices[:: max(1, -(-len(indices) // wanted))]
+    inputs = np.empty((len(chosen), model.n_features), dtype=np.float32)
+    done = 0
+    with torch.no_grad():
+        for chunk in minibatch_indices(chosen, CHUNK_ROWS):
+            if len(chunk) > 0:
+                minibatch = rows.take(chunk)
+                inputs[done : done + len(chunk)] = model.encoder_input(minibatch).cpu().numpy()
+                done += len(chunk)
+    return inputs
+
+
+def merge_inputs(own: NDArray[np.float32], group: Group) -> NDArray[np.float32]:
+    """Return rows with the mean and the scatter of the rows of all processes, (m, p).
+
+    Each process sends at most p + 1 rows: the triangle of the QR decomposition of its centred rows
+    has their scatter, and is shifted to have their mean.
+    """
+    if group.size == 1:
+        return own
+    parts = [part for part in group.gather(compress(own)) if part[0] > 0]
+    counts = np.array([n for n, _, _ in parts], dtype=np.float64)
+    means = np.stack([mean for _, mean, _ in parts])
+    mean = counts @ means / counts.sum()
+    between = np.sqrt(counts)[:, None] * (means - mean)
+    scatter = np.concatenate([between, *(triangle for _, _, triangle in parts)])
+    # Rows and their mirror images have mean 0, and twice their scatter.
+    rows = np.concatenate([scatter, -scatter]) / 2.0**0.5
+    # As many as there were, for a variance with the divisor n - 1.
+    rows *= ((len(rows) - 1.0) / (counts.sum() - 1.0)) ** 0.5
+    shifted: NDArray[np.float32] = (mean + rows).astype(np.float32)
+    return shifted
+
+
+def compress(
+    inputs: NDArray[np.float32],
+) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the number of rows, their mean (p,) and a matrix with their scatter."""
+    n_rows, p = inputs.shape
+    if n_rows == 0:
+        return 0, np.zeros(p), np.zeros((0, p))
+    mean: NDArray[np.float64] = inputs.mean(axis=0, dtype=np.float64)
+    scatter: NDArray[np.float64] = inputs - mean
+    if n_rows > p:
+        scatter = np.asarray(np.linalg.qr(scatter, mode="r"))
+    return n_rows, mean, scatter
+
+
+def principal_components(
+    inputs: NDArray[np.float32], n_components: int, seed: int
+) -> PrincipalComponents:
+    """Compute the leading principal components of rows (m, p)."""
+    k = min(n_components, *inputs.shape)
+    pca = PCA(k, random_state=seed).fit(inputs)
+    variances = np.asarray(pca.explained_variance_, dtype=np.float64)
+    deviations = np.sqrt(np.nan_to_num(variances))  # one row has no variance
+    found = deviations > SMALLEST_DEVIATION * max(deviations.max(initial=0.0), TINY)
+    return PrincipalComponents(
+        np.asarray(pca.mean_, dtype=np.float64),
+        np.asarray(pca.components_, dtype=np.float64)[found],
+        deviations[found],
+    )
+
+
+def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | None = None) -> None:
+    """Let a model start as principal component analysis of what the encoder sees.
+
+    Encoder ``mu(x) = W (x - m)`` and decoder ``V z`` with ``W = diag(1 / s) P^T`` and ``V = P
+    diag(s)``: m the mean of the rows, the columns of P the leading principal directions and s
+    the standard deviations along them. Codes beyond the rank of the rows start small and random,
+    and are not decoded yet.
+
+    Parameters
+    ----------
+    run : Run
+        Its built-in networks are changed in place, the same in all processes.
+    rows : Rows
+        Of this process.
+    seed : int
+    indices : ndarray of int, optional
+        Of the rows to look at; by default all.
+    """
+    model, group = run.model, run.group
+    encoder, path = model.encoder, decoder_path(model.decoder)
+    assert isinstance(encoder, Encoder)
+    assert path is not None
+    d, p = model.n_components, model.n_features
+    chosen = np.arange(len(rows)) if indices is None else indices
+    inputs = merge_inputs(collect_inputs(run, rows, chosen), group)
+    # Machines may round differently.
+    found = group.from_first(lambda: principal_components(inputs, d, seed))
+    rest = np.random.RandomState(seed).standard_normal((d - len(found.deviations), p))
+    encode = found.directions / found.deviations[:, None]
+    decode = found.directions.T * found.deviations
+    weight = np.concatenate([encode, SMALL_WEIGHT * rest / p**0.5])
+    start, mean, loadings = (
+        torch.from_numpy(array.astype(np.float32)).to(model.device)
+        for array in (weight, found.mean, np.pad(decode, ((0, 0), (0, len(rest)))))
+    )
+    encoder.start_linear(start, mean)
+    with torch.no_grad():
+        path.weight.zero_()
+        path.weight[:, :d] = model.likelihood.linear_loadings(loadings)
