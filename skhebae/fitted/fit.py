@@ -73,7 +73,9 @@ def fit_autoencoder(
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
     verdict = decide_linearity(parameters, plan, table, rows, schedule, earlier, partial)
-    schedule, run.stays_linear = verdict.shorten(schedule), verdict is Verdict.LINEAR
+    run.stays_linear = verdict is Verdict.LINEAR
+    if parameters.max_iter == "auto":
+        schedule = verdict.shorten(schedule)
     with table.group.agreement():
         resumed = confirm_state(plan, run, schedule, split)
     if plan.architecture.linear_path and earlier is None and resumed is None:

@@ -139,6 +139,9 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
     inputs = merge_inputs(collect_inputs(run, rows, chosen), group)
     # Machines may round differently.
     found = group.from_first(lambda: principal_components(inputs, d, seed))
+    if model.varies is not None:
+        # Rounding must not move what is constant.
+        found.directions[:, model.varies.cpu().numpy() == 0.0] = 0.0
     rest = np.random.RandomState(seed).standard_normal((d - len(found.deviations), p))
     encode = found.directions / found.deviations[:, None]
     decode = found.directions.T * found.deviations

@@ -119,7 +119,7 @@ class Parameters(ABC):
         encoder sees and the perceptrons at 0, so that training only adds what is not linear. With
         up to 20,000 rows, `fit` first tries on a seventh of them whether that reduces the
         error of rows it has not seen. If not, the perceptrons stay at 0 (`is_linear_`). "auto" is
-        True for the gaussian likelihood with built-in networks, else False.
+        True for the gaussian likelihood with hidden layers of built-in networks, else False.
     input_noise : float or "auto", default="auto"
         Standard deviation of the Gaussian noise that is added to the encoder's
         standardised input during training (a denoising autoencoder); 0

@@ -319,7 +319,8 @@ def resolve_linear_path(parameters: Parameters) -> bool:
     """
     own = [name for name in ("encoder", "decoder") if getattr(parameters, name) is not None]
     if isinstance(parameters.linear_path, str):
-        return not own and find_likelihood(parameters.likelihood).starts_linear
+        perceptrons = not own and len(parameters.hidden_layer_sizes) > 0
+        return perceptrons and find_likelihood(parameters.likelihood).starts_linear
     if parameters.linear_path and own:
         raise ValueError(
             f"linear_path=True is for the built-in networks, but {own[0]}= is given. Leave out one "
