@@ -57,6 +57,9 @@ LARGEST_COUNT = 1e9
 #: Numbers of a table on which feature-wise parameters are fitted; of a larger one, a sample.
 FITTED_NUMBERS = 2**21
 
+#: Mean under which a count of 0 is certain, to rounding.
+SMALLEST_MEAN = 1e-10
+
 #: Zero-inflation logit that is likely before any count is seen: one extra zero in twenty entries.
 USUAL_ZI_LOGIT = -3.0
 
@@ -193,6 +196,23 @@ class CountLikelihood(Likelihood):
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the exponential of the log-mean, (n, p)."""
         return parameter.exp()
+
+    def misfit(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the deviance of each row, (n,), nats.
+
+        ``2 (log p(x | mean = x) - log p(x | z))``. Squared errors of counts are those of a few
+        abundant features; deviances weigh each count by its own variance.
+        """
+        perfect = x.clamp_min(SMALLEST_MEAN).log()
+        entries = self.entry_log_prob(x, perfect) - self.entry_log_prob(x, parameter)
+        return 2.0 * (entries if mask is None else entries.where(mask, 0.0)).sum(dim=1)
+
+    def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor:
+        """Return the root of the Fisher information times the Jacobian, (n, p, d).
+
+        To second order, that is the deviance between two codes.
+        """
+        return self.fisher_information(parameter).sqrt()[:, :, None] * jacobian
 
     def initial_bias(self) -> Tensor:
         """Return the logarithm of the features' shares in all counts, (p,)."""

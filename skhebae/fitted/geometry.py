@@ -1,0 +1,148 @@
+"""Measurement of principal codes on the training rows, once the networks are trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skhebae.code_map import CodeMap
+from skhebae.data import Minibatch, Scaling, minibatch_indices
+from skhebae.divergences import in_double
+from skhebae.fitted.axes import (
+    CodeAxes,
+    DecoderGeometry,
+    apply_matrix,
+    choose_scale,
+    principal_rotation,
+)
+from skhebae.fitted.measure import DECODED_ROWS, TrainedRows, uncalibrated
+from skhebae.likelihoods.jacobians import push_forward
+from skhebae.model import Autoencoder
+from skhebae.posterior import gain
+
+FloatArray = NDArray[np.float64]
+
+#: Numbers that truncated codes decode to at most, in general and in a part of a stream: beyond
+#: that, an evenly spaced part of the rows stands for all.
+DECODED_NUMBERS, PART_NUMBERS = 2**23, 2**20
+
+
+def measure_axes(
+    evidence: TrainedRows, scaling: Scaling, code_map: CodeMap | None, whiten: bool | str
+) -> CodeAxes:
+    """Find the axes of the codes behind a map, and what each of them explains.
+
+    They are turned only where the prior is N(0, I), which looks the same from all sides.
+
+    Parameters
+    ----------
+    evidence : TrainedRows
+        Of a model whose likelihood has finished.
+    scaling : Scaling
+    code_map : CodeMap or None
+        What `evidence` does not see yet.
+    whiten : bool or "reliability"
+    """
+    geometry = measure_geometry(evidence).behind(code_map)
+    d = len(geometry.distances)
+    turns = evidence.model.prior.is_standard
+    rotation = np.eye(d)
+    if turns:
+        # Machines may round differently, which turns axes that are hardly told apart.
+        rotation = evidence.group.from_first(
+            lambda: principal_rotation(geometry.distances, geometry.loadings)
+        )
+    distances, information = (
+        np.einsum("ik,ij,jk->k", rotation, np.nan_to_num(metric), rotation).clip(min=0.0)
+        for metric in (geometry.distances, geometry.information)
+    )
+    scale = choose_scale(whiten if turns else True, distances, information)
+    slopes = np.nan_to_num(geometry.slopes) @ rotation
+    return CodeAxes(
+        rotation=rotation,
+        scale=evidence.group.from_first(lambda: scale),
+        distances=distances,
+        information=information,
+        loadings=np.nan_to_num(scaling.restore_differences(slopes.T)),
+        explained_variance_ratio=explained_shares(evidence, code_map, rotation),
+    )
+
+
+def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
+    """Average the decoder's metrics and Jacobians over some rows, with all processes."""
+    model, at = evidence.model, evidence.linearised
+    likelihood = model.likelihood
+    with torch.no_grad():
+        calibration = likelihood.calibration
+        jacobian = push_forward(
+            lambda parameter: likelihood.calibrate(parameter, calibration),
+            at.parameter,
+            at.jacobian,
+        )
+        parameter = likelihood.calibrate(at.parameter, calibration)
+        roots = in_double(likelihood.distance_jacobian(parameter, jacobian))
+        slopes = push_forward(likelihood.mean, parameter, jacobian)
+        at = at._replace(parameter=parameter, jacobian=jacobian)
+        means = [
+            (roots.mT @ roots).mean(dim=0),
+            gain(model, at).mean(dim=0),
+            in_double(jacobian).mean(dim=0),
+            in_double(slopes).mean(dim=0),
+        ]
+    return DecoderGeometry(*(evidence.mean(value).cpu().double().numpy() for value in means))
+
+
+def explained_shares(
+    evidence: TrainedRows, code_map: CodeMap | None, rotation: FloatArray
+) -> FloatArray:
+    """Return the share of the rows' misfit that each component explains, (d,).
+
+    ``R2(k) - R2(k - 1)`` with ``R2(k) = 1 - misfit_k / misfit_0``: misfit_k is that of decoding
+    codes of which all but the first k components are 0, and misfit_0 that of the feature means,
+    which no code is needed for. The sum over k components thus is R2(k), and a component may have
+    a negative share.
+    """
+    model, d = evidence.model, len(rotation)
+    most = PART_NUMBERS if evidence.is_part else DECODED_NUMBERS
+    indices = evidence.spaced(max(1, most // (d * model.n_features)))
+    turn = torch.from_numpy(rotation).to(model.likelihood.location)
+    total = torch.zeros(d + 1, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        for chunk in minibatch_indices(indices, DECODED_ROWS):
+            if len(chunk) == 0:
+                continue
+            rows = evidence.take(chunk)
+            codes = evidence.codes(rows, chunk)
+            codes = apply_matrix(codes if code_map is None else code_map(codes), turn)
+            total += torch.stack(
+                [mean_misfit(model, rows), *truncated_misfits(model, rows, codes, turn, code_map)]
+            ).cpu()
+    means = evidence.mean(total / max(1, len(indices))).numpy()
+    if not (means[0] > 0.0 and np.isfinite(means).all()):
+        return np.zeros(d)  # rows that do not differ, or lie beyond single precision
+    explained = 1.0 - means[1:] / means[0]
+    shares: FloatArray = np.diff(explained, prepend=0.0)
+    return shares
+
+
+def mean_misfit(model: Autoencoder, rows: Minibatch) -> Tensor:
+    """Add up the misfits of rows from the feature means, (), float64 where possible."""
+    likelihood = model.likelihood
+    with uncalibrated(likelihood):
+        output = likelihood.initial_bias().expand(len(rows), -1)
+        parameter = likelihood.parameter(output, rows.log_size)
+    return in_double(likelihood.misfit(rows.x, parameter, rows.mask)).sum()
+
+
+def truncated_misfits(
+    model: Autoencoder, rows: Minibatch, codes: Tensor, turn: Tensor, code_map: CodeMap | None
+) -> list[Tensor]:
+    """Add up the misfits of rows from their codes without the last components, d times ()."""
+    misfits = []
+    for k in range(1, codes.shape[1] + 1):
+        z = codes[:, :k] @ turn[:, :k].T
+        parameter = model.decode_rows(z if code_map is None else code_map.undo(z), rows)
+        misfits.append(in_double(model.likelihood.misfit(rows.x, parameter, rows.mask)).sum())
+    return misfits
