@@ -34,28 +34,32 @@ class DecoderGeometry(NamedTuple):
         likelihood measures misfits.
     information : ndarray of shape (d, d)
         ``E J^T W J`` with the likelihood's Fisher information W of its parameter.
-    loadings : ndarray of shape (p, d)
-        E J, the mean Jacobian of the parameter.
-    slopes : ndarray of shape (p, d)
-        Mean Jacobian of E[x | z], on the standardised scale.
+    loadings : ndarray of shape (d, p)
+        Mean change of E[x | z] per unit of each code, in the units of the rows of `fit`.
     """
 
     distances: FloatArray
     information: FloatArray
     loadings: FloatArray
-    slopes: FloatArray
 
     def behind(self, code_map: CodeMap | None) -> DecoderGeometry:
         """Return the same for codes behind a map ``y = A (mu - m)``."""
         if code_map is None:
             return self
-        back = code_map.inverse.cpu().double().numpy()
+        return self.through(code_map.inverse.cpu().double().numpy())
+
+    def through(self, back: FloatArray) -> DecoderGeometry:
+        """Return the same for codes y of which ``back @ y`` are the present ones, (d, d)."""
         return DecoderGeometry(
             back.T @ self.distances @ back,
             back.T @ self.information @ back,
-            self.loadings @ back,
-            self.slopes @ back,
+            back.T @ self.loadings,
         )
+
+    def mixed(self, other: DecoderGeometry, share: float) -> DecoderGeometry:
+        """Return the averages with those of other rows, which count for a `share`."""
+        pairs = zip(self, other, strict=True)
+        return DecoderGeometry(*((1.0 - share) * own + share * new for own, new in pairs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +76,8 @@ class CodeAxes:
         Q, orthogonal.
     scale : ndarray of shape (d,)
         Diagonal of S.
-    distances, information : ndarray of shape (d,)
-        Mean squared distance, and Fisher information, of a unit step of each whitened code: the
-        diagonals of the two metrics in these axes.
-    loadings : ndarray of shape (d, p)
-        Mean change of E[x | z] per unit of each whitened code, in the units of the rows of `fit`.
+    distances, information, loadings : ndarray of shape (d, d), (d, d) and (d, p)
+        The `DecoderGeometry` of whitened codes, ``S = I``.
     explained_variance_ratio : ndarray of shape (d,)
     """
 
@@ -94,7 +95,14 @@ class CodeAxes:
 
     def rescaled(self, whiten: bool | str) -> Self:
         """Return the axes with the scale that the parameter `whiten` asks for."""
-        return replace(self, scale=choose_scale(whiten, self.distances, self.information))
+        metrics = (self.distances.diagonal(), self.information.diagonal())
+        return replace(self, scale=choose_scale(whiten, *metrics))
+
+    def geometry_before(self, code_map: CodeMap | None) -> DecoderGeometry:
+        """Return the geometry of the encoder's own codes, before a map."""
+        geometry = DecoderGeometry(self.distances, self.information, self.loadings)
+        matrix = None if code_map is None else code_map.matrix.cpu().double().numpy()
+        return geometry.through(self.rotation.T if matrix is None else self.rotation.T @ matrix)
 
     @property
     def outward(self) -> FloatArray:
@@ -143,8 +151,9 @@ class CodeAxes:
         d = n_components
         check_floats(packed["rotation"], "the rotation of the codes", (d, d))
         check_floats(packed["scale"], "the scale of the codes", (d,), above=0.0)
-        for name in ("distances", "information", "explained_variance_ratio"):
-            check_floats(packed[name], f"the {name} of the codes", (d,))
+        check_floats(packed["explained_variance_ratio"], "the explained variances", (d,))
+        for name in ("distances", "information"):
+            check_floats(packed[name], f"the {name} of the codes", (d, d))
         check_floats(packed["loadings"], "the loadings of the codes", (d, n_features))
         rotation = packed["rotation"]
         if np.abs(rotation.T @ rotation - np.eye(d)).max() > ROUNDING:
@@ -160,12 +169,12 @@ def principal_rotation(distances: FloatArray, loadings: FloatArray) -> FloatArra
     """Return the eigenvectors of a metric (d, d) by decreasing eigenvalue, (d, d).
 
     As scikit-learn's `svd_flip` does, each sign makes the largest absolute value of the component's
-    loadings (p, d) positive.
+    loadings (d, p) positive.
     """
-    _, vectors = np.linalg.eigh(np.nan_to_num(distances))
+    _, vectors = np.linalg.eigh(distances)
     vectors = vectors[:, ::-1]
-    turned = np.nan_to_num(loadings) @ vectors
-    largest = turned[np.abs(turned).argmax(axis=0), np.arange(len(vectors))]
+    turned = vectors.T @ loadings
+    largest = turned[np.arange(len(vectors)), np.abs(turned).argmax(axis=1)]
     rotation: FloatArray = vectors * np.where(largest < 0.0, -1.0, 1.0)
     return rotation
 
@@ -179,7 +188,8 @@ def choose_scale(whiten: bool | str, distances: FloatArray, information: FloatAr
     """
     if whiten is True:
         return np.ones_like(distances)
+    information = information.clip(min=0.0)
     squares = distances if whiten is False else information / (1.0 + information)
-    roots = np.sqrt(squares)
+    roots = np.sqrt(squares.clip(min=0.0))
     largest = roots.max()
     return np.maximum(roots, SMALLEST_SCALE * largest) if largest > 0.0 else np.ones_like(roots)

@@ -19,7 +19,7 @@ from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.axes import CodeAxes, apply_matrix
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
-from skhebae.fitted.geometry import measure_axes
+from skhebae.fitted.geometry import EarlierAxes, measure_axes
 from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
@@ -184,7 +184,8 @@ def close_fit(
         evidence = TrainedRows(run, rows, posterior_noise, encoded, is_part=partial)
         finish_likelihood(run, evidence, earlier)
         code_map = standardising_map(run, moments)
-        axes = measure_axes(evidence, scaling, code_map, whiten)
+        before = earlier_axes(evidence, earlier)
+        axes = measure_axes(evidence, scaling, code_map, whiten, before)
         run.model.code_map = code_map
         noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
         mu, spread = np.split(chosen, 2, axis=1)
@@ -236,20 +237,38 @@ def map_codes(model: Autoencoder, axes: CodeAxes, codes: NDArray[np.float32]) ->
 def finish_likelihood(run: Run, evidence: TrainedRows, earlier: FittedAutoencoder | None) -> None:
     """Let the likelihood set its feature-wise parameters.
 
-    In a stream they move towards the values of each table by its share of all rows. Earlier tables
-    were seen by networks that had learned less, so they count for `STREAM_ROWS` rows at most, or
-    for `STREAM_TABLES` times as many as the present one has.
+    In a stream they move towards the values of each table by its share of all rows.
     """
     likelihood = run.model.likelihood
     before = [parameter.detach().clone() for parameter in likelihood.parameters()]
     likelihood.finish(evidence)
     if earlier is None:
         return
-    most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
-    share = evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
+    share = present_share(evidence, earlier)
     with torch.no_grad():
         for parameter, old in zip(likelihood.parameters(), before, strict=True):
             parameter.copy_(torch.lerp(old, parameter, share))
+
+
+def present_share(evidence: TrainedRows, earlier: FittedAutoencoder) -> float:
+    """Return the share of the present table of a stream in all rows.
+
+    Earlier tables were seen by networks that had learned less, so they count for `STREAM_ROWS`
+    rows at most, or for `STREAM_TABLES` times as many as the present one has.
+    """
+    most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
+    return evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
+
+
+def earlier_axes(evidence: TrainedRows, earlier: FittedAutoencoder | None) -> EarlierAxes | None:
+    """Return what earlier tables of a stream have shown of the axes of codes, if anything."""
+    if earlier is None or earlier.axes is None:
+        return None
+    return EarlierAxes(
+        earlier.axes.geometry_before(earlier.model.code_map),
+        earlier.axes.explained_variance_ratio,
+        present_share(evidence, earlier),
+    )
 
 
 def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,12 +31,38 @@ FloatArray = NDArray[np.float64]
 DECODED_NUMBERS, PART_NUMBERS = 2**23, 2**20
 
 
+class EarlierAxes(NamedTuple):
+    """What tables before the present one of a stream have shown.
+
+    Attributes
+    ----------
+    geometry : DecoderGeometry
+        Of the encoder's codes.
+    explained_variance_ratio : ndarray of shape (d,)
+    share : float
+        Share of the present table among all rows.
+    """
+
+    geometry: DecoderGeometry
+    explained_variance_ratio: FloatArray
+    share: float
+
+
 def measure_axes(
-    evidence: TrainedRows, scaling: Scaling, code_map: CodeMap | None, whiten: bool | str
+    evidence: TrainedRows,
+    scaling: Scaling,
+    code_map: CodeMap | None,
+    whiten: bool | str,
+    earlier: EarlierAxes | None = None,
 ) -> CodeAxes:
     """Find the axes of the codes behind a map, and what each of them explains.
 
     They are turned only where the prior is N(0, I), which looks the same from all sides.
+
+    The metric of distances decides on the axes and their order, and not the Fisher information:
+    then linear networks with the gaussian likelihood have the axes and the order of PCA, and what
+    components explain falls. By information a component would come first that reconstructs only
+    features of little noise. For counts both are the same metric.
 
     Parameters
     ----------
@@ -44,33 +72,34 @@ def measure_axes(
     code_map : CodeMap or None
         What `evidence` does not see yet.
     whiten : bool or "reliability"
+    earlier : EarlierAxes, optional
     """
-    geometry = measure_geometry(evidence).behind(code_map)
-    d = len(geometry.distances)
+    geometry = measure_geometry(evidence, scaling)
+    if earlier is not None:
+        geometry = earlier.geometry.mixed(geometry, earlier.share)
+    geometry = geometry.behind(code_map)
     turns = evidence.model.prior.is_standard
-    rotation = np.eye(d)
+    rotation = np.eye(len(geometry.distances))
     if turns:
-        # Machines may round differently, which turns axes that are hardly told apart.
-        rotation = evidence.group.from_first(
-            lambda: principal_rotation(geometry.distances, geometry.loadings)
+        rotation = principal_rotation(geometry.distances, geometry.loadings)
+    geometry = geometry.through(rotation)
+    metrics = (geometry.distances.diagonal(), geometry.information.diagonal())
+    shares = explained_shares(evidence, code_map, rotation)
+    if earlier is not None:
+        shares = earlier.explained_variance_ratio + earlier.share * (
+            shares - earlier.explained_variance_ratio
         )
-    distances, information = (
-        np.einsum("ik,ij,jk->k", rotation, np.nan_to_num(metric), rotation).clip(min=0.0)
-        for metric in (geometry.distances, geometry.information)
-    )
-    scale = choose_scale(whiten if turns else True, distances, information)
-    slopes = np.nan_to_num(geometry.slopes) @ rotation
-    return CodeAxes(
+    axes = CodeAxes(
         rotation=rotation,
-        scale=evidence.group.from_first(lambda: scale),
-        distances=distances,
-        information=information,
-        loadings=np.nan_to_num(scaling.restore_differences(slopes.T)),
-        explained_variance_ratio=explained_shares(evidence, code_map, rotation),
+        scale=choose_scale(whiten if turns else True, *metrics),
+        **geometry._asdict(),
+        explained_variance_ratio=shares,
     )
+    # Machines may round differently, which turns axes that are hardly told apart.
+    return evidence.group.from_first(lambda: axes)
 
 
-def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
+def measure_geometry(evidence: TrainedRows, scaling: Scaling) -> DecoderGeometry:
     """Average the decoder's metrics and Jacobians over some rows, with all processes."""
     model, at = evidence.model, evidence.linearised
     likelihood = model.likelihood
@@ -88,10 +117,14 @@ def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
         means = [
             (roots.mT @ roots).mean(dim=0),
             gain(model, at).mean(dim=0),
-            in_double(jacobian).mean(dim=0),
-            in_double(slopes).mean(dim=0),
+            in_double(slopes).mean(dim=0).T,
         ]
-    return DecoderGeometry(*(evidence.mean(value).cpu().double().numpy() for value in means))
+    distances, information, loadings = (
+        np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
+    )
+    return DecoderGeometry(
+        distances, information, np.nan_to_num(scaling.restore_differences(loadings))
+    )
 
 
 def explained_shares(
