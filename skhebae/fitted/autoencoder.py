@@ -151,6 +151,11 @@ class FittedAutoencoder:
         """Covariance of the aggregated posterior, in codes of the model."""
         return self.code_moments.aggregated_covariance(self._model_noise)
 
+    @property
+    def prior_variances(self) -> FloatArray:
+        """Variances of users' codes that stand for draws from N(0, I), (d,)."""
+        return np.ones(self.n_components) if self.axes is None else self.axes.scale**2
+
     @cached_property
     @in_plain_modes
     def learned(self) -> dict[str, FloatArray]:
