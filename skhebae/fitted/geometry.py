@@ -134,14 +134,14 @@ def explained_shares(
 
     ``R2(k) - R2(k - 1)`` with ``R2(k) = 1 - misfit_k / misfit_0``: misfit_k is that of decoding
     codes of which all but the first k components are 0, and misfit_0 that of the feature means,
-    which no code is needed for. The sum over k components thus is R2(k), and a component may have
-    a negative share.
+    which no code is needed for; both less the likelihood's `least_misfit`. The sum over k
+    components thus is R2(k), and a component may have a negative share.
     """
     model, d = evidence.model, len(rotation)
     most = PART_NUMBERS if evidence.is_part else DECODED_NUMBERS
     indices = evidence.spaced(max(1, most // (d * model.n_features)))
     turn = torch.from_numpy(rotation).to(model.likelihood.location)
-    total = torch.zeros(d + 1, dtype=torch.float64, device="cpu")
+    total = torch.zeros(d + 2, dtype=torch.float64, device="cpu")
     with torch.no_grad():
         for chunk in minibatch_indices(indices, DECODED_ROWS):
             if len(chunk) == 0:
@@ -150,12 +150,17 @@ def explained_shares(
             codes = evidence.codes(rows, chunk)
             codes = apply_matrix(codes if code_map is None else code_map(codes), turn)
             total += torch.stack(
-                [mean_misfit(model, rows), *truncated_misfits(model, rows, codes, turn, code_map)]
+                [
+                    in_double(model.likelihood.least_misfit(rows.x, rows.mask)).sum(),
+                    mean_misfit(model, rows),
+                    *truncated_misfits(model, rows, codes, turn, code_map),
+                ]
             ).cpu()
-    means = evidence.mean(total / max(1, len(indices))).numpy()
-    if not (means[0] > 0.0 and np.isfinite(means).all()):
-        return np.zeros(d)  # rows that do not differ, or lie beyond single precision
-    explained = 1.0 - means[1:] / means[0]
+    least, none, *truncated = evidence.mean(total / max(1, len(indices))).numpy()
+    # Rows may not differ, or lie beyond single precision.
+    if not (none > least and np.isfinite([least, none, *truncated]).all()):
+        return np.zeros(d)
+    explained = (none - np.array(truncated)) / (none - least)
     shares: FloatArray = np.diff(explained, prepend=0.0)
     return shares
 

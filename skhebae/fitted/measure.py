@@ -38,8 +38,9 @@ KEPT_BYTES = 2**26
 #: Rows that `Evidence.decode_some` decodes at least, if there are as many.
 SOME_ROWS = 512
 
-#: Rows whose Jacobians `Evidence.code_variance` looks at.
-JACOBIAN_ROWS = 128
+#: Rows whose Jacobians `Evidence.code_variance` looks at, and those that the axes of codes follow
+#: from, unless the table is a part of a stream: the fewer, the further axes are off by chance.
+JACOBIAN_ROWS, AXES_ROWS = 128, 512
 
 
 def encode_with_spread(model: Autoencoder, objective: Objective, minibatch: Minibatch) -> Tensor:
@@ -258,7 +259,7 @@ class TrainedRows:
 
     def code_variance(self) -> Tensor:
         """Return the variance of each output that codes of training lack, (n_features,)."""
-        run, at = self._run, self.linearised
+        run, at = self._run, self._few_linearised
         gain = run.model.likelihood.calibration[:, 1]
         with torch.no_grad():
             at = at._replace(jacobian=at.jacobian * gain[:, None])
@@ -269,12 +270,25 @@ class TrainedRows:
     def linearised(self) -> Linearisation:
         """The decoder at the codes of some rows, before the likelihood's calibration."""
         model = self._run.model
-        indices = self.spaced(jacobian_rows(model, JACOBIAN_ROWS))
+        n_rows = JACOBIAN_ROWS if self.is_part else AXES_ROWS
+        indices = self.spaced(jacobian_rows(model, n_rows))
         some = self._rows.take(indices)
         with torch.no_grad():
             mu = self.codes(some, indices)
         with uncalibrated(model.likelihood):
             return linearise(model, mu, some)
+
+    @cached_property
+    def _few_linearised(self) -> Linearisation:
+        """A part of it."""
+        at = self.linearised
+        every = -(-len(at.parameter) // JACOBIAN_ROWS) or 1
+        return Linearisation(
+            at.parameter[::every],
+            at.jacobian[::every],
+            at.prior_precision[::every],
+            None if at.mask is None else at.mask[::every],
+        )
 
 
 @contextmanager

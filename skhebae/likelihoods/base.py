@@ -265,10 +265,14 @@ class Likelihood(nn.Module, ABC):
         """Return how badly each row is reconstructed, (n,); less is better.
 
         By default the squared error of its mean on the standardised scale, summed over observed
-        entries. `explained_variance_ratio_` compares misfits.
+        entries. `explained_variance_ratio_` compares misfits, less the `least_misfit`.
         """
         squares = (x - self.mean(parameter)).square()
         return (squares if mask is None else squares.where(mask, 0.0)).sum(dim=1)
+
+    def least_misfit(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the `misfit` of each row that is reconstructed without error, (n,)."""
+        return torch.zeros_like(x[:, 0])
 
     def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor:
         """Return K such that codes that differ by a little dz decode `misfit` |K dz|^2 apart.

@@ -198,14 +198,19 @@ class CountLikelihood(Likelihood):
         return parameter.exp()
 
     def misfit(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the deviance of each row, (n,), nats.
+        """Return ``-2 log p(x | z)`` of each row, (n,), nats.
 
-        ``2 (log p(x | mean = x) - log p(x | z))``. Squared errors of counts are those of a few
-        abundant features; deviances weigh each count by its own variance.
+        With `least_misfit` the deviance. Squared errors of counts are those of a few abundant
+        features; deviances weigh each count by its own variance.
         """
-        perfect = x.clamp_min(SMALLEST_MEAN).log()
-        entries = self.entry_log_prob(x, perfect) - self.entry_log_prob(x, parameter)
-        return 2.0 * (entries if mask is None else entries.where(mask, 0.0)).sum(dim=1)
+        if mask is None:
+            return -2.0 * self._row_log_prob(x, parameter, *self._own())
+        entries = self._entry_log_prob(x, parameter, *self._own())
+        return -2.0 * entries.where(mask, 0.0).sum(dim=1)
+
+    def least_misfit(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``-2 log p(x | mean = x)`` of each row, (n,), nats."""
+        return self.misfit(x, x.clamp_min(SMALLEST_MEAN).log(), mask)
 
     def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor:
         """Return the root of the Fisher information times the Jacobian, (n, p, d).

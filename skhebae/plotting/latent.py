@@ -174,8 +174,9 @@ class LatentDisplay:
             display._circle_label = "N(0, I), which is not the prior"
         elif ellipses:
             # That of the codes as the estimator scales them.
-            display._prior_variances = estimator.fitted_.prior_variances[chosen]
-            if (display._prior_variances != 1.0).any():
+            variances = estimator.fitted_.prior_variances[chosen]
+            display._prior_variances = variances
+            if (variances != 1.0).any():
                 display._circle_label = "prior"
         return display.plot(ax=ax)
 
