@@ -88,7 +88,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Share of the training rows' variance that each component reconstructs, in the standardised
         units that the networks see: ``R2(k) - R2(k - 1)``, R2(k) that of decoding codes whose
         components after the k-th are 0. The sum over the first k is what a truncated code
-        reconstructs; of rows beyond some millions of numbers, an evenly spaced part is measured.
+        reconstructs, on an evenly spaced part of a table of more than 2,048 rows.
         For counts, shares of the deviance.
     components_ : ndarray of shape (n_components, n_features)
         Mean change of the decoded row per unit of each component, in the units of `X`, over some

@@ -26,8 +26,9 @@ from skhebae.posterior import gain
 
 FloatArray = NDArray[np.float64]
 
-#: Numbers that truncated codes decode to at most, in general and in a part of a stream: beyond
-#: that, an evenly spaced part of the rows stands for all.
+#: Rows whose truncated codes are decoded, and numbers that they decode to, in general and in a
+#: part of a stream, at most: beyond that, an evenly spaced part of the rows stands for all.
+TRUNCATED_ROWS = 2048
 DECODED_NUMBERS, PART_NUMBERS = 2**23, 2**20
 
 
@@ -139,7 +140,8 @@ def explained_shares(
     """
     model, d = evidence.model, len(rotation)
     most = PART_NUMBERS if evidence.is_part else DECODED_NUMBERS
-    indices = evidence.spaced(max(1, most // (d * model.n_features)))
+    most = min(TRUNCATED_ROWS, max(1, most // (d * model.n_features)))
+    indices = evidence.spaced(most)
     turn = torch.from_numpy(rotation).to(model.likelihood.location)
     total = torch.zeros(d + 2, dtype=torch.float64, device="cpu")
     with torch.no_grad():
