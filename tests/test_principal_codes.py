@@ -443,3 +443,21 @@ def test_damaged_axes(tmp_path, damage):
     write_document(path, document)
     with pytest.raises(ModelFileError):
         VAETransformer.load(path)
+
+
+def test_misfits_of_counts_take_any_strides():
+    likelihood = VAETransformer(**SMALL, likelihood="negative_binomial", max_iter="auto")
+    likelihood = likelihood.fit(counts(40)).fitted_.likelihood
+    x = torch.from_numpy(counts(40))
+    parameter = torch.zeros(12, dtype=torch.float32).expand(40, -1)
+    turned = x.T.contiguous().T
+    assert torch.equal(likelihood.misfit(turned, parameter), likelihood.misfit(x, parameter))
+    assert_allclose(likelihood.least_misfit(turned).detach(), likelihood.least_misfit(x).detach())
+    mask = torch.ones(40, 12, dtype=torch.bool)
+    for one, other in (
+        (likelihood.misfit(x, parameter), likelihood.misfit(x, parameter, mask)),
+        (likelihood.least_misfit(x), likelihood.least_misfit(x, mask)),
+    ):
+        assert_allclose(one.detach(), other.detach(), rtol=1e-4)
+    assert (likelihood.misfit(x, parameter) > likelihood.least_misfit(x)).all()
+    assert (likelihood.misfit(x, parameter, ~mask) == 0.0).all()

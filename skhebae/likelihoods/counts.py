@@ -203,6 +203,7 @@ class CountLikelihood(Likelihood):
         With `least_misfit` the deviance. Squared errors of counts are those of a few abundant
         features; deviances weigh each count by its own variance.
         """
+        parameter = parameter.contiguous()  # which the fused sums need
         if mask is None:
             return -2.0 * self._row_log_prob(x, parameter, *self._own())
         entries = self._entry_log_prob(x, parameter, *self._own())
