@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -409,15 +408,6 @@ def test_copies_and_files(tmp_path, whiten):
     assert_array_equal(
         continued.fitted_.axes.scale, np.sqrt(continued.fitted_.axes.distances.diagonal())
     )
-
-
-def test_files_of_earlier_versions_have_no_axes():
-    path = Path(__file__).parent / "files" / "hebae-v2.skhebae"
-    model = HEBAETransformer.load(path)
-    for name in ("components_", "explained_variance_ratio_"):
-        assert not hasattr(model, name)
-        with pytest.raises(AttributeError, match="earlier version"):
-            getattr(model, name)
 
 
 def rotation_of_nothing(axes):
