@@ -146,7 +146,7 @@ def assert_same_fit(models):
             assert_array_equal(weights.numpy(), other.fitted_.model.state_dict()[name].numpy())
         for name in ("latent_mean", "latent_covariance", "noise_covariance"):
             assert_array_equal(getattr(first.fitted_, name), getattr(other.fitted_, name))
-        for name in ("outward", "components", "explained_variance_ratio"):
+        for name in ("outward", "loadings", "explained_variance_ratio"):
             assert_array_equal(getattr(first.fitted_.axes, name), getattr(other.fitted_.axes, name))
         for key, values in first.history_.items():
             assert_array_equal(values, other.history_[key])

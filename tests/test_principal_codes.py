@@ -92,8 +92,8 @@ def test_components_are_eigenvectors_of_the_decoders_metric_by_decreasing_eigenv
 
 
 def test_each_component_has_its_largest_loading_positive(model):
-    components = model.components_
-    assert components.shape == (3, 6)
+    assert model.components_.shape == (3, 6)
+    components = model.components_ / model.fitted_.scaling.scale  # in any unit
     assert (components[np.arange(3), np.abs(components).argmax(axis=1)] > 0.0).all()
 
 

@@ -714,7 +714,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     @property
     def components_(self) -> NDArray[np.float64]:
         """Mean change of the decoded rows per unit of each component."""
-        return self.fitted_.principal_axes.components
+        return self.fitted_.components
 
     @property
     def noise_variance_(self) -> NDArray[np.float64]:

@@ -152,6 +152,14 @@ class FittedAutoencoder:
         return self.code_moments.aggregated_covariance(self._model_noise)
 
     @property
+    def components(self) -> FloatArray:
+        """Mean change of E[x | z] per unit of each code as users see it, (d, p), in their units."""
+        axes = self.principal_axes
+        loadings = self.scaling.restore_differences(axes.loadings)
+        result: FloatArray = loadings / axes.scale[:, None]
+        return result
+
+    @property
     def prior_variances(self) -> FloatArray:
         """Variances of users' codes that stand for draws from N(0, I), (d,)."""
         return np.ones(self.n_components) if self.axes is None else self.axes.scale**2

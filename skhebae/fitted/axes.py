@@ -35,7 +35,7 @@ class DecoderGeometry(NamedTuple):
     information : ndarray of shape (d, d)
         ``E J^T W J`` with the likelihood's Fisher information W of its parameter.
     loadings : ndarray of shape (d, p)
-        Mean change of E[x | z] per unit of each code, in the units of the rows of `fit`.
+        Mean change of E[x | z] per unit of each code, on the standardised scale.
     """
 
     distances: FloatArray
@@ -87,11 +87,6 @@ class CodeAxes:
     information: FloatArray
     loadings: FloatArray
     explained_variance_ratio: FloatArray
-
-    @property
-    def components(self) -> FloatArray:
-        """Mean change of E[x | z] per unit of each code as users see it, (d, p)."""
-        return self.loadings / self.scale[:, None]
 
     def rescaled(self, whiten: bool | str) -> Self:
         """Return the axes with the scale that the parameter `whiten` asks for."""
@@ -169,7 +164,7 @@ def principal_rotation(distances: FloatArray, loadings: FloatArray) -> FloatArra
     """Return the eigenvectors of a metric (d, d) by decreasing eigenvalue, (d, d).
 
     As scikit-learn's `svd_flip` does, each sign makes the largest absolute value of the component's
-    loadings (d, p) positive.
+    loadings (d, p) positive, on the standardised scale: it must not depend on units.
     """
     _, vectors = np.linalg.eigh(distances)
     vectors = vectors[:, ::-1]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.code_map import CodeMap, CodeNoise
-from skhebae.data import Minibatch, Rows, Scaling, Table, map_rows, open_rows
+from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows
 from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.axes import CodeAxes, apply_matrix
@@ -100,7 +100,6 @@ def fit_autoencoder(
         earlier=before,
         partial=partial,
         codes=codes,
-        scaling=plan.scaling,
         whiten=parameters.whiten if isinstance(parameters.whiten, str) else bool(parameters.whiten),
     )
     history_before = {} if earlier is None else earlier.history
@@ -151,7 +150,6 @@ def close_fit(
     earlier: FittedAutoencoder | None,
     partial: bool,
     codes: NDArray[np.float32] | None,
-    scaling: Scaling,
     whiten: bool | str,
 ) -> CodeDensity:
     """Measure the codes of the training rows, and let the likelihood finish.
@@ -171,7 +169,6 @@ def close_fit(
         Whether further calls will follow.
     codes : ndarray of shape (n_samples, n_components), optional
         Receives the codes of the rows.
-    scaling : Scaling
     whiten : bool or "reliability"
         Scale of the codes.
     """
@@ -185,7 +182,7 @@ def close_fit(
         finish_likelihood(run, evidence, earlier)
         code_map = standardising_map(run, moments)
         before = earlier_axes(evidence, earlier)
-        axes = measure_axes(evidence, scaling, code_map, whiten, before)
+        axes = measure_axes(evidence, code_map, whiten, before)
         run.model.code_map = code_map
         noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
         mu, spread = np.split(chosen, 2, axis=1)

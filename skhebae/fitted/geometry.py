@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.code_map import CodeMap
-from skhebae.data import Minibatch, Scaling, minibatch_indices
+from skhebae.data import Minibatch, minibatch_indices
 from skhebae.divergences import in_double
 from skhebae.fitted.axes import (
     CodeAxes,
@@ -19,7 +19,7 @@ from skhebae.fitted.axes import (
     choose_scale,
     principal_rotation,
 )
-from skhebae.fitted.measure import DECODED_ROWS, TrainedRows, uncalibrated
+from skhebae.fitted.measure import TrainedRows, uncalibrated
 from skhebae.likelihoods.jacobians import push_forward
 from skhebae.model import Autoencoder
 from skhebae.posterior import gain
@@ -28,7 +28,8 @@ FloatArray = NDArray[np.float64]
 
 #: Rows whose truncated codes are decoded, and numbers that they decode to, in general and in a
 #: part of a stream, at most: beyond that, an evenly spaced part of the rows stands for all.
-TRUNCATED_ROWS = 2048
+#: `CHUNK_ROWS` are in memory together.
+TRUNCATED_ROWS, CHUNK_ROWS = 2048, 512
 DECODED_NUMBERS, PART_NUMBERS = 2**23, 2**20
 
 
@@ -51,7 +52,6 @@ class EarlierAxes(NamedTuple):
 
 def measure_axes(
     evidence: TrainedRows,
-    scaling: Scaling,
     code_map: CodeMap | None,
     whiten: bool | str,
     earlier: EarlierAxes | None = None,
@@ -69,13 +69,12 @@ def measure_axes(
     ----------
     evidence : TrainedRows
         Of a model whose likelihood has finished.
-    scaling : Scaling
     code_map : CodeMap or None
         What `evidence` does not see yet.
     whiten : bool or "reliability"
     earlier : EarlierAxes, optional
     """
-    geometry = measure_geometry(evidence, scaling)
+    geometry = measure_geometry(evidence)
     if earlier is not None:
         geometry = earlier.geometry.mixed(geometry, earlier.share)
     geometry = geometry.behind(code_map)
@@ -100,7 +99,7 @@ def measure_axes(
     return evidence.group.from_first(lambda: axes)
 
 
-def measure_geometry(evidence: TrainedRows, scaling: Scaling) -> DecoderGeometry:
+def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
     """Average the decoder's metrics and Jacobians over some rows, with all processes."""
     model, at = evidence.model, evidence.linearised
     likelihood = model.likelihood
@@ -123,9 +122,7 @@ def measure_geometry(evidence: TrainedRows, scaling: Scaling) -> DecoderGeometry
     distances, information, loadings = (
         np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
     )
-    return DecoderGeometry(
-        distances, information, np.nan_to_num(scaling.restore_differences(loadings))
-    )
+    return DecoderGeometry(distances, information, loadings)
 
 
 def explained_shares(
@@ -145,7 +142,7 @@ def explained_shares(
     turn = torch.from_numpy(rotation).to(model.likelihood.location)
     total = torch.zeros(d + 2, dtype=torch.float64, device="cpu")
     with torch.no_grad():
-        for chunk in minibatch_indices(indices, DECODED_ROWS):
+        for chunk in minibatch_indices(indices, CHUNK_ROWS):
             if len(chunk) == 0:
                 continue
             rows = evidence.take(chunk)
