@@ -146,6 +146,8 @@ def assert_same_fit(models):
             assert_array_equal(weights.numpy(), other.fitted_.model.state_dict()[name].numpy())
         for name in ("latent_mean", "latent_covariance", "noise_covariance"):
             assert_array_equal(getattr(first.fitted_, name), getattr(other.fitted_, name))
+        for name in ("outward", "loadings", "explained_variance_ratio"):
+            assert_array_equal(getattr(first.fitted_.axes, name), getattr(other.fitted_.axes, name))
         for key, values in first.history_.items():
             assert_array_equal(values, other.history_[key])
         assert_array_equal(first.fitted_.scaling.location, other.fitted_.scaling.location)
@@ -199,7 +201,14 @@ def test_two_processes_learn_what_one_does(pair, case):
     assert_allclose(weights_of(together), weights_of(alone), atol=1e-4)
     for name in ("loss", "reconstruction", "penalty", "elbo"):
         assert_allclose(together.history_[name], alone.history_[name], atol=1e-4, rtol=1e-5)
-    assert_allclose(together.latent_covariance_, alone.latent_covariance_, atol=1e-3)
+    own, other = (model.fitted_.with_encoder_codes() for model in (together, alone))
+    assert_allclose(own.latent_covariance, other.latent_covariance, atol=1e-3)
+    # Their axes, and shares, are measured on other rows.
+    scale = np.abs(alone.components_).max()
+    assert_allclose(together.components_, alone.components_, atol=0.1 * scale)
+    ratios = [model.explained_variance_ratio_ for model in (together, alone)]
+    assert_allclose(*ratios, atol=0.03)
+    assert_allclose(ratios[0].sum(), ratios[1].sum(), atol=0.02)
     assert_allclose(together.noise_variance_, alone.noise_variance_, rtol=0.05)
 
 

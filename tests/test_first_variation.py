@@ -103,8 +103,9 @@ def test_a_constant_in_single_precision_is_that_in_double(quick, value):
 def test_the_start_is_neutral(quick, monkeypatch):
     """Before the first step after it varies, all codes and all other features are as before."""
     X = table()
-    # What comes after training, for all rows so far, is left out; so is the map of codes.
+    # What comes after training, for all rows so far, is left out; so are the axes of codes.
     monkeypatch.setattr("skhebae.fitted.fit.finish_likelihood", lambda *arguments: None)
+    monkeypatch.setattr("skhebae.fitted.fit.measure_axes", lambda *arguments: None)
     model = HEBAETransformer(**quick, reg_weight=0.0).partial_fit(X[:100])
     codes, decoded = model.transform(X), model.inverse_transform(model.transform(X))
     score = model.score_samples(X[:100])

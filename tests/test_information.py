@@ -136,7 +136,8 @@ def test_parts_add_up_to_the_divergence_of_the_rows_draw_by_draw():
 def test_equation_10_on_a_trained_model(estimator, table):
     # ELBO = E log p(x | z) - KL(q(z) || p(z)) - I(i; z), each with its standard error.
     estimator.set_params(hidden_layer_sizes=(16,), random_state=0).fit(table)
-    mean, factor = (torch.from_numpy(part).double() for part in estimator.posterior(table))
+    own = estimator.fitted_.with_encoder_codes()  # which its networks see
+    mean, factor = (torch.from_numpy(part).double() for part in own.posterior(table))
     closed_form = float(gaussian_kl_to_standard(mean, factor).mean())
     n_draws = 200
     reconstruction, information, aggregate = np.empty((3, n_draws))

@@ -26,10 +26,12 @@ NAMES = (
     "likelihoods",
     "model",
     "objectives",
+    "principal_codes",
     "prior",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
-AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS, MODEL, OBJECTIVES, PRIOR = TESTS
+AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS, MODEL, OBJECTIVES = TESTS[:-2]
+PRINCIPAL_CODES, PRIOR = TESTS[-2:]
 
 # Imports take longer than most mutants live, so one process makes them, all but
 # that of the package, and a fork of it runs each copy. Mutants die of few
@@ -308,6 +310,21 @@ MUTANTS = {
         "zeros.where(x == 0, 0.0).sum(dim=1) + functional.logsigmoid(-zi_logits).sum()",
         "zeros.where(x == 0, 0.0).sum(dim=1)",
         LIKELIHOODS,
+    ),
+    "smallest eigenvalue first": Mutant(
+        "fitted/axes.py", "vectors = vectors[:, ::-1]", "vectors = vectors[:, :]", PRINCIPAL_CODES
+    ),
+    "signs of chance": Mutant(
+        "fitted/axes.py",
+        "np.where(largest < 0.0, -1.0, 1.0)",
+        "np.where(largest < 0.0, 1.0, 1.0)",
+        PRINCIPAL_CODES,
+    ),
+    "chain rule without its first factor": Mutant(
+        "likelihoods/jacobians.py", "(pulled * column).sum()", "(u * column).sum()", PRINCIPAL_CODES
+    ),
+    "scale where there is variance": Mutant(
+        "fitted/axes.py", "information / (1.0 + information)", "information", PRINCIPAL_CODES
     ),
     "log-density of the prior without its constant": Mutant(
         "prior.py",

@@ -623,3 +623,8 @@ def test_files_of_each_version_still_load(version, name):
     assert model.n_iter_ == len(model.history_["loss"]) == 3
     assert hasattr(model, "theta_") == hasattr(model, "batches_") == (name == "hebae")
     assert hasattr(model, "noise_variance_") == (name == "vae")
+    # They hold no axes of codes, which cannot be measured without rows.
+    for lacking in ("components_", "explained_variance_ratio_"):
+        assert not hasattr(model, lacking)
+        with pytest.raises(AttributeError, match=r"earlier version\. Fit again"):
+            getattr(model, lacking)

@@ -7,6 +7,7 @@ not depend on training. To draw them anew after a change that is meant, run
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -196,6 +197,20 @@ def test_latent_ellipses_are_those_of_the_covariance():
         assert ellipse.get_linestyle() == "-"
     assert [(e.width, e.height, e.get_linestyle()) for e in prior] == [(2, 2, ":"), (4, 4, ":")]
     assert drawn.ax_.get_aspect() == 1
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_latent_prior_has_the_scale_of_the_codes(hebae, table, whiten):
+    scaled = copy.deepcopy(hebae)
+    scaled.fitted_ = hebae.fitted_.rescaled(whiten)
+    drawn = LatentDisplay.from_estimator(scaled, table, components=(2, 0))
+    prior = [patch for patch in drawn.ax_.patches if isinstance(patch, Ellipse)][2]
+    outline = prior.get_path().transformed(prior.get_patch_transform()).vertices
+    np.testing.assert_allclose(
+        np.ptp(outline, axis=0), 2.0 * scaled.fitted_.axes.scale[[2, 0]], rtol=1e-3
+    )
+    texts = [text.get_text() for text in drawn.ax_.artists[0].get_texts()]
+    assert texts[1] == ("prior N(0, I)" if whiten else "prior")
 
 
 def test_latent_without_ellipses_takes_any_transformer(table):

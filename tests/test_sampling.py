@@ -69,6 +69,8 @@ def test_mixture_has_the_covariance_of_the_aggregated_posterior():
     centred = mixture.means - mean
     covariance = np.einsum("k,kij->ij", mixture.weights, mixture.covariances)
     covariance += (mixture.weights * centred.T) @ centred
+    turn = model.fitted_.axes.outward
+    covariance = turn.T @ covariance @ turn
     assert_allclose(np.diag(covariance), np.diag(model.latent_covariance_), rtol=0.02)
     codes = np.cov(model.transform(rows(noise=2.0)), rowvar=False)
     assert np.trace(model.latent_covariance_) > 1.2 * np.trace(codes)  # there is noise

@@ -70,6 +70,11 @@ def test_embedding_is_the_estimators(name):
     X = adata.X[:, adata.var["highly_variable"].to_numpy()]
     assert_array_equal(adata.obsm[f"X_{name}"], model.fit_transform(X))
     entry = adata.uns[name]
+    used = adata.var["highly_variable"].to_numpy()
+    loadings = adata.varm[f"{name.upper()}s"]
+    assert_array_equal(loadings[used], model.components_.T)
+    assert_array_equal(loadings[~used], 0.0)
+    assert_array_equal(entry["variance_ratio"], model.explained_variance_ratio_)
     assert entry["params"]["likelihood"] == "negative_binomial"
     assert entry["params"]["n_genes"] == 20
     assert entry["params"]["mask_var"] == "highly_variable"
@@ -92,6 +97,7 @@ def test_layer_mask_and_key():
     adata = cells()
     skhebae.tl.vae(adata, 2, layer="log", mask_var=None, key_added="mine", **SHORT)
     assert list(adata.obsm) == ["mine"]
+    assert list(adata.varm) == ["mine"]
     params = adata.uns["mine"]["params"]
     assert (params["likelihood"], params["layer"], params["n_genes"]) == ("gaussian", "log", P)
     mask = np.arange(P) < 7

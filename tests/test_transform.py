@@ -259,6 +259,9 @@ def test_posterior(fitted, table):
     np.testing.assert_array_equal(mean, fitted.transform(table[:7]))
     assert factor.shape == (7, 3, 3)
     np.testing.assert_array_equal(factor, np.tril(factor))
+    # Turned with the codes; the structure is that of the encoder's own.
+    own = fitted.fitted_.with_encoder_codes()
+    factor = own.posterior(table[:7])[1]
     covariance = factor @ factor.transpose(0, 2, 1)
     if type(fitted).__name__ == "WAETransformer":
         assert (factor == 0).all()
@@ -270,7 +273,7 @@ def test_posterior(fitted, table):
         # Equation 6: D_i S D_i has S's correlations, whatever the row.
         scale = np.sqrt(covariance.diagonal(axis1=1, axis2=2))
         correlation = covariance / scale[:, :, None] / scale[:, None, :]
-        codes = np.corrcoef(fitted.transform(table).T)
+        codes = np.corrcoef(own.encode(table).T)
         np.testing.assert_allclose(correlation, np.broadcast_to(codes, (7, 3, 3)), atol=2e-2)
 
 
@@ -371,7 +374,8 @@ def test_hebae_variants(table, brief):
             assert ((estimator.inverse_transform(mean) - table[:5]) ** 2).mean() < 0.3
             # Of the encoder's own codes; the map behind them mixes dimensions.
             rows[covariance, scale] = estimator.fitted_.with_encoder_codes().posterior(table[:5])[1]
-            matrix = estimator.fitted_.model.code_map.matrix.numpy()
+            fitted = estimator.fitted_
+            matrix = fitted.axes.outward.T @ fitted.model.code_map.matrix.numpy()
             own = matrix @ rows[covariance, scale]
             np.testing.assert_allclose(
                 factor @ factor.transpose(0, 2, 1),

@@ -93,6 +93,12 @@ class Scaling(ABC):
     def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """Map rows back to the original units: float32, or float64 where that loses digits."""
 
+    def restore_differences(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map differences between rows (n, p) back to the original units."""
+        single = standardised.astype(np.float32)
+        difference: NDArray[np.float64] = self.restore(single).astype(np.float64)
+        return difference - self.restore(np.zeros_like(single))
+
     def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that varied in none of `n_rows` rows and do in those of a table.
 
@@ -319,6 +325,11 @@ class FeatureScaling(Scaling):
         """Map rows back to the original units, in `restored_dtype`."""
         wide: NDArray[np.float64] = standardised * self.scale + self.location
         return wide.astype(self.restored_dtype, copy=False)
+
+    def restore_differences(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map differences between rows (n, p) back, with all their digits."""
+        difference: NDArray[np.float64] = standardised * self.scale
+        return difference
 
     @cached_property
     def restored_dtype(self) -> np.dtype[Any]:

@@ -48,6 +48,8 @@ def latent_report(
 ) -> LatentReport:
     """Report how the codes of rows lie against the prior N(0, I).
 
+    Codes are the whitened ones, the model's own, whatever the estimator's `whiten`.
+
     Parameters
     ----------
     estimator : HEBAETransformer, VAETransformer or WAETransformer

@@ -40,6 +40,7 @@ SHOWN_DIMENSIONS = 20
 class LatentReport:
     """Comparison of the codes of rows with the prior.
 
+    Whatever the estimator's `whiten`, codes are the whitened ones, whose prior is N(0, I).
     `latent_report` returns one. Divergences, information and bounds are in nats
     per row. ``print(report)`` shows the report as text, a notebook shows it as a
     table, and `to_frame` returns the values per dimension as a data frame.

@@ -28,6 +28,7 @@ FACTORIES = ("encoder", "decoder", "objective", "likelihood", "prior")
 #: Private keys of a packed `FittedAutoencoder`.
 PRIVATE = {
     "_architecture",
+    "_axes",
     "_mixture",
     "_moments",
     "_noise_covariance",
@@ -37,7 +38,15 @@ PRIVATE = {
 }
 
 #: Its public keys, apart from those that the likelihood has learned.
-PUBLIC = {"anndata_", "batches_", "history_", "latent_covariance_", "latent_mean_", "n_iter_"}
+PUBLIC = {
+    "anndata_",
+    "batches_",
+    "explained_variance_ratio_",
+    "history_",
+    "latent_covariance_",
+    "latent_mean_",
+    "n_iter_",
+}
 
 
 def split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,6 +26,7 @@ from skhebae.data import (
     row_totals,
     watched,
 )
+from skhebae.fitted.axes import CodeAxes, apply_matrix
 from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name, load_weights
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
@@ -59,6 +60,7 @@ class FittedAutoencoder:
     moments : CodeMoments
         Moments of the encoder's own codes of the training rows, before the `code_map` of the model.
     mixture : CodeMixture or LateMixture
+        Of the codes of the model, behind its `code_map`.
     noise_covariance : ndarray of shape (d, d)
         C in the posterior ``N(mu_i, A D_i C D_i A^T)`` of a row; A is the matrix of the `code_map`.
     seed : int
@@ -71,6 +73,9 @@ class FittedAutoencoder:
         For the next call of `partial_fit`.
     annotations : dict or None
         What the caller keeps with the model about its table, as JSON values and arrays.
+    axes : CodeAxes or None
+        From the codes of the model to those that users see. None in files of before there were
+        any, where both are the same.
     feature_names : ndarray of str or None
         Names for messages, which the caller keeps.
     """
@@ -88,6 +93,7 @@ class FittedAutoencoder:
     converged: bool = False
     optimizer_state: dict[int, dict[str, Tensor]] | None = None
     annotations: dict[str, Any] | None = None
+    axes: CodeAxes | None = None
     feature_names: NDArray[Any] | None = None
 
     # Facts
@@ -120,20 +126,43 @@ class FittedAutoencoder:
     @cached_property
     @in_plain_modes
     def code_moments(self) -> CodeMoments:
-        """Moments of the codes that users see, of the training rows."""
+        """Moments of the training rows' codes of the model, whose prior is p(z)."""
         code_map = self.model.code_map
         return self.moments if code_map is None else self.moments.mapped(code_map)
 
     @property
     def latent_mean(self) -> FloatArray:
         """Mean of the training rows' aggregated posterior, (d,)."""
-        return self.code_moments.mean
+        mean = self.code_moments.mean
+        return mean if self.axes is None else mean @ self.axes.outward
 
     @cached_property
     @in_plain_modes
     def latent_covariance(self) -> FloatArray:
         """Covariance of the training rows' aggregated posterior, (d, d)."""
-        return self.code_moments.aggregated_covariance(self.noise)
+        covariance = self._model_covariance
+        if self.axes is None:
+            return covariance
+        turned: FloatArray = self.axes.outward.T @ covariance @ self.axes.outward
+        return (turned + turned.T) / 2.0
+
+    @property
+    def _model_covariance(self) -> FloatArray:
+        """Covariance of the aggregated posterior, in codes of the model."""
+        return self.code_moments.aggregated_covariance(self._model_noise)
+
+    @property
+    def components(self) -> FloatArray:
+        """Mean change of E[x | z] per unit of each code as users see it, (d, p), in their units."""
+        axes = self.principal_axes
+        loadings = self.scaling.restore_differences(axes.loadings)
+        result: FloatArray = loadings / axes.scale[:, None]
+        return result
+
+    @property
+    def prior_variances(self) -> FloatArray:
+        """Variances of users' codes that stand for draws from N(0, I), (d,)."""
+        return np.ones(self.n_components) if self.axes is None else self.axes.scale**2
 
     @cached_property
     @in_plain_modes
@@ -144,7 +173,14 @@ class FittedAutoencoder:
     @cached_property
     @in_plain_modes
     def noise(self) -> CodeNoise:
-        """Noise of the codes, in float64 on the CPU."""
+        """Noise of the whitened codes of `encode_with_spread`, in float64 on the CPU."""
+        noise = self._model_noise
+        return noise if self.axes is None else self.axes.whitened.turn(noise)
+
+    @cached_property
+    @in_plain_modes
+    def _model_noise(self) -> CodeNoise:
+        """Noise of the codes of the model."""
         # A copy: a memory-mapped pickle holds read-only arrays.
         covariance = torch.from_numpy(np.array(self.noise_covariance))
         return CodeNoise.of(covariance, self.model.code_map)
@@ -155,7 +191,36 @@ class FittedAutoencoder:
         model, code_map = deepcopy(self.model), self.model.code_map
         model.code_map = None
         mixture = self.mixture if code_map is None else self.mixture.now().unmapped(code_map)
-        return replace(self, model=model, mixture=mixture)
+        return replace(self, model=model, mixture=mixture, axes=None)
+
+    @in_plain_modes
+    def rescaled(self, whiten: bool | str) -> Self:
+        """Return a copy with the codes that another value of the parameter `whiten` gives.
+
+        Raises
+        ------
+        AttributeError
+            If the model comes from a file of before there were principal codes.
+        """
+        if not self.prior.is_standard:
+            return self
+        return replace(self, axes=self.principal_axes.rescaled(whiten))
+
+    @property
+    def principal_axes(self) -> CodeAxes:
+        """The axes, where they were measured.
+
+        Raises
+        ------
+        AttributeError
+            Elsewhere, in files of before there were principal codes.
+        """
+        if self.axes is None:
+            raise AttributeError(
+                "The axes of these codes were not measured: they are the encoder's own, or the "
+                "model comes from a file of an earlier version. Fit again."
+            )
+        return self.axes
 
     def annotate(self, annotations: dict[str, Any]) -> Self:
         """Return a copy with other annotations."""
@@ -181,17 +246,30 @@ class FittedAutoencoder:
 
         `batch` (n,) is needed if `encodes_batch`, and ignored otherwise.
         """
-        return self._map_codes(lambda minibatch: self.model.encode(minibatch)[0], X, batch)
+        matrix = self._outward(self.axes)
+        return self._map_codes(
+            lambda minibatch: apply_matrix(self.model.encode(minibatch)[0], matrix), X, batch
+        )
+
+    def _outward(self, axes: CodeAxes | None) -> Tensor | None:
+        """Return the matrix that turns codes of the model to axes, where they differ."""
+        return None if axes is None else axes.outward_on(self.likelihood.location)
 
     @in_plain_modes
     def encode_with_spread(
         self, X: Matrix, batch: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]:
-        """Return posterior means and the diagonals of D_i, each (n, d)."""
-        values = self._map_codes(
-            lambda minibatch: encode_with_spread(self.model, self.objective, minibatch), X, batch
-        )
-        mean, spread = np.split(values, 2, axis=1)
+        """Return posterior means as whitened codes, and the diagonals of D_i, each (n, d).
+
+        The prior of whitened codes is p(z), and `noise` is theirs.
+        """
+        matrix = self._outward(None if self.axes is None else self.axes.whitened)
+
+        def evaluate(minibatch: Minibatch) -> Tensor:
+            mu, spread = encode_with_spread(self.model, self.objective, minibatch).chunk(2, dim=1)
+            return torch.cat([apply_matrix(mu, matrix), spread], dim=1)
+
+        mean, spread = np.split(self._map_codes(evaluate, X, batch), 2, axis=1)
         return mean.copy(), spread.copy()
 
     @in_plain_modes
@@ -199,11 +277,14 @@ class FittedAutoencoder:
         self, X: Matrix, batch: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]:
         """Return means (n, d) and lower covariance factors (n, d, d) of rows' posteriors."""
-        noise = self.noise.to(self.likelihood.location)
+        noise, matrix = self._model_noise, self._outward(self.axes)
+        if self.axes is not None:
+            noise = self.axes.turn(noise)
+        noise = noise.to(self.likelihood.location)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
             mu, spread = encode_with_spread(self.model, self.objective, minibatch).chunk(2, dim=1)
-            return torch.cat([mu[:, None], noise.factors(spread)], dim=1)
+            return torch.cat([apply_matrix(mu, matrix)[:, None], noise.factors(spread)], dim=1)
 
         values = self._map_codes(evaluate, X, batch, self.n_components**2)
         return values[:, 0].copy(), values[:, 1:].copy()
@@ -218,7 +299,8 @@ class FittedAutoencoder:
         size_factor: ArrayLike | None = None,
     ) -> Float32Array:
         """Return the means of p(x | z) in the units of the rows of `fit`, (n, p)."""
-        return self._decode(codes, self.likelihood.mean, batch, size_factor, drawn=False)
+        matrix = None if self.axes is None else self.axes.inward_on(self.likelihood.location)
+        return self._decode(codes, self.likelihood.mean, batch, size_factor, matrix=matrix)
 
     @in_plain_modes
     def sample(
@@ -236,14 +318,14 @@ class FittedAutoencoder:
             latent,
             n_samples,
             rng,
-            mean=self.latent_mean,
-            covariance=self.latent_covariance,
+            mean=self.code_moments.mean,
+            covariance=self._model_covariance,
             mixture=self.mixture,
             prior=self.prior,
         ).astype(np.float32)
         generator = torch.Generator(self.model.device).manual_seed(int(rng.randint(2**31 - 1)))
         if not noise:
-            return self.decode(codes, batch, size_factor)
+            return self._decode(codes, self.likelihood.mean, batch, size_factor)
         if size_factor is None:
             labels = self._labels(batch, n_samples)
             # Rows of no batch in particular are as those of all.
@@ -352,7 +434,7 @@ class FittedAutoencoder:
         size_factor: ArrayLike | None,
     ) -> Float32Array:
         """Apply a function of each row's trained posterior: its mean and covariance factor."""
-        noise = self.noise.to(self.likelihood.location)
+        noise = self._model_noise.to(self.likelihood.location)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
             values = encode_with_spread(self.model, self.objective, minibatch)
@@ -424,10 +506,12 @@ class FittedAutoencoder:
         batch: ArrayLike | str | None,
         size_factor: ArrayLike | None,
         *,
-        drawn: bool,
+        matrix: Tensor | None = None,
+        drawn: bool = False,
     ) -> Float32Array:
         """Apply a function of the likelihood's parameter to codes, and restore the units.
 
+        `matrix` turns the codes into those of the model, which they are by default.
         One chunk at a time, so that little more than the result is in memory.
         """
         n_rows = len(codes)
@@ -438,7 +522,7 @@ class FittedAutoencoder:
             return sides[0].minibatch(np.array(codes[rows]), rows).to(self.model.device)
 
         def decode(minibatch: Minibatch) -> Tensor:
-            z = minibatch.x
+            z = apply_matrix(minibatch.x, matrix)
             if len(sides) == 1:
                 return function(self.model.decode_rows(z, minibatch))
             assert minibatch.batch is not None
@@ -487,6 +571,9 @@ class FittedAutoencoder:
         parts = {"_scaling": self.scaling, "_moments": self.moments, "_mixture": self.mixture.now()}
         for name, part in parts.items():
             packed[name] = {f.name: getattr(part, f.name) for f in fields(part)}  # type: ignore[arg-type]
+        if self.axes is not None:
+            packed["_axes"] = {f.name: getattr(self.axes, f.name) for f in fields(self.axes)}
+            packed["explained_variance_ratio_"] = self.axes.explained_variance_ratio
         if len(self.batches):
             packed["batches_"] = self.batches
         if self.annotations is not None:
@@ -546,4 +633,5 @@ class FittedAutoencoder:
             history=packed["history_"],
             batches=packed.get("batches_", np.empty(0, dtype=object)),
             annotations=packed.get("anndata_"),
+            axes=CodeAxes(**packed["_axes"]) if "_axes" in packed else None,
         )

@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skhebae.code_map import CodeMap, CodeNoise
 from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows
 from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
+from skhebae.fitted.axes import CodeAxes, apply_matrix
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
 from skhebae.fitted.gate import Verdict, try_perceptrons
+from skhebae.fitted.geometry import EarlierAxes, measure_axes
 from skhebae.fitted.linear_start import start_linear
 from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
+from skhebae.model import Autoencoder
 from skhebae.networks import global_random_state
 from skhebae.process import has_forked, in_plain_modes
 from skhebae.training import Run, Schedule, Split, StateCheck, count_minibatches, train
@@ -105,6 +109,7 @@ def fit_autoencoder(
         earlier=before,
         partial=partial,
         codes=codes,
+        whiten=parameters.whiten if isinstance(parameters.whiten, str) else bool(parameters.whiten),
     )
     history_before = {} if earlier is None else earlier.history
     return FittedAutoencoder(
@@ -115,6 +120,7 @@ def fit_autoencoder(
         moments=density.moments,
         mixture=density.mixture,
         noise_covariance=density.noise_covariance,
+        axes=density.axes,
         seed=plan.seed,
         history={key: [*history_before.get(key, []), *values] for key, values in history.items()},
         batches=plan.batches,
@@ -176,6 +182,7 @@ class CodeDensity(NamedTuple):
     moments: CodeMoments
     mixture: CodeMixture | LateMixture
     noise_covariance: NDArray[np.float64]
+    axes: CodeAxes
 
 
 def close_fit(
@@ -187,6 +194,7 @@ def close_fit(
     earlier: FittedAutoencoder | None,
     partial: bool,
     codes: NDArray[np.float32] | None,
+    whiten: bool | str,
 ) -> CodeDensity:
     """Measure the codes of the training rows, and let the likelihood finish.
 
@@ -205,6 +213,8 @@ def close_fit(
         Whether further calls will follow.
     codes : ndarray of shape (n_samples, n_components), optional
         Receives the codes of the rows.
+    whiten : bool or "reliability"
+        Scale of the codes.
     """
     group = run.group
     with group.agreement():
@@ -214,7 +224,10 @@ def close_fit(
         posterior_noise = noise_covariance(run.objective, moments, minibatch_rows)
         evidence = TrainedRows(run, rows, posterior_noise, encoded, is_part=partial)
         finish_likelihood(run, evidence, earlier)
-        standardise_codes(run, moments, codes)
+        code_map = standardising_map(run, moments)
+        before = earlier_axes(evidence, earlier)
+        axes = measure_axes(evidence, code_map, whiten, before)
+        run.model.code_map = code_map
         noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
         mu, spread = np.split(chosen, 2, axis=1)
         if run.model.code_map is not None:
@@ -225,55 +238,78 @@ def close_fit(
         if len(chosen) == 1 and earlier is not None:
             mixture = earlier.mixture  # one code has no density
     group.broadcast([*run.model.parameters(), *run.model.buffers()])
-    return CodeDensity(moments, mixture, posterior_noise)
+    if codes is not None and len(codes) > 0:
+        map_codes(run.model, axes, codes)
+    return CodeDensity(moments, mixture, posterior_noise, axes)
 
 
-def standardise_codes(run: Run, moments: CodeMoments, codes: NDArray[np.float32] | None) -> None:
+def standardising_map(run: Run, moments: CodeMoments) -> CodeMap | None:
     """Map codes to mean 0 and covariance I, where the objective asks for that.
 
     Training matches the moments of noised minibatches; those of the rows themselves differ from
     them. With the decoder behind the inverse of the map, the model stays the same.
-
-    Parameters
-    ----------
-    run : Run
-    moments : CodeMoments
-    codes : ndarray of shape (n_samples, n_components), optional
-        Codes of the rows, which are mapped too.
     """
     model = run.model
     if not (run.objective.standardises_codes and model.prior.is_standard):
-        return
+        return None
     mean, covariance = (torch.from_numpy(np.array(of)) for of in (moments.mean, moments.covariance))
-    code_map = CodeMap.standardising(mean, covariance, moments.n_rows).to(model.device)
-    model.code_map = code_map
-    if codes is not None and len(codes) > 0:
-        # In the chunks of `transform`, whose rounding it shares.
-        codes[:] = map_rows(
-            lambda minibatch: code_map(minibatch.x),
-            lambda rows: Minibatch(torch.from_numpy(codes[rows]).to(model.device)),
-            len(codes),
-            numbers_per_row=model.n_features,
-        )
+    return CodeMap.standardising(mean, covariance, moments.n_rows).to(model.device)
+
+
+def map_codes(model: Autoencoder, axes: CodeAxes, codes: NDArray[np.float32]) -> None:
+    """Turn the encoder's codes of rows into those that `FittedAutoencoder.encode` returns.
+
+    In the chunks of `encode`, whose rounding it shares.
+    """
+    code_map, matrix = model.code_map, axes.outward_on(model.likelihood.location)
+
+    def outward(minibatch: Minibatch) -> Tensor:
+        mu = minibatch.x
+        return apply_matrix(mu if code_map is None else code_map(mu), matrix)
+
+    codes[:] = map_rows(
+        outward,
+        lambda rows: Minibatch(torch.from_numpy(codes[rows]).to(model.device)),
+        len(codes),
+        numbers_per_row=model.n_features,
+    )
 
 
 def finish_likelihood(run: Run, evidence: TrainedRows, earlier: FittedAutoencoder | None) -> None:
     """Let the likelihood set its feature-wise parameters.
 
-    In a stream they move towards the values of each table by its share of all rows. Earlier tables
-    were seen by networks that had learned less, so they count for `STREAM_ROWS` rows at most, or
-    for `STREAM_TABLES` times as many as the present one has.
+    In a stream they move towards the values of each table by its share of all rows.
     """
     likelihood = run.model.likelihood
     before = [parameter.detach().clone() for parameter in likelihood.parameters()]
     likelihood.finish(evidence)
     if earlier is None:
         return
-    most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
-    share = evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
+    share = present_share(evidence, earlier)
     with torch.no_grad():
         for parameter, old in zip(likelihood.parameters(), before, strict=True):
             parameter.copy_(torch.lerp(old, parameter, share))
+
+
+def present_share(evidence: TrainedRows, earlier: FittedAutoencoder) -> float:
+    """Return the share of the present table of a stream in all rows.
+
+    Earlier tables were seen by networks that had learned less, so they count for `STREAM_ROWS`
+    rows at most, or for `STREAM_TABLES` times as many as the present one has.
+    """
+    most = max(STREAM_ROWS, STREAM_TABLES * evidence.n_rows)
+    return evidence.n_rows / (evidence.n_rows + min(most, earlier.moments.n_rows))
+
+
+def earlier_axes(evidence: TrainedRows, earlier: FittedAutoencoder | None) -> EarlierAxes | None:
+    """Return what earlier tables of a stream have shown of the axes of codes, if anything."""
+    if earlier is None or earlier.axes is None:
+        return None
+    return EarlierAxes(
+        earlier.axes.geometry_before(earlier.model.code_map),
+        earlier.axes.explained_variance_ratio,
+        present_share(evidence, earlier),
+    )
 
 
 def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:

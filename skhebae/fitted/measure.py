@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices
+from skhebae.distributed import Group
 from skhebae.divergences import cholesky_factor
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
-from skhebae.likelihoods import Decoded, identity_calibration
+from skhebae.likelihoods import Decoded, Likelihood, identity_calibration
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import Linearisation, code_variance, linearise
@@ -36,8 +38,9 @@ KEPT_BYTES = 2**26
 #: Rows that `Evidence.decode_some` decodes at least, if there are as many.
 SOME_ROWS = 512
 
-#: Rows whose Jacobians `Evidence.code_variance` looks at.
-JACOBIAN_ROWS = 128
+#: Rows whose Jacobians `Evidence.code_variance` looks at, and those that the axes of codes follow
+#: from, unless the table is a part of a stream: the fewer, the further axes are off by chance.
+JACOBIAN_ROWS, AXES_ROWS = 128, 512
 
 
 def encode_with_spread(model: Autoencoder, objective: Objective, minibatch: Minibatch) -> Tensor:
@@ -168,6 +171,16 @@ class TrainedRows:
         self.n_rows = sum(run.group.gather(len(rows)))
         self.is_part = is_part
 
+    @property
+    def model(self) -> Autoencoder:
+        """The trained model."""
+        return self._run.model
+
+    @property
+    def group(self) -> Group:
+        """The processes that fit together."""
+        return self._run.group
+
     def mean_over_rows(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average ``function(x, parameter)`` (n, p) over observed entries, (p,).
 
@@ -227,27 +240,63 @@ class TrainedRows:
             return encode_with_spread(self._run.model, self._run.objective, minibatch)
         return torch.from_numpy(self._encoded[indices]).to(minibatch.x.device)
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all rows of a mean over those of this process, perhaps none."""
+        return self._run.group.mean(values, len(self._rows))
+
+    def spaced(self, n_rows: int) -> NDArray[np.intp]:
+        """Return the indices of about `n_rows` rows, evenly spaced over the table."""
+        every = max(1, -(-len(self._rows) // n_rows))
+        return np.arange(0, len(self._rows), every)
+
+    def take(self, indices: NDArray[np.intp]) -> Minibatch:
+        """Return some rows."""
+        return self._rows.take(indices)
+
+    def codes(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
+        """Return the encoder's codes of these rows, (n, d)."""
+        return self._encode(minibatch, indices)[:, : self._run.model.n_components]
+
     def code_variance(self) -> Tensor:
         """Return the variance of each output that codes of training lack, (n_features,)."""
-        run, at = self._run, self._linearised
+        run, at = self._run, self._few_linearised
         gain = run.model.likelihood.calibration[:, 1]
         with torch.no_grad():
             at = at._replace(jacobian=at.jacobian * gain[:, None])
             variance = code_variance(run.model, at, run.objective.row_weight)
-        return run.group.mean(variance, len(self._rows))
+        return self.mean(variance)
 
     @cached_property
-    def _linearised(self) -> Linearisation:
+    def linearised(self) -> Linearisation:
         """The decoder at the codes of some rows, before the likelihood's calibration."""
-        model, n_rows = self._run.model, len(self._rows)
-        every = max(1, -(-n_rows // jacobian_rows(model, JACOBIAN_ROWS)))
-        indices = np.arange(0, n_rows, every)
+        model = self._run.model
+        n_rows = JACOBIAN_ROWS if self.is_part else AXES_ROWS
+        indices = self.spaced(jacobian_rows(model, n_rows))
         some = self._rows.take(indices)
         with torch.no_grad():
-            mu, _ = self._encode(some, indices).chunk(2, dim=1)
-            calibration = model.likelihood.calibration.clone()
-            model.likelihood.calibration.copy_(identity_calibration(model.likelihood.location))
-        try:
+            mu = self.codes(some, indices)
+        with uncalibrated(model.likelihood):
             return linearise(model, mu, some)
-        finally:
-            model.likelihood.calibration.copy_(calibration)
+
+    @cached_property
+    def _few_linearised(self) -> Linearisation:
+        """A part of it."""
+        at = self.linearised
+        every = -(-len(at.parameter) // JACOBIAN_ROWS) or 1
+        return Linearisation(
+            at.parameter[::every],
+            at.jacobian[::every],
+            at.prior_precision[::every],
+            None if at.mask is None else at.mask[::every],
+        )
+
+
+@contextmanager
+def uncalibrated(likelihood: Likelihood) -> Iterator[None]:
+    """Take the likelihood's calibration away within the block."""
+    calibration = likelihood.calibration.clone()
+    likelihood.calibration.copy_(identity_calibration(likelihood.location))
+    try:
+        yield
+    finally:
+        likelihood.calibration.copy_(calibration)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from skhebae.files import check_floats, check_integer
+from skhebae.fitted.axes import CodeAxes
 from skhebae.fitted.build import Architecture, count_weights
 from skhebae.likelihoods import find_likelihood
 from skhebae.networks import ACTIVATIONS
@@ -34,6 +35,8 @@ def check_packed(packed: dict[str, Any]) -> None:
     check_moments(packed["_moments"], d)
     check_mixture(packed["_mixture"], d)
     check_floats(packed["_noise_covariance"], "the noise covariance", (d, d))
+    if "_axes" in packed:
+        CodeAxes.check(packed["_axes"], d, architecture.n_features)
     scaling = find_likelihood(architecture.likelihood).scaling_class(**packed["_scaling"])
     scaling.check(architecture.n_features)
     check_batches(packed.get("batches_"), architecture.n_batches)

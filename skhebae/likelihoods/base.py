@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skhebae.data import FeatureScaling, Matrix, Scaling
+from skhebae.likelihoods.jacobians import push_forward
 
 Float32Array = NDArray[np.float32]
 
@@ -270,6 +271,38 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the Fisher information of the parameter, (n, p): diagonal, positive."""
+
+    # Principal codes
+
+    def misfit(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return how badly each row is reconstructed, (n,); less is better.
+
+        By default the squared error of its mean on the standardised scale, summed over observed
+        entries. `explained_variance_ratio_` compares misfits, less the `least_misfit`.
+        """
+        squares = (x - self.mean(parameter)).square()
+        return (squares if mask is None else squares.where(mask, 0.0)).sum(dim=1)
+
+    def least_misfit(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the `misfit` of each row that is reconstructed without error, (n,)."""
+        return torch.zeros_like(x[:, 0])
+
+    def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor:
+        """Return K such that codes that differ by a little dz decode `misfit` |K dz|^2 apart.
+
+        By default the Jacobian of `mean`.
+
+        Parameters
+        ----------
+        parameter : Tensor of shape (n, p)
+        jacobian : Tensor of shape (n, p, d)
+            That of the parameter.
+
+        Returns
+        -------
+        Tensor of shape (n, p, d)
+        """
+        return push_forward(self.mean, parameter, jacobian)
 
     # Training
 

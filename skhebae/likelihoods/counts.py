@@ -57,6 +57,9 @@ LARGEST_COUNT = 1e9
 #: Numbers of a table on which feature-wise parameters are fitted; of a larger one, a sample.
 FITTED_NUMBERS = 2**21
 
+#: Mean under which a count of 0 is certain, to rounding.
+SMALLEST_MEAN = 1e-10
+
 #: Zero-inflation logit that is likely before any count is seen: one extra zero in twenty entries.
 USUAL_ZI_LOGIT = -3.0
 
@@ -193,6 +196,29 @@ class CountLikelihood(Likelihood):
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the exponential of the log-mean, (n, p)."""
         return parameter.exp()
+
+    def misfit(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``-2 log p(x | z)`` of each row, (n,), nats.
+
+        With `least_misfit` the deviance. Squared errors of counts are those of a few abundant
+        features; deviances weigh each count by its own variance.
+        """
+        parameter = parameter.contiguous()  # which the fused sums need
+        if mask is None:
+            return -2.0 * self._row_log_prob(x, parameter, *self._own())
+        entries = self._entry_log_prob(x, parameter, *self._own())
+        return -2.0 * entries.where(mask, 0.0).sum(dim=1)
+
+    def least_misfit(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``-2 log p(x | mean = x)`` of each row, (n,), nats."""
+        return self.misfit(x, x.clamp_min(SMALLEST_MEAN).log(), mask)
+
+    def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor:
+        """Return the root of the Fisher information times the Jacobian, (n, p, d).
+
+        To second order, that is the deviance between two codes.
+        """
+        return self.fisher_information(parameter).sqrt()[:, :, None] * jacobian
 
     def initial_bias(self) -> Tensor:
         """Return the logarithm of the features' shares in all counts, (p,)."""

@@ -76,6 +76,7 @@ class LatentDisplay:
     ax_: Axes
     figure_: Figure | SubFigure
     _circle_label = "prior N(0, I)"
+    _prior_variances: ArrayLike = (1.0, 1.0)
 
     def __init__(
         self,
@@ -171,6 +172,12 @@ class LatentDisplay:
         )
         if ellipses and not estimator.fitted_.prior.is_standard:
             display._circle_label = "N(0, I), which is not the prior"
+        elif ellipses:
+            # That of the codes as the estimator scales them.
+            variances = estimator.fitted_.prior_variances[chosen]
+            display._prior_variances = variances
+            if (variances != 1.0).any():
+                display._circle_label = "prior"
         return display.plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
@@ -274,7 +281,7 @@ class LatentDisplay:
 
     def _draw_ellipses(self) -> None:
         posterior = draw_ellipses(self.ax_, self.mean, self.covariance, "black", "-")
-        prior = draw_ellipses(self.ax_, np.zeros(2), np.eye(2), "0.35", ":")
+        prior = draw_ellipses(self.ax_, np.zeros(2), np.diag(self._prior_variances), "0.35", ":")
         posterior.set_label("aggregated posterior")
         prior.set_label(self._circle_label)
         self.ax_.autoscale_view()

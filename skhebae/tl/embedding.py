@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skhebae.estimators import (
     BaseAutoencoder,
@@ -55,7 +56,7 @@ Parameters
         Column of obs with size factors in any unit, by default the totals of the
         genes used.
     key_added : str, optional
-        Key of obsm and uns instead of "X_{name}" and "{name}".
+        Key of obsm, varm and uns instead of "X_{name}", "{varm}" and "{name}".
     random_state : int, RandomState instance or None, default=0
         An int gives identical results.
     checkpoint : path-like, optional
@@ -72,8 +73,10 @@ Parameters
     -------
     None, AnnData or {cls}
         None, or what `copy` and `return_model` ask for, as a tuple if both do. Sets
-        obsm["X_{name}"] (n_obs, n_comps), the embedding, and uns["{name}"]: "params",
-        "history" and "versions".
+        obsm["X_{name}"] (n_obs, n_comps), the embedding; varm["{varm}"] (n_vars, n_comps),
+        the loadings of genes, `components_` transposed, 0 for genes that were not used; and
+        uns["{name}"]: "params", "history", "versions", and "variance_ratio" (n_comps,), the
+        `explained_variance_ratio_`.
 
     Raises
     ------
@@ -134,6 +137,7 @@ def make_tool(name: str, cls: type[BaseAutoencoder], summary: str) -> Callable[.
 
     tool.__name__ = tool.__qualname__ = name
     arguments = ARGUMENTS.replace("{name}", name).replace("{cls}", cls.__name__)
+    arguments = arguments.replace("{varm}", loadings_key(name))
     tool.__doc__ = f"{summary}\n\n    {arguments}\n    "
     return tool
 
@@ -149,6 +153,7 @@ def embed(
     check_target(adata, copy=request.copy)
     obsm_key = check_key(request.key_added, f"X_{name}")
     uns_key = check_key(request.key_added, name)
+    varm_key = check_key(request.key_added, loadings_key(name))
     mask_var = request.mask_var
     if isinstance(mask_var, Default):
         mask_var = HIGHLY_VARIABLE if HIGHLY_VARIABLE in adata.var else None
@@ -180,12 +185,27 @@ def embed(
     }
     model.fitted_ = model.fitted_.annotate(annotations)
     target.obsm[obsm_key] = np.asarray(codes)
+    target.varm[varm_key] = loadings(model, columns, adata.n_vars)
     target.uns[uns_key] = {**record(model, mask_var), "versions": versions}
     if request.copy and request.return_model:
         return target, model
     if request.copy:
         return target
     return model if request.return_model else None
+
+
+def loadings_key(name: str) -> str:
+    """Return the key of the loadings of genes, as "PCs" are those of scanpy's PCA."""
+    return f"{name.upper()}s"
+
+
+def loadings(
+    model: BaseAutoencoder, columns: NDArray[np.intp] | None, n_vars: int
+) -> NDArray[np.float64]:
+    """Return the loadings of all genes, (n_vars, n_comps), 0 for those that were not used."""
+    values = np.zeros((n_vars, len(model.components_)))
+    values[slice(None) if columns is None else columns] = model.components_.T
+    return values
 
 
 def dtype_of(adata: AnnData, key: str | None) -> str | None:
@@ -207,6 +227,7 @@ def record(model: BaseAutoencoder, mask_var: str | Sequence[bool] | None) -> dic
     return {
         "params": kept,
         "history": {key: np.asarray(values) for key, values in model.history_.items()},
+        "variance_ratio": model.explained_variance_ratio_,
     }
 
 

@@ -1,0 +1,185 @@
+"""Measurement of principal codes on the training rows, once the networks are trained."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skhebae.code_map import CodeMap
+from skhebae.data import Minibatch, minibatch_indices
+from skhebae.divergences import in_double
+from skhebae.fitted.axes import (
+    CodeAxes,
+    DecoderGeometry,
+    apply_matrix,
+    choose_scale,
+    principal_rotation,
+)
+from skhebae.fitted.measure import TrainedRows, uncalibrated
+from skhebae.likelihoods.jacobians import push_forward
+from skhebae.model import Autoencoder
+from skhebae.posterior import gain
+
+FloatArray = NDArray[np.float64]
+
+#: Rows whose truncated codes are decoded, and numbers that they decode to, in general and in a
+#: part of a stream, at most: beyond that, an evenly spaced part of the rows stands for all.
+#: `CHUNK_ROWS` are in memory together.
+TRUNCATED_ROWS, CHUNK_ROWS = 2048, 512
+DECODED_NUMBERS, PART_NUMBERS = 2**23, 2**20
+
+
+class EarlierAxes(NamedTuple):
+    """What tables before the present one of a stream have shown.
+
+    Attributes
+    ----------
+    geometry : DecoderGeometry
+        Of the encoder's codes.
+    explained_variance_ratio : ndarray of shape (d,)
+    share : float
+        Share of the present table among all rows.
+    """
+
+    geometry: DecoderGeometry
+    explained_variance_ratio: FloatArray
+    share: float
+
+
+def measure_axes(
+    evidence: TrainedRows,
+    code_map: CodeMap | None,
+    whiten: bool | str,
+    earlier: EarlierAxes | None = None,
+) -> CodeAxes:
+    """Find the axes of the codes behind a map, and what each of them explains.
+
+    They are turned only where the prior is N(0, I), which looks the same from all sides.
+
+    The metric of distances decides on the axes and their order, and not the Fisher information:
+    then linear networks with the gaussian likelihood have the axes and the order of PCA, and what
+    components explain falls. By information a component would come first that reconstructs only
+    features of little noise. For counts both are the same metric.
+
+    Parameters
+    ----------
+    evidence : TrainedRows
+        Of a model whose likelihood has finished.
+    code_map : CodeMap or None
+        What `evidence` does not see yet.
+    whiten : bool or "reliability"
+    earlier : EarlierAxes, optional
+    """
+    geometry = measure_geometry(evidence)
+    if earlier is not None:
+        geometry = earlier.geometry.mixed(geometry, earlier.share)
+    geometry = geometry.behind(code_map)
+    turns = evidence.model.prior.is_standard
+    rotation = np.eye(len(geometry.distances))
+    if turns:
+        rotation = principal_rotation(geometry.distances, geometry.loadings)
+    geometry = geometry.through(rotation)
+    metrics = (geometry.distances.diagonal(), geometry.information.diagonal())
+    shares = explained_shares(evidence, code_map, rotation)
+    if earlier is not None:
+        shares = earlier.explained_variance_ratio + earlier.share * (
+            shares - earlier.explained_variance_ratio
+        )
+    axes = CodeAxes(
+        rotation=rotation,
+        scale=choose_scale(whiten if turns else True, *metrics),
+        **geometry._asdict(),
+        explained_variance_ratio=shares,
+    )
+    # Machines may round differently, which turns axes that are hardly told apart.
+    return evidence.group.from_first(lambda: axes)
+
+
+def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
+    """Average the decoder's metrics and Jacobians over some rows, with all processes."""
+    model, at = evidence.model, evidence.linearised
+    likelihood = model.likelihood
+    with torch.no_grad():
+        calibration = likelihood.calibration
+        jacobian = push_forward(
+            lambda parameter: likelihood.calibrate(parameter, calibration),
+            at.parameter,
+            at.jacobian,
+        )
+        parameter = likelihood.calibrate(at.parameter, calibration)
+        roots = in_double(likelihood.distance_jacobian(parameter, jacobian))
+        slopes = push_forward(likelihood.mean, parameter, jacobian)
+        at = at._replace(parameter=parameter, jacobian=jacobian)
+        means = [
+            (roots.mT @ roots).mean(dim=0),
+            gain(model, at).mean(dim=0),
+            in_double(slopes).mean(dim=0).T,
+        ]
+    distances, information, loadings = (
+        np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
+    )
+    return DecoderGeometry(distances, information, loadings)
+
+
+def explained_shares(
+    evidence: TrainedRows, code_map: CodeMap | None, rotation: FloatArray
+) -> FloatArray:
+    """Return the share of the rows' misfit that each component explains, (d,).
+
+    ``R2(k) - R2(k - 1)`` with ``R2(k) = 1 - misfit_k / misfit_0``: misfit_k is that of decoding
+    codes of which all but the first k components are 0, and misfit_0 that of the feature means,
+    which no code is needed for; both less the likelihood's `least_misfit`. The sum over k
+    components thus is R2(k), and a component may have a negative share.
+    """
+    model, d = evidence.model, len(rotation)
+    most = PART_NUMBERS if evidence.is_part else DECODED_NUMBERS
+    most = min(TRUNCATED_ROWS, max(1, most // (d * model.n_features)))
+    indices = evidence.spaced(most)
+    turn = torch.from_numpy(rotation).to(model.likelihood.location)
+    total = torch.zeros(d + 2, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        for chunk in minibatch_indices(indices, CHUNK_ROWS):
+            if len(chunk) == 0:
+                continue
+            rows = evidence.take(chunk)
+            codes = evidence.codes(rows, chunk)
+            codes = apply_matrix(codes if code_map is None else code_map(codes), turn)
+            total += torch.stack(
+                [
+                    in_double(model.likelihood.least_misfit(rows.x, rows.mask)).sum(),
+                    mean_misfit(model, rows),
+                    *truncated_misfits(model, rows, codes, turn, code_map),
+                ]
+            ).cpu()
+    least, none, *truncated = evidence.mean(total / max(1, len(indices))).numpy()
+    # Rows may not differ, or lie beyond single precision.
+    if not (none > least and np.isfinite([least, none, *truncated]).all()):
+        return np.zeros(d)
+    explained = (none - np.array(truncated)) / (none - least)
+    shares: FloatArray = np.diff(explained, prepend=0.0)
+    return shares
+
+
+def mean_misfit(model: Autoencoder, rows: Minibatch) -> Tensor:
+    """Add up the misfits of rows from the feature means, (), float64 where possible."""
+    likelihood = model.likelihood
+    with uncalibrated(likelihood):
+        output = likelihood.initial_bias().expand(len(rows), -1)
+        parameter = likelihood.parameter(output, rows.log_size)
+    return in_double(likelihood.misfit(rows.x, parameter, rows.mask)).sum()
+
+
+def truncated_misfits(
+    model: Autoencoder, rows: Minibatch, codes: Tensor, turn: Tensor, code_map: CodeMap | None
+) -> list[Tensor]:
+    """Add up the misfits of rows from their codes without the last components, d times ()."""
+    misfits = []
+    for k in range(1, codes.shape[1] + 1):
+        z = codes[:, :k] @ turn[:, :k].T
+        parameter = model.decode_rows(z if code_map is None else code_map.undo(z), rows)
+        misfits.append(in_double(model.likelihood.misfit(rows.x, parameter, rows.mask)).sum())
+    return misfits
