@@ -14,7 +14,7 @@ AUTO_STEPS = (400, 6000)
 AUTO_MIN_EPOCHS = 5
 
 #: The same for networks that start as principal component analysis, which have less to learn.
-LINEAR_STEPS = (100, 1500)
+LINEAR_STEPS = (125, 1900)
 
 #: Smallest and largest minibatch of `batch_size="auto"`, and the number of minibatches per
 #: epoch that it aims at between them.

@@ -30,8 +30,8 @@ class DecoderGeometry(NamedTuple):
     Attributes
     ----------
     distances : ndarray of shape (d, d)
-        ``E K^T K``: squared distances of what codes decode to, in the units in which the
-        likelihood measures misfits.
+        Metric of distances: ``B B^T`` with the slopes B (d, p) of what the encoder sees in a linear
+        regression on codes, or ``E K^T K`` where the likelihood says how far codes are apart.
     information : ndarray of shape (d, d)
         ``E J^T W J`` with the likelihood's Fisher information W of its parameter.
     loadings : ndarray of shape (d, p)

@@ -19,7 +19,7 @@ from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.axes import CodeAxes, apply_matrix
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
-from skhebae.fitted.gate import Verdict, try_perceptrons
+from skhebae.fitted.gate import Trial, Verdict, try_perceptrons
 from skhebae.fitted.geometry import EarlierAxes, measure_axes
 from skhebae.fitted.linear_start import start_linear
 from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
@@ -76,14 +76,17 @@ def fit_autoencoder(
         split = split_rows(parameters, table, run.generators.order, partial)
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
-    verdict = decide_linearity(parameters, plan, table, rows, schedule, earlier, partial)
+    verdict, weights = decide_linearity(parameters, plan, table, rows, schedule, earlier, partial)
     run.stays_linear = verdict is Verdict.LINEAR
     if parameters.max_iter == "auto":
         schedule = verdict.shorten(schedule)
     with table.group.agreement():
         resumed = confirm_state(plan, run, schedule, split)
     if plan.architecture.linear_path and earlier is None and resumed is None:
-        start_linear(run, rows, plan.seeds.start, split.training)
+        if weights:
+            run.model.load_state_dict(weights)
+        else:
+            start_linear(run, rows, plan.seeds.start, split.training)
     shows = bool(parameters.verbose) and not partial and run.group.rank == 0
     n_done = 0 if resumed is None else len(resumed["history"]["loss"])
     bar = progress_bar(type(parameters).__name__, n_done, schedule.n_epochs, shows)
@@ -138,14 +141,15 @@ def decide_linearity(
     schedule: Schedule,
     earlier: FittedAutoencoder | None,
     partial: bool,
-) -> Verdict:
+) -> Trial:
     """Decide what to do about perceptrons beside the linear path, if there is one.
 
     A resumed fit does what it did before. One that continues a linear model keeps it linear, but
     `partial_fit` does not, which may see many more rows.
     """
     if not plan.architecture.linear_path or partial or len(parameters.hidden_layer_sizes) == 0:
-        return Verdict.FULL
+        return Trial(Verdict.FULL, {})
+    weights: dict[str, Tensor] = {}
     if plan.resumed is not None and "verdict" in plan.resumed:
         verdict = Verdict(plan.resumed["verdict"])
     elif earlier is not None:
@@ -153,7 +157,7 @@ def decide_linearity(
     elif parameters.early_stopping:
         verdict = Verdict.FULL  # it has held-out rows of its own
     else:
-        verdict = try_perceptrons(
+        verdict, weights = try_perceptrons(
             lambda: make_run(parameters, plan, table, None, False),
             rows,
             schedule,
@@ -162,7 +166,7 @@ def decide_linearity(
         )
     if plan.checkpoint is not None:
         plan.checkpoint.facts["verdict"] = int(verdict)
-    return verdict
+    return Trial(verdict, weights)
 
 
 def confirm_state(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from skhebae.data import Rows, minibatch_indices
 from skhebae.distributed import Group
@@ -27,13 +29,13 @@ FEWEST_HELD_OUT = 10
 MOST_ROWS = 20_000
 
 #: Epochs of the trial, as a share of those of the fit.
-TRIAL_SHARE = 0.5
+TRIAL_SHARE = 0.4
 
 #: By how many standard errors perceptrons must reduce the held-out error.
 STANDARD_ERRORS = 0.5
 
-#: They train for longer than in the trial where that brought the error under this share of that of
-#: the linear path. A smaller gain may already turn with more training.
+#: They train for longer than in the trial, and continue from there, where it brought the error
+#: under this share of that of the linear path. A smaller gain may turn with more training.
 LARGE_GAIN = 0.9
 
 #: Rows per chunk of the pass over held-out rows.
@@ -55,6 +57,21 @@ class Verdict(IntEnum):
         return schedule if self is Verdict.FULL else trial_schedule(schedule)
 
 
+class Trial(NamedTuple):
+    """Outcome of a trial.
+
+    Attributes
+    ----------
+    verdict : Verdict
+    weights : dict of Tensor
+        State of a model that was trained on a part of the rows, to continue from if perceptrons
+        gained much; else empty.
+    """
+
+    verdict: Verdict
+    weights: dict[str, Tensor]
+
+
 def trial_schedule(schedule: Schedule) -> Schedule:
     """Return the schedule of the trial."""
     return replace(schedule, n_epochs=max(1, round(TRIAL_SHARE * schedule.n_epochs)))
@@ -62,7 +79,7 @@ def trial_schedule(schedule: Schedule) -> Schedule:
 
 def try_perceptrons(
     make_run: Callable[[], Run], rows: Rows, schedule: Schedule, seed: int, group: Group
-) -> Verdict:
+) -> Trial:
     """Train on a part of the rows from the linear start, and compare errors on the rest.
 
     All processes call it together, each with rows of its own.
@@ -82,11 +99,11 @@ def try_perceptrons(
     n_rows = len(rows)
     total = sum(group.gather(n_rows))
     if total > MOST_ROWS:
-        return Verdict.FULL
+        return Trial(Verdict.FULL, {})
     parts = np.array_split(np.random.RandomState(seed).permutation(n_rows), ONE_ROW_OF)
     n_held_out = total // ONE_ROW_OF
     if n_held_out < FEWEST_HELD_OUT:
-        return Verdict.LINEAR
+        return Trial(Verdict.LINEAR, {})
     found = []
     for held_out in parts[: min(MOST_TRIALS, -(-ENOUGH_HELD_OUT // n_held_out))]:
         run = make_run()
@@ -96,7 +113,8 @@ def try_perceptrons(
         train(run, rows, Split(training), trial_schedule(schedule))
         found.append(np.stack([before, squared_errors(run, rows, held_out)]))
     errors = np.concatenate(group.gather(np.concatenate(found, axis=1)), axis=1)
-    return judge(errors[0], errors[1])
+    verdict = judge(errors[0], errors[1])
+    return Trial(verdict, run.model.state_dict() if verdict is Verdict.FULL else {})
 
 
 def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:

@@ -26,6 +26,10 @@ from skhebae.posterior import gain
 
 FloatArray = NDArray[np.float64]
 
+#: Numbers in the rows that are regressed on codes, about, and the fewest rows; directions of codes
+#: whose variance is a smaller share of the largest one are left out.
+REGRESSED_NUMBERS, FEWEST_REGRESSED, SMALLEST_SHARE = 2**23, 2048, 1e-8
+
 #: Rows whose truncated codes are decoded, and numbers that they decode to, in general and in a
 #: part of a stream, at most: beyond that, an evenly spaced part of the rows stands for all.
 #: `CHUNK_ROWS` are in memory together.
@@ -61,9 +65,9 @@ def measure_axes(
     They are turned only where the prior is N(0, I), which looks the same from all sides.
 
     The metric of distances decides on the axes and their order, and not the Fisher information:
-    then linear networks with the gaussian likelihood have the axes and the order of PCA, and what
-    components explain falls. By information a component would come first that reconstructs only
-    features of little noise. For counts both are the same metric.
+    then linear networks with the gaussian likelihood have the axes and the order of PCA. By
+    information a component would come first that reconstructs only features of little noise. For
+    counts both are the same metric.
 
     Parameters
     ----------
@@ -111,18 +115,48 @@ def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
             at.jacobian,
         )
         parameter = likelihood.calibrate(at.parameter, calibration)
-        roots = in_double(likelihood.distance_jacobian(parameter, jacobian))
+        roots = likelihood.distance_jacobian(parameter, jacobian)
         slopes = push_forward(likelihood.mean, parameter, jacobian)
         at = at._replace(parameter=parameter, jacobian=jacobian)
-        means = [
-            (roots.mT @ roots).mean(dim=0),
-            gain(model, at).mean(dim=0),
-            in_double(slopes).mean(dim=0).T,
-        ]
-    distances, information, loadings = (
+        means = [gain(model, at).mean(dim=0), in_double(slopes).mean(dim=0).T]
+        if roots is not None:
+            wide = in_double(roots)
+            means.append((wide.mT @ wide).mean(dim=0))
+    information, loadings, *distances = (
         np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
     )
-    return DecoderGeometry(distances, information, loadings)
+    if not distances:
+        slope = regress_on_codes(evidence)
+        distances = [slope @ slope.T]
+    return DecoderGeometry(distances[0], information, loadings)
+
+
+def regress_on_codes(evidence: TrainedRows) -> FloatArray:
+    """Return the slopes of what the encoder sees in a linear regression on codes, (d, p).
+
+    Over some rows, with all processes.
+    """
+    model, d = evidence.model, evidence.model.n_components
+    most = max(FEWEST_REGRESSED, REGRESSED_NUMBERS // model.n_features)
+    indices = evidence.spaced(most)
+    width = d + model.n_features
+    first = torch.zeros(width, dtype=torch.float64, device="cpu")
+    second = torch.zeros(d, width, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        for chunk in minibatch_indices(indices, CHUNK_ROWS):
+            if len(chunk) == 0:
+                continue
+            rows = evidence.take(chunk)
+            codes = evidence.codes(rows, chunk)
+            both = in_double(torch.cat([codes, model.encoder_input(rows)], dim=1))
+            first += both.sum(dim=0).cpu()
+            second += (both[:, :d].T @ both).cpu()
+    count = max(1, len(indices))
+    mean, products = (evidence.mean(of / count).cpu().numpy() for of in (first, second))
+    covariance = products - np.outer(mean[:d], mean)
+    within, across = np.nan_to_num(covariance[:, :d]), np.nan_to_num(covariance[:, d:])
+    slope: FloatArray = np.linalg.lstsq(within, across, rcond=SMALLEST_SHARE)[0]
+    return slope
 
 
 def explained_shares(

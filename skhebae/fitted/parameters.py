@@ -141,7 +141,7 @@ class Parameters(ABC):
         128, or with a linear path a quarter, between 64 and 256; and at least 4 * n_components.
     max_iter : int or "auto", default="auto"
         Epochs. "auto" grows the number of optimiser steps with the table, up
-        to 6000, or 1500 with a linear path (at least 5 epochs), and is a budget: it does not warn.
+        to 6000, or 1900 with a linear path (at least 5 epochs), and is a budget: it does not warn.
         A number is a limit: training stops before it when the loss is flat,
         and warns when it is not flat at the limit.
     whiten : bool or "reliability", default=True

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skhebae.data import FeatureScaling, Matrix, Scaling
-from skhebae.likelihoods.jacobians import push_forward
 
 Float32Array = NDArray[np.float32]
 
@@ -287,10 +286,11 @@ class Likelihood(nn.Module, ABC):
         """Return the `misfit` of each row that is reconstructed without error, (n,)."""
         return torch.zeros_like(x[:, 0])
 
-    def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor:
-        """Return K such that codes that differ by a little dz decode `misfit` |K dz|^2 apart.
+    def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor | None:
+        """Return K such that codes that differ by a little dz are |K dz| apart; None by default.
 
-        By default the Jacobian of `mean`.
+        Then the distance between codes is that between their linear regressions of what the
+        encoder sees.
 
         Parameters
         ----------
@@ -300,9 +300,9 @@ class Likelihood(nn.Module, ABC):
 
         Returns
         -------
-        Tensor of shape (n, p, d)
+        Tensor of shape (n, p, d) or None
         """
-        return push_forward(self.mean, parameter, jacobian)
+        return None
 
     # Training
 
