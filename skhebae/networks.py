@@ -200,6 +200,13 @@ class Decoder(nn.Module):
         return output is not None and not output.weight.any()
 
     @torch.no_grad()
+    def start_bias(self, bias: Tensor) -> None:
+        """Set the output of a code of 0, as long as the perceptron adds nothing."""
+        output = output_layer(self)
+        assert output is not None
+        output.bias.copy_(bias)
+
+    @torch.no_grad()
     def stay_linear(self) -> None:
         """Set what the perceptron adds to 0, apart from the bias."""
         output = output_layer(self)

@@ -18,7 +18,12 @@ from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import FeatureScaling, Table
 from skhebae.exceptions import NonFiniteLossError
 from skhebae.fitted import measure
-from skhebae.fitted.automatic import auto_batch_size, auto_epochs, auto_input_noise
+from skhebae.fitted.automatic import (
+    auto_batch_size,
+    auto_epochs,
+    auto_input_noise,
+    auto_weight_decay,
+)
 from skhebae.fitted.build import Architecture, build_model
 from skhebae.likelihoods import CountScaling, GaussianLikelihood, PoissonLikelihood
 from skhebae.training import loop
@@ -48,25 +53,35 @@ def test_max_iter_stops_when_flat_without_warning(cls, table, quick):
     assert estimator.n_iter_ >= 30
 
 
-def test_auto_budgets():
+@pytest.mark.parametrize(("starts_linear", "most"), [(False, 6000), (True, 1900)])
+def test_auto_budgets(starts_linear, most):
     # Monotone in the table, saturating in steps, never below the minimum of epochs.
+    def epochs(n_rows, batch, likelihood=GaussianLikelihood):
+        return auto_epochs(n_rows, batch, likelihood.half_rows, starts_linear=starts_linear)
+
+    def batch_size(n_rows, d):
+        return auto_batch_size(n_rows, d, starts_linear=starts_linear)
+
     steps = []
-    plain, counts = GaussianLikelihood.half_rows, PoissonLikelihood.half_rows
     for n_rows in (2, 50, 200, 1000, 5000, 60_000):
-        batch = auto_batch_size(n_rows, 10)
-        steps.append(auto_epochs(n_rows, batch, plain) * max(1, n_rows // batch))
+        batch = batch_size(n_rows, 10)
+        steps.append(epochs(n_rows, batch) * max(1, n_rows // batch))
     assert steps == sorted(steps)
-    assert 380 <= steps[0] <= 420
-    assert steps[-1] <= 6200
-    assert auto_epochs(3_000_000, 128, plain) == 5
+    assert steps[0] == pytest.approx(125 if starts_linear else 400, rel=0.05)
+    assert steps[-1] <= 1.04 * most
+    assert epochs(3_000_000, 128) == 5
     # Counts are sooner over-fitted: fewer epochs, never more.
-    assert auto_epochs(1200, 128, counts) * 9 == pytest.approx(667, abs=9)
-    assert auto_epochs(12_000, 128, counts) < auto_epochs(12_000, 128, plain) / 1.5
-    assert auto_epochs(3_000_000, 128, counts) == 5
-    assert auto_batch_size(200, 10) == 40
-    assert auto_batch_size(800, 10) == 100
-    assert auto_batch_size(10**6, 10) == 128
-    assert auto_batch_size(10**6, 64) == 256
+    assert epochs(12_000, 128, PoissonLikelihood) < epochs(12_000, 128) / 1.5
+    assert epochs(3_000_000, 128, PoissonLikelihood) == 5
+    expected = (64, 200, 256, 256) if starts_linear else (40, 100, 128, 256)
+    tables = ((200, 10), (800, 10), (10**6, 10), (10**6, 64))
+    assert tuple(batch_size(*table) for table in tables) == expected
+
+
+def test_auto_weight_decay_is_a_prior():
+    assert auto_weight_decay(800, starts_linear=True) == 0.5
+    assert auto_weight_decay(2, starts_linear=True) == 10.0
+    assert auto_weight_decay(800, starts_linear=False) == 0.0
 
 
 def test_auto_input_noise_fades(table):
@@ -74,7 +89,9 @@ def test_auto_input_noise_fades(table):
 
     def noise(hidden, n_rows):
         architecture = Architecture(12, 3, hidden, "silu", "gaussian", 3)
-        return auto_input_noise(build_model(architecture, scaling, torch.Generator()), n_rows)
+        model = build_model(architecture, scaling, torch.Generator())
+        assert auto_input_noise(model, n_rows, starts_linear=True) == 0.0
+        return auto_input_noise(model, n_rows, starts_linear=False)
 
     assert noise((16,), 100) == 0.3
     assert noise((16,), 288) == pytest.approx(0.3)  # 12 * 16 + 16 * 6 weights
@@ -83,10 +100,11 @@ def test_auto_input_noise_fades(table):
     counts = CountScaling.measure(Table(np.random.default_rng(0).poisson(1.0, (50, 12))))
     architecture = Architecture(12, 3, (16,), "silu", "poisson", 3)
     model = build_model(architecture, counts, torch.Generator())
-    assert auto_input_noise(model, 288) == 1.0
-    assert auto_input_noise(model, 2880) == pytest.approx(0.1)
+    assert auto_input_noise(model, 288, starts_linear=False) == 1.0
+    assert auto_input_noise(model, 2880, starts_linear=False) == pytest.approx(0.1)
     architecture = Architecture(12, 3, (8,), "identity", "gaussian", 3)
-    assert auto_input_noise(build_model(architecture, scaling, torch.Generator()), 2) == 0.0
+    model = build_model(architecture, scaling, torch.Generator())
+    assert auto_input_noise(model, 2, starts_linear=False) == 0.0
 
 
 def test_early_stopping_restores_best_weights(cls, table, brief):
@@ -163,7 +181,8 @@ def test_partial_fit_learns_a_stream(cls, table, quick):
 def test_partial_fit_takes_a_new_weight_decay(table, quick):
     codes = []
     for weight_decay in (0.0, 0.1, 50.0):
-        estimator = VAETransformer(**quick).partial_fit(table)
+        # A linear path does not decay.
+        estimator = VAETransformer(**quick, linear_path=False).partial_fit(table)
         estimator.set_params(weight_decay=weight_decay).partial_fit(table)
         codes.append(estimator.transform(table))
     assert not np.array_equal(codes[0], codes[1])
@@ -218,7 +237,7 @@ def test_non_finite_loss_names_epoch_term_and_cure(cls, table, brief):
 
 def test_non_finite_codes_after_the_last_step(cls, table, quick):
     # The loss is measured before each step, so the last step's harm shows in the codes.
-    estimator = cls(**quick, max_iter=1, batch_size=1000, learning_rate_init=1e30)
+    estimator = cls(**quick, max_iter=1, batch_size=1000, learning_rate_init=1e38)
     with pytest.raises(NonFiniteLossError, match=r"code became .* at the end of training"):
         estimator.fit(table)
     assert public_state(estimator) == {}

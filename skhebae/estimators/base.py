@@ -80,6 +80,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         penalty is reported minus its mean over minibatches drawn from N(0, I),
         so that it is comparable between sizes, 0 for perfect codes, and may be
         negative; ``pandas.DataFrame(est.history_)`` makes it a frame.
+    is_linear_ : bool
+        Whether perceptrons beside a linear path add nothing to it, because they did not reduce the
+        error of held-out rows: codes and reconstructions are then those of principal components.
     latent_mean_ : ndarray of shape (n_components,)
         Mean of the training set's aggregated posterior.
     latent_covariance_ : ndarray of shape (n_components, n_components)
@@ -695,6 +698,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def history_(self) -> dict[str, list[float]]:
         """Losses and seconds per epoch."""
         return self.fitted_.history
+
+    @property
+    def is_linear_(self) -> bool:
+        """Whether perceptrons beside a linear path add nothing to it."""
+        return self.fitted_.model.is_linear
 
     @property
     def latent_mean_(self) -> NDArray[np.float64]:

@@ -100,6 +100,9 @@ def fit_autoencoder(
             resumed=resumed,
             on_epoch=on_epoch,
         )
+    if verdict is Verdict.LINEAR and run.objective.row_weight == 0.0 and earlier is None:
+        # Training set the noise of codes. Components of all rows need no steps, and are exact.
+        start_linear(run, rows, plan.seeds.start, split.training)
     before = earlier if partial else None
     n_training = sum(table.group.gather(len(split.training)))
     if n_training == 1 and before is not None:

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 from skhebae.data import Rows, minibatch_indices
 from skhebae.distributed import Group
-from skhebae.networks import Encoder, decoder_path
+from skhebae.networks import Decoder, Encoder, decoder_path
 from skhebae.training import Run
 
 #: Numbers in the rows that components are computed from, at most, in all processes.
@@ -37,11 +37,14 @@ class PrincipalComponents(NamedTuple):
         Orthonormal rows, by decreasing deviation; k is at most the rank.
     deviations : ndarray of shape (k,), float64
         Standard deviation of the rows along each.
+    residual : float
+        Mean variance of a feature that they leave.
     """
 
     mean: NDArray[np.float64]
     directions: NDArray[np.float64]
     deviations: NDArray[np.float64]
+    residual: float
 
 
 def collect_inputs(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -100,15 +103,20 @@ def principal_components(
     inputs: NDArray[np.float32], n_components: int, seed: int
 ) -> PrincipalComponents:
     """Compute the leading principal components of rows (m, p)."""
+    if len(inputs) < 2 or (inputs == inputs[0]).all():
+        none = np.empty((0, inputs.shape[1]))
+        return PrincipalComponents(inputs[0].astype(np.float64), none, np.empty(0), 0.0)
     k = min(n_components, *inputs.shape)
     pca = PCA(k, random_state=seed).fit(inputs)
     variances = np.asarray(pca.explained_variance_, dtype=np.float64)
-    deviations = np.sqrt(np.nan_to_num(variances))  # one row has no variance
+    deviations = np.sqrt(variances.clip(min=0.0))
     found = deviations > SMALLEST_DEVIATION * max(deviations.max(initial=0.0), TINY)
     return PrincipalComponents(
         np.asarray(pca.mean_, dtype=np.float64),
         np.asarray(pca.components_, dtype=np.float64)[found],
         deviations[found],
+        (float(inputs.var(axis=0, dtype=np.float64, ddof=1).sum()) - variances[found].sum())
+        / inputs.shape[1],
     )
 
 
@@ -154,3 +162,9 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
     with torch.no_grad():
         path.weight.zero_()
         path.weight[:, :d] = model.likelihood.linear_loadings(loadings)
+    if isinstance(model.decoder, Decoder):
+        model.decoder.stay_linear()
+        model.decoder.start_bias(model.likelihood.initial_bias())
+    if run.objective.row_weight > 0.0:
+        # Noise of codes that is paid for depends on that of features from the first step.
+        model.likelihood.start_residual(found.residual)

@@ -201,6 +201,9 @@ class Likelihood(nn.Module, ABC):
     def start_linear(self) -> None:
         """Prepare for networks that start as principal component analysis."""
 
+    def start_residual(self, residual: float) -> None:
+        """Receive the mean variance of what a linear start leaves of a feature's encoder input."""
+
     def linear_loadings(self, loadings: Tensor) -> Tensor:
         """Map loadings of what the encoder sees to those of the decoder's output, (p, d).
 

@@ -69,6 +69,12 @@ class BernoulliLikelihood(Likelihood):
         """Return the logit; after training, calibrated, (n, p)."""
         return output if self.training else self.calibrate(output, self.calibration)
 
+    def linear_loadings(self, loadings: Tensor) -> Tensor:
+        """Divide by the slope of the probability in the logit, ``b (1 - b)``, at the means."""
+        probability = self.initial_bias().sigmoid()
+        slope = probability * (1.0 - probability)
+        return loadings * (self.scale / slope)[:, None]
+
     def finish(self, evidence: Evidence) -> None:
         """Set the most likely calibration, given the networks; not in a stream."""
         if evidence.is_part:

@@ -159,6 +159,14 @@ class CountLikelihood(Likelihood):
         log_mean = functional.log_softmax(output, dim=1) + size
         return log_mean if self.training else self.calibrate(log_mean, self.calibration)
 
+    def linear_loadings(self, loadings: Tensor) -> Tensor:
+        """Divide by the slope of ``log(1 + m)`` in log m, ``m / (1 + m)``, at the means m.
+
+        Means under 1 count as 1, or the logarithms of rare counts would move too far.
+        """
+        mean = (self.proportions * self.typical_size).clamp_min(1.0)
+        return loadings * (self.scale * (1.0 + mean) / mean)[:, None]
+
     def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
         """Apply shift and gain to the logarithms of shares, which then add up to 1 again."""
         log_size = parameter.logsumexp(dim=1, keepdim=True)

@@ -95,6 +95,10 @@ class GaussianLikelihood(Likelihood):
         """Give all features one noise variance in common during training."""
         self.common_noise = True
 
+    def start_residual(self, residual: float) -> None:
+        """Start all variances at the residual one of the linear start."""
+        self.set_noise_variance(torch.full_like(self.floor, residual))
+
     def extra_loss(self) -> Tensor:
         """Return ``1/2 sum_j c_j / v_j``: what uncertain codes add to ``-E log p(x | z)``, ().
 
