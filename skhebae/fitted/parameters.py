@@ -144,15 +144,15 @@ class Parameters(ABC):
         to 6000, or 1900 with a linear path (at least 5 epochs), and is a budget: it does not warn.
         A number is a limit: training stops before it when the loss is flat,
         and warns when it is not flat at the limit.
-    whiten : bool or "reliability", default=True
-        Scale of the codes, whose axes are ordered by what they decode to. True: as the model
-        has them, near N(0, I). False: each component k times the root of w_k, the mean squared
-        distance between rows that decode from codes one unit apart, so that distances between
-        codes are those between reconstructions, as for PCA; in standardised units, and for counts
-        in those of the deviance. "reliability": times the root of ``w_k / (1 + w_k)``, w_k the
-        Fisher information about the component in a row: near 1 for components that a row
-        determines, near 0 for others. Scores and samples do not depend on it. A `prior` other
-        than N(0, I) keeps its own axes and scale.
+    whiten : bool or "reliability", default=False
+        Scale of the codes, whose axes are ordered by what they explain, as those of PCA. False:
+        distances between codes are those between rows, as far as codes explain them linearly, in
+        the units that the networks see; for counts, the deviance between what codes decode to.
+        True: as the model has them, with mean 0 and covariance I where the objective asks for
+        that. "reliability": times the root of ``w_k / (1 + w_k)``, w_k the Fisher information
+        about component k in a row: near 1 for components that a row determines, near 0 for
+        others. Reconstructions, scores and samples do not depend on it. A `prior` other than
+        N(0, I) keeps its own axes and scale.
     early_stopping : bool, default=False
         Hold out `validation_fraction` of the rows, stop when their loss no
         longer improves, and keep the best weights.
@@ -227,7 +227,7 @@ class Parameters(ABC):
     max_iter: int | str = parameter(
         Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), default="auto"
     )
-    whiten: bool | str = parameter("boolean", StrOptions({"reliability"}), default=True)
+    whiten: bool | str = parameter("boolean", StrOptions({"reliability"}), default=False)
     early_stopping: bool = parameter("boolean", default=False)
     validation_fraction: float = parameter(Interval(Real, 0, 1, closed="neither"), default=0.1)
     n_iter_no_change: int = parameter(Interval(Integral, 1, None, closed="left"), default=10)
