@@ -51,7 +51,7 @@ def collect_inputs(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[n
     """Return what the encoder sees of some rows, or of rows spread evenly over them, (m, p)."""
     model = run.model
     wanted = max(1, START_NUMBERS // (model.n_features * run.group.size))
-    chosen = indices[:: max(1, -(-len(indices) // wanted))]
+    chosen = rows.ordered(indices[:: max(1, -(-len(indices) // wanted))])
     inputs = np.empty((len(chosen), model.n_features), dtype=np.float32)
     done = 0
     with torch.no_grad():
