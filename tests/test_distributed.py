@@ -172,7 +172,9 @@ def one_and_two(pair, case, changes=()):
     """Losses of 50 steps and the models, of one process of 256 rows and of two of 128."""
     n_steps, batch_size = 50, 256
     X = table(n_steps * batch_size)
+    # (The trial of a linear path would take steps, too.)
     params = {**QUICK, **CASES[case], "max_iter": 1, "input_noise": 0.0, "precision": "float32"}
+    params["linear_path"] = False
     measuring = ("all code variance rows", "often code variance")
     alone = recorded_losses({**params, "batch_size": batch_size}, X, measuring)
     shards = shards_with_the_same_minibatches(X, 2, n_steps, params["random_state"])
