@@ -51,7 +51,7 @@ class Grid(NamedTuple):
 GRID = Grid((2, 10, 50), (0.1, 1.0, 10.0, 50.0), 10, 30)
 FULL = Grid((2, 5, 10, 20, 50), (0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0), 10, 100)
 #: The paper's networks, likelihood and optimiser.
-PAPER = networks() | {"batch_size": 128, "input_noise": 0.0}
+PAPER = networks() | {"batch_size": 128, "input_noise": 0.0, "linear_path": False, "whiten": True}
 PAPER |= {"learning_rate_init": 1e-3, "learning_rate": mnist_decay}
 
 

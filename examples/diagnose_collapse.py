@@ -38,9 +38,11 @@ def main(output: Path) -> None:
     X, y = load_digits(return_X_y=True)
     train, test, _, labels = train_test_split(X / 16, y, test_size=0.25, random_state=0)
     models = {
-        "VAE, beta 1": VAETransformer(10, random_state=0),
-        f"VAE, beta {LARGE:g}": VAETransformer(10, beta=LARGE, random_state=0),
-        f"HEBAE, weight {LARGE:g}": HEBAETransformer(10, reg_weight=LARGE, random_state=0),
+        "VAE, beta 1": VAETransformer(10, whiten=True, random_state=0),
+        f"VAE, beta {LARGE:g}": VAETransformer(10, beta=LARGE, whiten=True, random_state=0),
+        f"HEBAE, weight {LARGE:g}": HEBAETransformer(
+            10, reg_weight=LARGE, whiten=True, random_state=0
+        ),
     }
     for title, model in models.items():
         model.fit(train)

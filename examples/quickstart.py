@@ -84,14 +84,15 @@ def two_sample_accuracy(real: Array, generated: Array) -> float:
     return float(cross_val_score(KNeighborsClassifier(5), X, y, cv=5).mean())
 
 
-def plot_codes(data: Split, path: Path) -> None:
-    """Draw held-out digits in the two dimensions of PCA and of HEBAE."""
+def plot_codes(model: HEBAETransformer, data: Split, path: Path) -> None:
+    """Draw held-out digits in the first two components of PCA and of HEBAE."""
+    pca = PCA(model.n_components).fit(data.train)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for axis, method in zip(axes, (PCA(2), HEBAETransformer(2, random_state=0)), strict=True):
+    for axis, method in zip(axes, (pca, model), strict=True):
         LatentDisplay.from_estimator(
-            method.fit(data.train), data.test, labels=data.y_test, ellipses=False, ax=axis
+            method, data.test, labels=data.y_test, ellipses=False, ax=axis
         )
-        axis.set_title(f"{type(method).__name__}: held-out digits")
+        axis.set_title(f"{type(method).__name__}: first two of {model.n_components} components")
     save(figure, path)
 
 
@@ -150,7 +151,7 @@ def main(output: Path) -> None:
 
     vae = VAETransformer(10, random_state=0).fit(images.train)
     models = {"HEBAE": hebae, "VAE": vae}
-    plot_codes(images, output / "codes.png")
+    plot_codes(hebae, images, output / "codes.png")
     plot_digits(hebae, images, output / "digits.png")
     covariance = CovarianceDisplay.from_estimators(models, images.test)
     save(covariance.figure_, output / "covariance.png")

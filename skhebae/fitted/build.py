@@ -111,6 +111,8 @@ def count_weights(architecture: Architecture) -> int:
     for sizes, factory in ((encoder, a.encoder), (decoder, a.decoder)):
         if factory is None:
             total += sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+            if a.linear_path and hidden:
+                total += sizes[0] * (a.n_components if sizes is encoder else a.n_features)
     return total
 
 

@@ -61,8 +61,9 @@ def check_architecture(architecture: Architecture) -> None:
         check_integer(size, "a hidden layer's size", 1)
     if architecture.activation not in ACTIVATIONS:
         raise ValueError(f"activation {architecture.activation!r:.80} is unknown")
-    if not isinstance(architecture.encode_batch, bool):
-        raise ValueError("encode_batch is neither true nor false")
+    for name in ("encode_batch", "linear_path"):
+        if not isinstance(getattr(architecture, name), bool):
+            raise ValueError(f"{name} is neither true nor false")
     if architecture.image_shape is not None:
         for size in architecture.image_shape:
             check_integer(size, "a number in image_shape", 1)
