@@ -17,8 +17,8 @@ from skhebae.training import Run
 #: Numbers in the rows that components are computed from, at most, in all processes.
 START_NUMBERS = 2**26
 
-#: Rows per chunk while they are collected.
-CHUNK_ROWS = 4096
+#: Rows per chunk while they are collected, and a sparse table is made dense.
+CHUNK_ROWS = 1024
 
 #: A component whose deviation is smaller than this share of the first one's counts as none.
 SMALLEST_DEVIATION, TINY = 1e-3, 1e-30
