@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -223,6 +225,21 @@ def test_noise_is_left_to_principal_components(cls):
 )
 def test_judge(before, after, verdict):
     assert judge(np.array(before), np.array(after)) is verdict
+
+
+def test_errors_of_missing_entries_do_not_count(table):
+    model, whole, _ = untrained(table)
+    mask = torch.ones_like(whole.x, dtype=torch.bool)
+    mask[:, 7:] = False
+    rows = SimpleNamespace(
+        ordered=np.sort,
+        take=lambda indices: whole.replace(mask=mask).map_rows(lambda tensor: tensor[indices]),
+    )
+    errors = gate.squared_errors(SimpleNamespace(model=model), rows, np.array([5, 2, 9]))
+    with torch.no_grad():
+        mean = model.decode(model.encode(whole)[0])
+    expected = (whole.x - mean)[[2, 5, 9], :7].square().sum(dim=1)
+    np.testing.assert_allclose(errors, expected, rtol=1e-5)
 
 
 def test_few_rows_stay_linear_and_many_have_no_trial(table, monkeypatch):

@@ -128,7 +128,10 @@ def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:
 
 
 def squared_errors(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the squared errors of decoding the codes of rows, in order, (n,), standardised."""
+    """Return the squared errors of decoding the codes of rows, in order, (n,), standardised.
+
+    Only observed entries count.
+    """
     model = run.model.eval()
     errors = [np.empty(0)]
     with torch.no_grad():
@@ -137,5 +140,7 @@ def squared_errors(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[n
                 minibatch = rows.take(chunk)
                 parameter = model.decode_rows(model.encode(minibatch)[0], minibatch)
                 residual = minibatch.x - model.likelihood.mean(parameter)
+                if minibatch.mask is not None:
+                    residual = residual.where(minibatch.mask, 0.0)
                 errors.append(residual.double().square().sum(dim=1).cpu().numpy())
     return np.concatenate(errors)
