@@ -89,9 +89,7 @@ def plot_codes(model: HEBAETransformer, data: Split, path: Path) -> None:
     pca = PCA(model.n_components).fit(data.train)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, method in zip(axes, (pca, model), strict=True):
-        LatentDisplay.from_estimator(
-            method, data.test, labels=data.y_test, ellipses=False, ax=axis
-        )
+        LatentDisplay.from_estimator(method, data.test, labels=data.y_test, ellipses=False, ax=axis)
         axis.set_title(f"{type(method).__name__}: first two of {model.n_components} components")
     save(figure, path)
 

@@ -13,6 +13,7 @@ from sklearn.base import _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import (
     Interval,
+    RealNotInt,
     StrOptions,
     validate_parameter_constraints,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "BaseEstimator",
     "ClassNamePrefixFeaturesOutMixin",
     "Interval",
+    "RealNotInt",
     "StrOptions",
     "Tags",
     "TransformerMixin",

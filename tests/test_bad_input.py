@@ -114,7 +114,7 @@ def test_bernoulli_needs_the_unit_interval(cls, brief, low_high):
 
 
 COMMON = {
-    "n_components": [0, -1, 2.5, "ten", None],
+    "n_components": [0, -1, 2.5, 0.0, 1.0, "ten", None],
     "hidden_layer_sizes": [(0,), (8, -1), (2.5,), ("a",), 3],
     "activation": ["swish", None],
     "likelihood": ["counts", None],

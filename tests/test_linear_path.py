@@ -176,6 +176,42 @@ def test_user_networks_have_no_path(table):
         HEBAETransformer(2, encoder=encoder, linear_path=True, **STILL).fit(table)
 
 
+# The number of components
+
+
+@pytest.mark.parametrize("cls", [HEBAETransformer, VAETransformer, WAETransformer])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_components_by_share_of_variance(cls, share, table):
+    estimator = cls(share, **STILL)
+    with pytest.warns(ConvergenceWarning):
+        codes = estimator.fit_transform(table)
+    expected = PCA(share, svd_solver="full").fit(table).n_components_
+    assert estimator.n_components_ == codes.shape[1] == expected
+    np.testing.assert_array_equal(codes, estimator.transform(table))
+    assert len(estimator.get_feature_names_out()) == expected
+    assert estimator.get_params()["n_components"] == share
+    assert estimator.inverse_transform(codes).shape == table.shape
+
+
+def test_components_by_share_in_other_ways_of_fitting(table, tmp_path):
+    estimator = VAETransformer(0.5, random_state=0, warm_start=True)
+    estimator.partial_fit(table[:150])
+    d = estimator.n_components_
+    estimator.partial_fit(5.0 * table[150:, ::-1].copy())  # it stays, whatever comes
+    assert estimator.n_components_ == d
+    estimator.save(tmp_path / "model.skhebae")
+    loaded = VAETransformer.load(tmp_path / "model.skhebae")
+    assert loaded.n_components == 0.5
+    assert loaded.n_components_ == d
+    counts = np.random.default_rng(0).poisson(np.exp(table[:, :6]))
+    with pytest.warns(ConvergenceWarning):
+        estimator = HEBAETransformer(0.5, likelihood="poisson", **STILL).fit(counts)
+    assert 1 < estimator.n_components_ < 6
+    with pytest.warns(ConvergenceWarning):
+        constant = HEBAETransformer(0.5, **STILL).fit(np.ones((80, 3)))
+    assert constant.n_components_ == 1
+
+
 # The trial
 
 

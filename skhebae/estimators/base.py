@@ -80,6 +80,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         penalty is reported minus its mean over minibatches drawn from N(0, I),
         so that it is comparable between sizes, 0 for perfect codes, and may be
         negative; ``pandas.DataFrame(est.history_)`` makes it a frame.
+    n_components_ : int
+        Dimensions of the code.
     is_linear_ : bool
         Whether perceptrons beside a linear path add nothing to it, because they did not reduce the
         error of held-out rows: codes and reconstructions are then those of principal components.
@@ -290,7 +292,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     self, X, batch, size_factor, group, earlier, checkpoint, min_samples
                 )
                 codes: Float32Array | None = None
-                if keep_codes:
+                known = isinstance(self.n_components, Integral)
+                if keep_codes and known:
                     codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)
                 fitted = fit_autoencoder(
                     self,
@@ -301,6 +304,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     codes=codes,
                 )
                 self.fitted_ = replace(fitted, feature_names=self._feature_names())
+                if keep_codes and not known:
+                    codes = fitted.encode(table.X, table.batch)
         return codes
 
     def _feature_names(self) -> NDArray[Any] | None:
@@ -698,6 +703,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def history_(self) -> dict[str, list[float]]:
         """Losses and seconds per epoch."""
         return self.fitted_.history
+
+    @property
+    def n_components_(self) -> int:
+        """Dimensions of the code."""
+        return self.fitted_.n_components
 
     @property
     def is_linear_(self) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from torch import Tensor
 
-from skhebae.data import Rows, minibatch_indices
+from skhebae.data import Minibatch, Rows, Scaling, Table, minibatch_indices, open_rows
 from skhebae.distributed import Group
+from skhebae.likelihoods import Likelihood
 from skhebae.networks import Decoder, Encoder, decoder_path
 from skhebae.training import Run
 
@@ -47,20 +50,28 @@ class PrincipalComponents(NamedTuple):
     residual: float
 
 
-def collect_inputs(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return what the encoder sees of some rows, or of rows spread evenly over them, (m, p)."""
-    model = run.model
-    wanted = max(1, START_NUMBERS // (model.n_features * run.group.size))
+def collect_inputs(
+    encoder_input: Callable[[Minibatch], Tensor],
+    rows: Rows,
+    indices: NDArray[np.intp],
+    n_features: int,
+    group: Group,
+) -> NDArray[np.float32]:
+    """Return what the encoder sees of rows, or of rows spread evenly over them, (m, p).
+
+    In several processes, of rows with the mean and the scatter of those of all.
+    """
+    wanted = max(1, START_NUMBERS // (n_features * group.size))
     chosen = rows.ordered(indices[:: max(1, -(-len(indices) // wanted))])
-    inputs = np.empty((len(chosen), model.n_features), dtype=np.float32)
+    inputs = np.empty((len(chosen), n_features), dtype=np.float32)
     done = 0
     with torch.no_grad():
         for chunk in minibatch_indices(chosen, CHUNK_ROWS):
             if len(chunk) > 0:
-                minibatch = rows.take(chunk)
-                inputs[done : done + len(chunk)] = model.encoder_input(minibatch).cpu().numpy()
+                seen = encoder_input(rows.take(chunk)).cpu().numpy()
+                inputs[done : done + len(chunk)] = seen
                 done += len(chunk)
-    return inputs
+    return merge_inputs(inputs, group)
 
 
 def merge_inputs(own: NDArray[np.float32], group: Group) -> NDArray[np.float32]:
@@ -120,6 +131,29 @@ def principal_components(
     )
 
 
+def count_components(
+    likelihood_class: type[Likelihood], scaling: Scaling, table: Table, share: float
+) -> int:
+    """Return how many components explain a `share` of the variance of what the encoder sees.
+
+    As scikit-learn's PCA does, the fewest whose share is larger.
+    """
+    likelihood = likelihood_class.from_scaling(scaling)
+    varies = torch.ones(table.n_features, dtype=torch.float32, device="cpu")
+    varies[torch.from_numpy(np.array(scaling.constant))] = 0.0
+    inputs = collect_inputs(
+        lambda minibatch: likelihood.encoder_input(minibatch.x * varies) * varies,
+        open_rows(table.X, scaling, torch.device("cpu")),
+        np.arange(len(table)),
+        table.n_features,
+        table.group,
+    )
+    if (inputs == inputs[0]).all():
+        return 1
+    count: int = table.group.from_first(lambda: int(PCA(share).fit(inputs).n_components_))
+    return count
+
+
 def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | None = None) -> None:
     """Let a model start as principal component analysis of what the encoder sees.
 
@@ -144,7 +178,7 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
     assert path is not None
     d, p = model.n_components, model.n_features
     chosen = np.arange(len(rows)) if indices is None else indices
-    inputs = merge_inputs(collect_inputs(run, rows, chosen), group)
+    inputs = collect_inputs(model.encoder_input, rows, chosen, p, group)
     # Machines may round differently.
     found = group.from_first(lambda: principal_components(inputs, d, seed))
     if model.varies is not None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
-from skhebae._sklearn import Interval, StrOptions
+from skhebae._sklearn import Interval, RealNotInt, StrOptions
 from skhebae.fitted.build import PriorFactory
 from skhebae.likelihoods import LIKELIHOODS, Likelihood
 from skhebae.networks import ACTIVATIONS, DecoderFactory, EncoderFactory
@@ -77,8 +77,9 @@ class Parameters(ABC):
 
     Parameters
     ----------
-    n_components : int, default=10
-        Dimensions of the code.
+    n_components : int or float, default=10
+        Dimensions of the code. A number between 0 and 1 is the share of the variance of what the
+        encoder sees that as many principal components explain, as in PCA (`n_components_`).
     hidden_layer_sizes : tuple of int, default=(128,)
         Hidden layers of the encoder; the decoder mirrors them. ``()`` makes
         both linear.
@@ -196,8 +197,11 @@ class Parameters(ABC):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
-    n_components: int = parameter(
-        Interval(Integral, 1, None, closed="left"), default=10, kw_only=False
+    n_components: float = parameter(
+        Interval(Integral, 1, None, closed="left"),
+        Interval(RealNotInt, 0, 1, closed="neither"),
+        default=10,
+        kw_only=False,
     )
     hidden_layer_sizes: Sequence[int] = parameter("array-like", default=(128,))
     activation: str = parameter(StrOptions(set(ACTIVATIONS)), default="gelu")

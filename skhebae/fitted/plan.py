@@ -28,6 +28,7 @@ from skhebae.fitted.build import Architecture, build_model, build_prior, factory
 from skhebae.fitted.fingerprint import fingerprint
 from skhebae.fitted.first_variation import start_afresh
 from skhebae.fitted.labels import resolve_batch
+from skhebae.fitted.linear_start import count_components
 from skhebae.fitted.parameters import Parameters
 from skhebae.likelihoods import find_likelihood
 from skhebae.model import Autoencoder
@@ -95,12 +96,24 @@ def plan_fit(
     if len(table) == 0 and group.size > 1:  # a process without rows need not give labels
         table = replace(table, batch=batches[:0] if len(batches) else None)
     objective = parameters.make_objective()
-    architecture = make_architecture(parameters, table.n_features, objective, len(batches))
+    n_components = parameters.n_components
+    if earlier is not None and not isinstance(n_components, Integral):
+        n_components = earlier.architecture.n_components
+    if isinstance(n_components, Integral):  # else it is counted, after a pass over the rows
+        architecture = make_architecture(
+            parameters, table.n_features, objective, len(batches), int(n_components)
+        )
     index = resolve_batch(table.batch, batches, len(table))
     if earlier is None:
         indexed = replace(table, batch=index)
         scaling = find_likelihood(parameters.likelihood).scaling_class.measure(indexed)
         new_features = scaling.constant[:0]
+        if not isinstance(n_components, Integral):
+            family = find_likelihood(parameters.likelihood)
+            count = count_components(family, scaling, table, float(n_components))
+            architecture = make_architecture(
+                parameters, table.n_features, objective, len(batches), count
+            )
     else:
         check_same_architecture(architecture, earlier.architecture)
         scaling, new_features = earlier.scaling.take_in(table, earlier.moments.n_rows)
@@ -199,7 +212,9 @@ def make_schedule(
     batch_size = parameters.batch_size
     if isinstance(batch_size, str):
         own_rows = n_rows // n_processes
-        batch_size = auto_batch_size(own_rows, parameters.n_components, starts_linear=starts_linear)
+        batch_size = auto_batch_size(
+            own_rows, plan.architecture.n_components, starts_linear=starts_linear
+        )
     input_noise = parameters.input_noise
     if isinstance(input_noise, str):
         input_noise = auto_input_noise(model, n_rows, starts_linear=starts_linear)
@@ -262,7 +277,11 @@ def split_rows(
 
 
 def make_architecture(
-    parameters: Parameters, n_features: int, objective: Objective, n_batches: int
+    parameters: Parameters,
+    n_features: int,
+    objective: Objective,
+    n_batches: int,
+    n_components: int,
 ) -> Architecture:
     """Describe the networks that parameters ask for.
 
@@ -285,7 +304,6 @@ def make_architecture(
             "encode_batch=True shows labels to the built-in encoder only. Leave it out, or leave "
             "encoder= out."
         )
-    n_components = int(parameters.n_components)
     prior = build_prior(parameters.prior_factory, n_components)
     if not objective.supports(prior):
         raise TypeError(
