@@ -78,6 +78,9 @@ STREAMS = {
 
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_stream_is_as_a_call_for_each_table(cls, quick, chunks, kind):
+    # Principal components rebuild these rows exactly. From there steps follow rounding, which
+    # differs between lists and arrays of single precision.
+    quick = {**quick, "linear_path": False}
     expected = by_loop(cls, quick, map(table_of, STREAMS[kind](chunks)))
     assert_allclose(
         expected.transform(chunks[0]), by_loop(cls, quick, chunks).transform(chunks[0]), atol=1e-4
@@ -190,7 +193,8 @@ def test_a_table_of_one_row(cls, quick, chunks, likelihood, form):
         tables = [1 / (1 + np.exp(-X)) for X in tables]
     elif likelihood == COUNTS:
         tables = [np.rint(np.exp(X.clip(-2, 2))) for X in tables]
-    params = {**quick, "likelihood": likelihood}
+    # (Principal components rebuild these rows exactly; then any step changes much.)
+    params = {**quick, "likelihood": likelihood, "linear_path": False}
     model = cls(**params).partial_fit(iter([form(X) for X in (*tables, tables[0][:1])]))
     before = by_loop(cls, params, tables)
     assert model.n_iter_ == 4
