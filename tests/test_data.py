@@ -125,6 +125,16 @@ def test_standardise_keeps_the_digits_beside_a_large_offset(offset):
     assert_allclose(measured.standardise(wave + offset), expected, atol=1e-6)
 
 
+def test_what_seems_constant_beside_a_large_offset_has_a_small_variance():
+    """As it does to the rounding of moments; its errors must not outweigh those of the others."""
+    rng = np.random.default_rng(0)
+    X = 1e15 + np.c_[1000.0 * rng.normal(size=200), 40.0 * rng.normal(size=200), np.zeros(200)]
+    measured = FeatureScaling.measure(Table(X))
+    assert measured.constant.tolist() == [1, 2]
+    assert measured.scale[2] == 1.0
+    assert measured.standardise(X).std(axis=0).max() < 1.1
+
+
 def test_ranges_count_where_the_caller_cannot_have_standardised():
     """A feature that varies for the first time in a stream, and logarithms of counts."""
     rng = np.random.default_rng(0)
