@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
 
 from skhebae import AutoencoderTransformer, HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.exceptions import ModelFileError
@@ -51,7 +52,8 @@ TABLES = {
 
 @pytest.fixture(scope="module", params=CLASSES)
 def model(request):
-    return request.param(**SMALL).fit(rows())
+    # Whitened, as the metrics of `CodeAxes` are.
+    return request.param(**SMALL, whiten=True).fit(rows())
 
 
 def standardised(model, X):
@@ -79,6 +81,12 @@ def mean_metric(model, X, step=0.02):
     return np.einsum("npi,npj->ij", jacobian, jacobian) / len(X)
 
 
+def regression_metric(model, X):
+    """``B B^T`` of the slopes in a linear regression of rows on users' codes."""
+    slopes = LinearRegression().fit(model.transform(X), standardised(model, X)).coef_
+    return slopes.T @ slopes
+
+
 # Order, sign and what they follow from
 
 
@@ -86,9 +94,13 @@ def test_components_are_eigenvectors_of_the_decoders_metric_by_decreasing_eigenv
     axes = model.fitted_.axes
     assert (np.diff(axes.distances.diagonal()) <= 0.0).all()
     assert_allclose(axes.distances, np.diag(axes.distances.diagonal()), atol=1e-8)
-    # An independent computation, on the rows whose Jacobians were looked at.
-    metric = mean_metric(model, rows()[::3])
-    assert_allclose(metric, axes.distances, atol=0.02 * axes.distances.max())
+    # Independent computations: of the rows by a regression on their codes, ...
+    tolerance = 0.02 * axes.distances.max()
+    assert_allclose(regression_metric(model, rows()), axes.distances, atol=tolerance)
+    # ...and of the decoder, but for one that expects noisy codes where the encoder's are shrunk.
+    if not isinstance(model, VAETransformer):
+        metric = mean_metric(model, rows()[::3])
+        assert_allclose(metric, axes.distances, atol=tolerance)
 
 
 def test_each_component_has_its_largest_loading_positive(model):
@@ -142,7 +154,8 @@ def test_jacobians_by_the_chain_rule():
 @pytest.mark.parametrize("own", [{}, {"row_share": 0.5}, {"reg_weight": 0.0}])
 def test_a_rotation_changes_no_density(own):
     X = rows()
-    model = HEBAETransformer(**SMALL, **own).fit(X)
+    # (The codes of a linear path are near to principal codes before any rotation.)
+    model = HEBAETransformer(**SMALL, **own, whiten=True, linear_path=False).fit(X)
     fitted = model.fitted_
     plain = copy.copy(fitted)
     object.__setattr__(plain, "axes", None)  # the codes before the rotation
@@ -203,12 +216,19 @@ def test_every_scale_is_a_view_of_the_same_model(cls, likelihood):
     assert ((reliability > 0.0) & (reliability < 1.0)).all()
 
 
-def test_unwhitened_codes_are_as_far_apart_as_what_they_decode_to():
+def test_unwhitened_codes_are_as_far_apart_as_what_they_say_of_rows():
+    """As what a linear regression makes of them, and a linear model decodes them to."""
     X = rows()
     model = HEBAETransformer(3, hidden_layer_sizes=(), random_state=0, whiten=False).fit(X)
-    codes = model.transform(X)
-    decoded = standardised(model, model.inverse_transform(codes))
-    one, other = (np.linalg.norm(of[:150] - of[150:], axis=1) for of in (codes, decoded))
+    codes, original = model.transform(X), standardised(model, X)
+    predicted = LinearRegression().fit(codes, original).predict(codes)
+    one, other = (np.linalg.norm(of[:150] - of[150:], axis=1) for of in (codes, predicted))
+    assert_allclose(one, other, rtol=1e-3)
+    exact = HEBAETransformer(3, random_state=0, whiten=False).fit(X[:60])
+    assert exact.is_linear_
+    codes = exact.transform(X[:60])
+    decoded = standardised(exact, exact.inverse_transform(codes))
+    one, other = (np.linalg.norm(of[:30] - of[30:], axis=1) for of in (codes, decoded))
     assert_allclose(one, other, rtol=1e-3)
 
 
@@ -268,10 +288,11 @@ def test_shares_of_counts_are_those_of_the_deviance(likelihood):
 
 def test_shares_of_the_last_components_are_small():
     X = load_digits().data[:600]
+    # Axes are those of a regression on codes: only a linear decoder must have the same order.
+    linear = HEBAETransformer(8, hidden_layer_sizes=(), linear_path=True, random_state=0).fit(X)
+    assert (np.diff(linear.explained_variance_ratio_) < 0.0).all()
     model = HEBAETransformer(8, random_state=0).fit(X)
     shares = model.explained_variance_ratio_
-    # Of a curved decoder the first also makes up for what it decodes 0 to, which is not the mean.
-    assert (np.diff(shares[1:]) < 0.0).all()
     assert_allclose(shares.sum(), explained(model, X, 8), atol=1e-4)
     assert explained(model, X, 7) > 0.85 * explained(model, X, 8)
 
