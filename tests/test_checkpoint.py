@@ -645,7 +645,8 @@ def test_within_an_epoch_files_are_rare(X, tmp_path, monkeypatch):
     monkeypatch.setattr(
         module, "write_document", lambda *a, **k: (written.append(now[0]), write(*a, **k))
     )
-    estimator(max_iter=1, batch_size=16).fit(X, checkpoint=tmp_path / "fit")
+    # (A trial takes rows, too.)
+    estimator(max_iter=1, batch_size=16, linear_path=False).fit(X, checkpoint=tmp_path / "fit")
     assert written == [120.0, 240.0, 360.0]
 
 

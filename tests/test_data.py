@@ -108,18 +108,40 @@ def test_scale_of_a_feature_does_not_jump_where_its_deviation_is_one():
     # Tables that somebody standardised before have variances 1 +- 1 ulp.
     X = np.random.default_rng(0).normal(3.0, 2.0, (200, 300))
     X = (X - X.mean(axis=0)) / X.std(axis=0)
+    X[:, -1] *= 5.0  # otherwise ranges do not count
     measured = FeatureScaling.measure(Table(X))
     expected = np.maximum(1.0, scaling.RANGE_FRACTION * np.ptp(X, axis=0))
     assert_allclose(measured.scale, expected, rtol=1e-10)
-    assert_allclose(measured.variance, expected**-2, rtol=1e-10)
+    assert_allclose(measured.variance[:-1], expected[:-1] ** -2, rtol=1e-10)
+    assert_allclose(measured.variance[-1], (5.0 / expected[-1]) ** 2, rtol=1e-10)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e5, 1.7e9])
 def test_standardise_keeps_the_digits_beside_a_large_offset(offset):
     wave = np.random.default_rng(0).normal(0.0, 10.0, (500, 1)).round(3)
+    wave = np.c_[wave, 2.0 * wave]  # of different deviations, so that ranges count
     measured = FeatureScaling.measure(Table(wave + offset))
-    expected = (wave - wave.mean()) / (scaling.RANGE_FRACTION * np.ptp(wave))
+    expected = (wave - wave.mean(axis=0)) / (scaling.RANGE_FRACTION * np.ptp(wave, axis=0))
     assert_allclose(measured.standardise(wave + offset), expected, atol=1e-6)
+
+
+def test_ranges_count_where_the_caller_cannot_have_standardised():
+    """A feature that varies for the first time in a stream, and logarithms of counts."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    X[:, 3] = 0.0
+    rare = X.copy()
+    rare[:3, 3] = 1.0
+    first = FeatureScaling.measure(Table(X))
+    assert_allclose(first.scale[:3], X[:, :3].std(axis=0))
+    later, features = first.take_in(Table(rare), len(X))
+    assert features.tolist() == [3]
+    assert later.scale[3] == pytest.approx(scaling.RANGE_FRACTION)
+    assert later.variance[3] == pytest.approx(3 / 400 * (1 - 3 / 400) / scaling.RANGE_FRACTION**2)
+    counts = rng.poisson(2.0, (200, 1)) * [1, 1]
+    logs = FeatureScaling.measure(Table(counts), np.log1p)
+    expected = scaling.RANGE_FRACTION * np.ptp(np.log1p(counts), axis=0)
+    assert_allclose(logs.scale, np.maximum(np.log1p(counts).std(axis=0), expected))
 
 
 @pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])

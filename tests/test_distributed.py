@@ -172,7 +172,9 @@ def one_and_two(pair, case, changes=()):
     """Losses of 50 steps and the models, of one process of 256 rows and of two of 128."""
     n_steps, batch_size = 50, 256
     X = table(n_steps * batch_size)
+    # (The trial of a linear path would take steps, too.)
     params = {**QUICK, **CASES[case], "max_iter": 1, "input_noise": 0.0, "precision": "float32"}
+    params["linear_path"] = False
     measuring = ("all code variance rows", "often code variance")
     alone = recorded_losses({**params, "batch_size": batch_size}, X, measuring)
     shards = shards_with_the_same_minibatches(X, 2, n_steps, params["random_state"])
@@ -217,6 +219,52 @@ def test_a_gather_without_gradients_does_not(pair, case):
     (losses, alone), (losses_of_two, together) = one_and_two(pair, case, ["cut"])
     assert np.abs(losses_of_two - losses).max() > 1e-2
     assert np.abs(weights_of(together) - weights_of(alone)).max() > 1e-2
+
+
+# The linear start and its trial
+
+
+def curve(n_rows=420):
+    """Noisy points on a curve in six dimensions, which no line follows."""
+    rng = np.random.default_rng(0)
+    t = rng.uniform(0.0, 2.0 * np.pi, n_rows)
+    waves = [np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t), np.cos(3 * t), t / 2.0]
+    return np.stack(waves, axis=1) + 0.05 * rng.normal(size=(n_rows, 6))
+
+
+@pytest.mark.parametrize(
+    ("case", "cut"), [("HEBAE, row_share", 0), ("HEBAE, row_share", 240), ("WAE", 1)]
+)
+def test_two_processes_start_from_the_components_of_one(pair, case, cut):
+    X = table(400)
+    still = {"max_iter": 1, "learning_rate_init": 1e-30}  # training moves nothing
+    params = {**QUICK, **CASES[case], **still}
+    alone = fit_with(params, X, {})
+    models = pair.run(fit_with, (params, X[:cut], {}), (params, X[cut:], {}))
+    assert_same_fit(models)
+    assert_allclose(weights_of(models[0]), weights_of(alone), atol=1e-4)
+    assert alone.fitted_.model.encoder.path.weight.abs().max() > 0.1
+    codes = [model.fitted_.with_encoder_codes().encode(X) for model in (models[0], alone)]
+    assert_allclose(*codes, atol=1e-4)
+    assert_allclose(np.cov(codes[0].T), np.eye(2), atol=0.01)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("noise", 1.0), ("curve", 0.0), ("curve", 0.3)])
+def test_the_verdict_is_that_of_all_processes(pair, kind, share):
+    X = curve() if kind == "curve" else np.random.default_rng(0).normal(size=(420, 6))
+    params = {**QUICK, "hidden_layer_sizes": (32,), "max_iter": 40}
+    cut = round(share * len(X))
+    models = pair.run(fit_with, (params, X[:cut], {}), (params, X[cut:], {}))
+    assert_same_fit(models)
+    assert [model.is_linear_ for model in models] == [kind == "noise"] * 2
+
+
+def test_few_rows_in_each_process_are_enough_together(pair):
+    params = {**QUICK, "hidden_layer_sizes": (32,), "max_iter": 60}
+    X = curve(120)
+    assert HEBAETransformer(**params).fit(X[:60]).is_linear_
+    models = pair.run(fit_with, (params, X[:60], {}), (params, X[60:], {}))
+    assert [model.is_linear_ for model in models] == [False] * 2
 
 
 # The parts

@@ -126,7 +126,8 @@ def test_a_picture_does_not_call_another_prior_the_standard_one(wine, model, tab
     display = LatentDisplay.from_estimator(model, wine)
     texts = [text.get_text() for text in display.ax_.artists[-1].get_texts()]
     assert "N(0, I), which is not the prior" in texts
-    standard = LatentDisplay.from_estimator(HEBAETransformer(**quick).fit(table), table)
+    hebae = HEBAETransformer(**quick, whiten=True, linear_path=False).fit(table)
+    standard = LatentDisplay.from_estimator(hebae, table)
     assert "prior N(0, I)" in [text.get_text() for text in standard.ax_.artists[-1].get_texts()]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,22 @@ def untrained(X, cls=HEBAETransformer, d=3, **parameters):
     rows = Minibatch(torch.from_numpy(estimator.fitted_.scaling.standardise(dense)))
     with torch.no_grad():
         return model, rows, model.encoder_input(rows).numpy()
+
+
+def test_principal_components_are_eigenvectors_of_the_covariance(table):
+    rng = np.random.default_rng(0)
+    X = (table @ rng.normal(size=(12, 12)) + np.arange(1.0, 13.0)).astype(np.float32)
+    found = principal_components(X, 3, 0)
+    values, vectors = np.linalg.eigh(np.cov(X.astype(np.float64), rowvar=False))
+    np.testing.assert_allclose(found.mean, X.mean(axis=0, dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(found.deviations, np.sqrt(values[:-4:-1]), rtol=1e-5)
+    products = np.abs(found.directions @ vectors[:, :-4:-1])
+    np.testing.assert_allclose(products, np.eye(3), atol=1e-4)
+    assert found.residual == pytest.approx(values[:-3].sum() / 12, rel=1e-4)
+    # No more components than the rows have.
+    assert len(principal_components(X[:3], 5, 0).deviations) == 2
+    assert len(principal_components(X[:1], 5, 0).deviations) == 0
+    assert len(principal_components(np.ones((9, 4), dtype=np.float32), 2, 0).deviations) == 0
 
 
 def check_starts_as_pca(model, rows, inputs, d=3):
@@ -115,6 +133,9 @@ def test_other_families_start_in_the_space_of_their_parameter(likelihood):
     model, rows, _ = untrained(X.astype(np.float64), d=1, likelihood=likelihood, linear_path=True)
     with torch.no_grad():
         codes = model.encode(rows)[0]
+        # Also where what the encoder sees has another mean than 0.
+        assert codes.mean().abs() < 1e-3
+        assert codes.std() == pytest.approx(1.0, abs=1e-3)
         slope = (model.decode(codes + 0.01) - model.decode(codes - 0.01)).mean(dim=0) / 0.02
     slope = slope.numpy() * np.sign(slope[-1].item())
     assert np.corrcoef(codes[:, 0], z[:, 0])[0, 1] ** 2 > (
@@ -241,6 +262,21 @@ def test_noise_is_left_to_principal_components(cls):
 )
 def test_judge(before, after, verdict):
     assert judge(np.array(before), np.array(after)) is verdict
+
+
+def test_errors_of_missing_entries_do_not_count(table):
+    model, whole, _ = untrained(table)
+    mask = torch.ones_like(whole.x, dtype=torch.bool)
+    mask[:, 7:] = False
+    rows = SimpleNamespace(
+        ordered=np.sort,
+        take=lambda indices: whole.replace(mask=mask).map_rows(lambda tensor: tensor[indices]),
+    )
+    errors = gate.squared_errors(SimpleNamespace(model=model), rows, np.array([5, 2, 9]))
+    with torch.no_grad():
+        mean = model.decode(model.encode(whole)[0])
+    expected = (whole.x - mean)[[2, 5, 9], :7].square().sum(dim=1)
+    np.testing.assert_allclose(errors, expected, rtol=1e-5)
 
 
 def test_few_rows_stay_linear_and_many_have_no_trial(table, monkeypatch):

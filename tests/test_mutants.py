@@ -24,14 +24,20 @@ NAMES = (
     "finite_sample",
     "information",
     "likelihoods",
+    "linear_path",
     "model",
     "objectives",
     "principal_codes",
     "prior",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
-AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS, MODEL, OBJECTIVES = TESTS[:-2]
-PRINCIPAL_CODES, PRIOR = TESTS[-2:]
+AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:5]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR = TESTS[5:]
+# One function of tests, where the others take long.
+JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
+COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
+OTHER_FAMILIES = f"{LINEAR_PATH}::test_other_families_start_in_the_space_of_their_parameter"
+MERGED = f"{LINEAR_PATH}::test_merged_rows_have_the_components_of_all"
 
 # Imports take longer than most mutants live, so one process makes them, all but
 # that of the package, and a fork of it runs each copy. Mutants die of few
@@ -325,6 +331,75 @@ MUTANTS = {
     ),
     "scale where there is variance": Mutant(
         "fitted/axes.py", "information / (1.0 + information)", "information", PRINCIPAL_CODES
+    ),
+    "scale of information for that of distances": Mutant(
+        "fitted/axes.py",
+        "squares = distances if whiten is False",
+        "squares = information if whiten is False",
+        PRINCIPAL_CODES,
+    ),
+    "codes multiplied by their scale on the way back": Mutant(
+        "fitted/axes.py",
+        "(self.rotation / self.scale)",
+        "(self.rotation * self.scale)",
+        PRINCIPAL_CODES,
+    ),
+    "geometry through the map of codes": Mutant(
+        "fitted/axes.py",
+        "return self.through(code_map.inverse.",
+        "return self.through(code_map.matrix.",
+        PRINCIPAL_CODES,
+    ),
+    "perceptrons for any gain": Mutant(
+        "fitted/gate.py", "STANDARD_ERRORS * error", "0.0 * error", JUDGE
+    ),
+    "perceptrons for any loss": Mutant(
+        "fitted/gate.py", "gain = before - after", "gain = after - before", JUDGE
+    ),
+    "perceptrons where the error is none": Mutant(
+        "fitted/gate.py",
+        "if not gain.mean() > STANDARD_ERRORS * error",
+        "if gain.mean() <= STANDARD_ERRORS * error",
+        JUDGE,
+    ),
+    "long training for small gains": Mutant(
+        "fitted/gate.py",
+        "return Verdict.FULL if after.mean() < LARGE_GAIN * before.mean() else Verdict.BRIEF",
+        "return Verdict.BRIEF if after.mean() < LARGE_GAIN * before.mean() else Verdict.FULL",
+        JUDGE,
+    ),
+    "components of rows that are not centred": Mutant(
+        "fitted/linear_start.py",
+        "encoder.start_linear(start, mean)",
+        "encoder.start_linear(start, 0.0 * mean)",
+        OTHER_FAMILIES,
+    ),
+    "components of another mean": Mutant(
+        "fitted/linear_start.py", "np.asarray(pca.mean_,", "0.0 * np.asarray(pca.mean_,", COMPONENTS
+    ),
+    "variances for deviations of components": Mutant(
+        "fitted/linear_start.py", "np.sqrt(variances.clip(min=0.0))", "variances", COMPONENTS
+    ),
+    "codes that are not whitened at the start": Mutant(
+        "fitted/linear_start.py",
+        "found.directions / found.deviations[:, None]",
+        "found.directions",
+        STARTS,
+    ),
+    "decoder that does not undo the encoder at the start": Mutant(
+        "fitted/linear_start.py",
+        "decode = found.directions.T * found.deviations",
+        "decode = found.directions.T",
+        STARTS,
+    ),
+    "means of processes left out of the scatter": Mutant(
+        "fitted/linear_start.py", "np.concatenate([between, *(", "np.concatenate([*(", MERGED
+    ),
+    "as many rows as the triangle has": Mutant(
+        "fitted/linear_start.py",
+        "rows *= ((len(rows) - 1.0) / (counts.sum() - 1.0)) ** 0.5",
+        "pass",
+        MERGED,
     ),
     "log-density of the prior without its constant": Mutant(
         "prior.py",

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from skhebae import HEBAETransformer
 from skhebae.data import (
@@ -246,6 +247,44 @@ def test_a_pass_in_order_after_an_epoch_reads_every_block_once(small_blocks):
         indices = np.arange(start, start + 8)
         assert_array_equal(rows.take(indices).x, expected.take(indices).x)
     assert sum(stop - start for start, stop, _ in source.reads) <= 400 + 8
+
+
+def test_an_ordered_pass_over_some_rows_reads_every_block_once(small_blocks):
+    """As to measure axes: the windows of the epoch have blocks from everywhere."""
+    X = table(400)
+    rows, source = windowed(X, 10)
+    expected = open_rows(X, FeatureScaling.measure(Table(X)), CPU)
+    rows.take(rows.shuffled(np.arange(400), torch.Generator().manual_seed(0))[:40])
+    for window in rows._read.values():
+        window.result()
+    source.reads.clear()
+    order = rows.ordered(np.random.default_rng(0).permutation(400)[:200])
+    assert_array_equal(order, np.sort(order))
+    for part in np.array_split(order, 20):
+        assert_array_equal(rows.take(part).x, expected.take(part).x)
+        assert len(rows._read) <= windows.WINDOWS_IN_MEMORY
+    assert sum(stop - start for start, stop, _ in source.reads) <= 400
+
+
+def test_the_trial_and_the_axes_read_a_file_window_by_window(small_blocks, monkeypatch):
+    monkeypatch.setattr("skhebae.fitted.linear_start.START_NUMBERS", 400 * 5 // 3)
+    monkeypatch.setattr("skhebae.fitted.geometry.REGRESSED_NUMBERS", 400 * 5 // 3)
+    monkeypatch.setattr("skhebae.fitted.geometry.FEWEST_REGRESSED", 1)
+    for chunk in ("geometry.CHUNK_ROWS", "linear_start.CHUNK_ROWS", "gate.CHUNK_ROWS"):
+        monkeypatch.setattr(f"skhebae.fitted.{chunk}", 20)
+    most = []
+    loaded = WindowedRows._loaded
+
+    def counting(self, number):
+        window = loaded(self, number)
+        most.append(len(self._read))
+        return window
+
+    monkeypatch.setattr(WindowedRows, "_loaded", counting)
+    model = HEBAETransformer(2, random_state=0, max_iter=2, window_mb=0.0005)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(StoredTable(Source(table(400))))
+    assert 1 < max(most) <= windows.WINDOWS_IN_MEMORY
 
 
 def test_blocks_have_indices_of_one_type():

@@ -242,7 +242,7 @@ def test_score_of_linear_models_is_below_the_exact_likelihood(cls):
     # z ~ N(0, I), x = W z + b + noise: the marginal is Gaussian and known.
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 6)) + 0.5 * rng.normal(size=(600, 6))
-    estimator = cls(2, hidden_layer_sizes=(), random_state=0).fit(X)
+    estimator = cls(2, hidden_layer_sizes=(), random_state=0, whiten=True).fit(X)
     mean = estimator.inverse_transform(np.zeros((1, 2)))[0]
     loadings = estimator.inverse_transform(np.eye(2)) - mean
     covariance = loadings.T @ loadings + np.diag(estimator.noise_variance_)

@@ -47,6 +47,10 @@ class Rows(Protocol):
         """Return `indices` in a random order in which one pass over them is quick."""
         ...
 
+    def ordered(self, indices: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return `indices` in increasing order, and see to it that one pass over them is quick."""
+        ...
+
 
 class AnyOrder(MinibatchReader):
     """Rows that can be taken in any order equally quickly."""
@@ -56,6 +60,10 @@ class AnyOrder(MinibatchReader):
         order = torch.randperm(len(indices), generator=generator, device="cpu").numpy()
         result: NDArray[np.intp] = indices[order]
         return result
+
+    def ordered(self, indices: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return `indices` in increasing order."""
+        return np.sort(indices)
 
 
 class ResidentRows(AnyOrder):

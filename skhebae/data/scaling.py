@@ -229,13 +229,26 @@ class FeatureScaling(Scaling):
             If the variance of a feature overflows.
         """
         own = FeatureMoments.measure(table.X, transform)
-        return cls.from_moments(reduce(FeatureMoments.merge, table.group.gather(own)))
+        moments = reduce(FeatureMoments.merge, table.group.gather(own))
+        return cls.from_moments(moments, is_whole=transform is None)
 
     @classmethod
     def from_moments(
-        cls, moments: FeatureMoments, columns: NDArray[np.intp] | None = None
+        cls,
+        moments: FeatureMoments,
+        columns: NDArray[np.intp] | None = None,
+        *,
+        is_whole: bool = False,
     ) -> FeatureScaling:
-        """Choose location and scale; messages name features by their `columns` of the table.
+        """Choose location and scale.
+
+        Parameters
+        ----------
+        moments : FeatureMoments
+        columns : ndarray of int, optional
+            Columns of the table, by which messages name features.
+        is_whole : bool, optional
+            Whether these are all features as the caller gave them, who may have standardised them.
 
         Raises
         ------
@@ -254,9 +267,9 @@ class FeatureScaling(Scaling):
         constant = moments.is_constant()
         deviation = np.where(constant, 1.0, spread)
         varying = deviation[~constant]
-        scale = deviation
-        if len(varying) and varying.max() > SAME_DEVIATION * varying.min():
-            scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
+        scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
+        if is_whole and len(varying) and varying.max() <= SAME_DEVIATION * varying.min():
+            scale = deviation.copy()
         scale[constant] = 1.0
         # The running mean of a constant is off by rounding.
         location = np.where(low == high, low, moments.mean)

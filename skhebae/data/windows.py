@@ -92,11 +92,19 @@ class WindowedRows(MinibatchReader):
         result: NDArray[np.intp] = indices[order][np.argsort(window[order], kind="stable")]
         return result
 
+    def ordered(self, indices: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return `indices` in increasing order, with windows of blocks that follow each other.
+
+        Those of an epoch have blocks from everywhere: each part of a pass in order would need all.
+        """
+        self._plan(np.arange(self._n_blocks))
+        return np.sort(indices)
+
     def take(self, indices: NDArray[np.intp]) -> Minibatch:
         """Read, densify, standardise and send rows.
 
-        Contiguous rows, as in a pass in order, are read from where they are stored; those of an
-        epoch from the windows that they were `shuffled` into.
+        Contiguous rows, as in a pass in order, are read from where they are stored; others from the
+        windows that they were `shuffled` or `ordered` into.
         """
         scaling, rows = self._scaling, indices
         if len(indices) > 0 and (np.diff(indices) == 1).all():

@@ -114,7 +114,8 @@ def try_perceptrons(
         train(run, rows, Split(training), trial_schedule(schedule))
         found.append(np.stack([before, squared_errors(run, rows, held_out)]))
     errors = np.concatenate(group.gather(np.concatenate(found, axis=1)), axis=1)
-    verdict = judge(errors[0], errors[1])
+    # Machines may round differently.
+    verdict = group.from_first(lambda: judge(errors[0], errors[1]))
     return Trial(verdict, run.model.state_dict() if verdict is Verdict.FULL else {})
 
 
@@ -128,14 +129,19 @@ def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:
 
 
 def squared_errors(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the squared error of decoding the codes of rows, (n,), standardised."""
+    """Return the squared errors of decoding the codes of rows, in order, (n,), standardised.
+
+    Only observed entries count.
+    """
     model = run.model.eval()
     errors = [np.empty(0)]
     with torch.no_grad():
-        for chunk in minibatch_indices(indices, CHUNK_ROWS):
+        for chunk in minibatch_indices(rows.ordered(indices), CHUNK_ROWS):
             if len(chunk) > 0:
                 minibatch = rows.take(chunk)
                 parameter = model.decode_rows(model.encode(minibatch)[0], minibatch)
                 residual = minibatch.x - model.likelihood.mean(parameter)
+                if minibatch.mask is not None:
+                    residual = residual.where(minibatch.mask, 0.0)
                 errors.append(residual.double().square().sum(dim=1).cpu().numpy())
     return np.concatenate(errors)

@@ -20,8 +20,8 @@ from skhebae.training import Run
 #: Numbers in the rows that components are computed from, at most, in all processes.
 START_NUMBERS = 2**26
 
-#: Rows per chunk while they are collected.
-CHUNK_ROWS = 4096
+#: Rows per chunk while they are collected, and a sparse table is made dense.
+CHUNK_ROWS = 1024
 
 #: A component whose deviation is smaller than this share of the first one's counts as none.
 SMALLEST_DEVIATION, TINY = 1e-3, 1e-30
@@ -62,7 +62,7 @@ def collect_inputs(
     In several processes, of rows with the mean and the scatter of those of all.
     """
     wanted = max(1, START_NUMBERS // (n_features * group.size))
-    chosen = indices[:: max(1, -(-len(indices) // wanted))]
+    chosen = rows.ordered(indices[:: max(1, -(-len(indices) // wanted))])
     inputs = np.empty((len(chosen), n_features), dtype=np.float32)
     done = 0
     with torch.no_grad():

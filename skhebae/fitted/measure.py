@@ -212,7 +212,7 @@ class TrainedRows:
         n_rows = len(self._rows)
         wanted = max(SOME_ROWS, n_numbers // self._run.model.n_features)
         every = max(1, -(-n_rows // wanted))
-        return list(self._decode(np.arange(0, n_rows, every)))
+        return list(self._decode(self._rows.ordered(np.arange(0, n_rows, every))))
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up the values of all processes."""
@@ -247,7 +247,7 @@ class TrainedRows:
     def spaced(self, n_rows: int) -> NDArray[np.intp]:
         """Return the indices of about `n_rows` rows, evenly spaced over the table."""
         every = max(1, -(-len(self._rows) // n_rows))
-        return np.arange(0, len(self._rows), every)
+        return self._rows.ordered(np.arange(0, len(self._rows), every))
 
     def take(self, indices: NDArray[np.intp]) -> Minibatch:
         """Return some rows."""
