@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from PIL import Image
 
 from benchmarks.pages import spread_out
-from benchmarks.paper import GRID, METHODS
+from benchmarks.paper import METHODS, setting
 from benchmarks.paper_measures import LATENTS
 from benchmarks.runner import Row
 
@@ -53,7 +53,8 @@ class Run:
     def __init__(self, rows: list[Row], environment: Row | None = None) -> None:
         self.environment = environment or {}
         self.data = rows[0]["data"]
-        self.middle = GRID.middle
+        self.setting = setting(self.data)
+        self.middle = self.setting.grid.middle
         # A file can hold shorter trials too: the number of epochs with most cells is the run.
         counts = Counter(row["epochs"] for row in rows)
         self.epochs = max(counts, key=lambda epochs: (counts[epochs], epochs))

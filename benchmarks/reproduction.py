@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.pages import DOCS, average, fill, made_by, table
-from benchmarks.paper import FULL, METHODS, PAPER
+from benchmarks.paper import METHODS
 from benchmarks.paper_figures import Run, draw
 from benchmarks.paper_measures import LATENTS
 from benchmarks.results import RESULTS
@@ -36,7 +36,8 @@ def joined(values: Sequence[float]) -> str:
 
 def setup(run: Run) -> list[str]:
     """Return the table of what was run."""
-    first = run.methods[0]
+    how, first = run.setting, run.methods[0]
+    rates = sorted({how.learning_rate_init[method] for method in run.methods})
     judged = [row for row in run.rows if "classifier_accuracy" in row]
     ceiling = run.said(first, "mutual_information_ceiling", run.middle, "{:.2f}")
     lines = [
@@ -44,11 +45,11 @@ def setup(run: Run) -> list[str]:
         ["weights of the paper", ", ".join(f"{m} {METHODS[m][2]:g}" for m in run.methods)],
         ["d at the paper's weights", joined(run.dims)],
         [f"weights at d = {run.middle}", joined(run.weights)],
-        ["likelihood", PAPER["likelihood"]],
-        ["Adam's learning rate", PAPER["learning_rate_init"]],
-        ["rows in a minibatch", PAPER["batch_size"]],
+        ["likelihood", how.likelihood],
+        ["Adam's learning rate", joined(rates)],
+        ["rows in a minibatch", how.batch_size],
         ["epochs", run.epochs],
-        ["epochs of the paper", FULL.epochs],
+        ["epochs of the paper", how.full.epochs],
         ["precision", ", ".join(sorted({row["precision"] for row in run.rows}))],
         ["seeds", joined(run.seeds)],
         ["information, at most", f"{ceiling} nats"],

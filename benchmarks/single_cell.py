@@ -11,6 +11,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +31,11 @@ from skhebae import tl
 
 Array = NDArray[Any]
 N_COMPONENTS, N_GENES, N_NEIGHBORS = 10, 2000, 15
-#: Epochs of scVI, with batches and without; with many cells fewer by its own rule.
-SCVI_EPOCHS = {True: 200, False: 100}
+#: Epochs of scVI and DRVI, with batches and without; with many cells fewer by scVI's own rule.
+PEER_EPOCHS = {True: 200, False: 100}
 #: Module that a method needs, and what to install for it.
 NEEDED = {"UMAP": ("umap", "umap-learn"), "scVI": ("scvi", "scvi-tools")}
+NEEDED |= {"Harmony": ("harmonypy", "harmonypy"), "DRVI": ("drvi", "drvi-py")}
 
 
 class Fitted(NamedTuple):
@@ -54,48 +57,50 @@ def ours(name: str, **params: Any) -> Method:
         own = {"mask_var": None, "batch_key": batch_key, "random_state": seed, **params}
         embed = getattr(tl, name)
         fitted, model = embed(adata, N_COMPONENTS, return_model=True, **how, **own)
-        return Fitted(
-            fitted.obsm["codes"], lambda query: tl.project(query, model, **how).obsm["codes"]
-        )
+        codes = fitted.obsm["codes"]
+        return Fitted(codes, lambda query: tl.project(query, model, **how).obsm["codes"])
 
     return fit
 
 
-def pca(adata: Any, batch_key: str | None, seed: int) -> Fitted:
-    """Fit principal components of log-normalised values."""
-    model = PCA(N_COMPONENTS, random_state=seed)
+def on_log_values(make: Any, adata: Any, batch_key: str | None, seed: int) -> Fitted:
+    """Fit a reducer, made from a seed, to log-normalised values."""
+    model = make(seed)
     codes = model.fit_transform(adata.layers["log"])
     return Fitted(codes, lambda query: model.transform(query.layers["log"]))
 
 
-def umap(adata: Any, batch_key: str | None, seed: int) -> Fitted:
-    """Fit UMAP to log-normalised values."""
-    from umap import UMAP
-
-    model = UMAP(n_components=N_COMPONENTS, random_state=seed, n_jobs=1)
-    codes = model.fit_transform(adata.layers["log"])
-    return Fitted(codes, lambda query: model.transform(query.layers["log"]))
+pca = partial(on_log_values, lambda seed: PCA(N_COMPONENTS, random_state=seed))
+umap = partial(
+    on_log_values,
+    lambda seed: import_module("umap").UMAP(N_NEIGHBORS, N_COMPONENTS, random_state=seed, n_jobs=1),
+)
 
 
-def scvi(adata: Any, batch_key: str | None, seed: int) -> Fitted:
-    """Fit scVI with its defaults except for the epochs; new cells go through scArches' surgery."""
-    import scvi as library
-
-    library.settings.seed = seed
-    adata = adata.copy()
-    library.model.SCVI.setup_anndata(adata, batch_key=batch_key)
-    model = library.model.SCVI(adata, n_latent=N_COMPONENTS)
+def peer(library: str, name: str, adata: Any, batch_key: str | None, seed: int) -> Fitted:
+    """Fit scVI or DRVI with defaults except for the epochs; new cells go through scArches."""
+    import_module("scvi").settings.seed = seed
+    cls, adata = getattr(import_module(f"{library}.model"), name), adata.copy()
+    cls.setup_anndata(adata, batch_key=batch_key)
+    model = cls(adata, n_latent=N_COMPONENTS)
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}
-    by_rule = round(20_000 / adata.n_obs * 400)
-    model.train(max_epochs=min(SCVI_EPOCHS[batch_key is not None], by_rule), **quiet)
+    epochs = min(PEER_EPOCHS[batch_key is not None], round(20_000 / adata.n_obs * 400))
+    model.train(max_epochs=epochs, **quiet)
 
     def project(query: Any) -> Array:
-        mapped = library.model.SCVI.load_query_data(query.copy(), model)
+        mapped = cls.load_query_data(query.copy(), model)
         mapped.train(max_epochs=100, plan_kwargs={"weight_decay": 0.0}, **quiet)
-        codes: Array = mapped.get_latent_representation()
-        return codes
+        return np.asarray(mapped.get_latent_representation())
 
     return Fitted(model.get_latent_representation(), project)
+
+
+def harmony(adata: Any, batch_key: str | None, seed: int) -> Fitted:
+    """Fit Harmony to principal components; it has no map for new cells."""
+    run, (codes, project) = import_module("harmonypy").run_harmony, pca(adata, batch_key, seed)
+    codes = np.asarray(run(codes, adata.obs, batch_key, random_state=seed, verbose=False).Z_corr)
+    # Some releases return columns.
+    return Fitted(codes if len(codes) == adata.n_obs else codes.T, project)
 
 
 METHODS: dict[str, Method] = {
@@ -105,14 +110,16 @@ METHODS: dict[str, Method] = {
     "HEBAE, log values": ours("hebae", layer="log"),
     "VAE": ours("vae"),
     "WAE": ours("wae"),
-    "scVI": scvi,
+    "scVI": partial(peer, "scvi", "SCVI"),
+    "DRVI": partial(peer, "drvi", "DRVI"),
 }
 
-#: How batches leave HEBAE's codes: by the decoder only (0), and with ever more of the
-#: closed form for each batch. The default, 1, is in METHODS.
-SHARES: dict[str, Method] = {
+#: For batches only: Harmony; and how batches leave HEBAE's codes, by the decoder only (0), and
+#: with ever more of the closed form for each batch. The default, 1, is in METHODS.
+INTEGRATORS: dict[str, Method] = {
     f"HEBAE, batch_share={share:g}": ours("hebae", batch_share=share) for share in (0.0, 0.25, 0.5)
 }
+INTEGRATORS["Harmony"] = harmony
 
 
 class CellSet(NamedTuple):
@@ -182,9 +189,8 @@ def measure_integration(adata: Any, codes: Array) -> dict[str, float]:
     before = PCA(min(50, *adata.shape), random_state=0)
     adata.obsm["before"] = before.fit_transform(adata.layers["log"])
     adata.obsm["codes"] = np.asarray(codes, dtype=np.float32)
-    columns = {"batch_key": "batch", "label_key": "cell_type", "embedding_obsm_keys": ["codes"]}
     how = {"pre_integrated_embedding_obsm_key": "before", "n_jobs": 1, "progress_bar": False}
-    judge = Benchmarker(adata, **columns, **how)
+    judge = Benchmarker(adata, "batch", "cell_type", embedding_obsm_keys=["codes"], **how)
     judge.benchmark()
     row = judge.get_results(min_max_scale=False).loc["codes"]
     return {str(name): float(value) for name, value in row.items()}
@@ -214,10 +220,9 @@ def measure_types(
     common = {**seconds, "n_cells": adata.n_obs, "n_genes": adata.n_vars}
     for column in of.labels:
         labels = adata.obs[column].to_numpy(dtype=str)
-        row = {**common, "label": column}
-        row["knn_accuracy"] = neighbour_accuracy(fitted.codes, labels, seed)
-        measured = label_metrics(fitted.codes, labels, seed)
-        row |= {name: asdict(value) for name, value in measured.items()}
+        accuracy = neighbour_accuracy(fitted.codes, labels, seed)
+        row = {**common, "label": column, "knn_accuracy": accuracy}
+        row |= {k: asdict(v) for k, v in label_metrics(fitted.codes, labels, seed).items()}
         if of.integrates:
             row["scib"] = measure_integration(adata, fitted.codes)
         if of.one_sided:
@@ -230,8 +235,7 @@ def measure_projection(
 ) -> Iterator[Row]:
     """Leave each batch out of the fit and predict its types by neighbours."""
     for batch in sorted(adata.obs["batch"].unique()):
-        new = (adata.obs["batch"] == batch).to_numpy()
-        known, query = adata[~new].copy(), adata[new].copy()
+        known, query = (adata[(adata.obs["batch"] == batch) == new].copy() for new in (False, True))
         fitted, seconds = timed(method, known, "batch", seed, threads)
         start = time.perf_counter()
         codes = fitted.project(query)
@@ -272,13 +276,13 @@ def main(argv: list[str] | None = None) -> None:
     """Measure what the command line asks for."""
     made = parser("single-cell", __doc__, threads=2, resumes=True)
     made.add_argument("--data", nargs="+", choices=list(SETS), default=list(SETS))
-    made.add_argument("--methods", nargs="+", default=[*METHODS, *SHARES])
+    made.add_argument("--methods", nargs="+", default=[*METHODS, *INTEGRATORS])
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--data-dir", type=Path, default=DATA)
     arguments = made.parse_args(argv)
     path = arguments.output / "single_cell.json"
     results = Results(path, resume=arguments.resume, threads=arguments.threads)
-    methods = {name: {**METHODS, **SHARES}[name] for name in arguments.methods}
+    methods = {name: {**METHODS, **INTEGRATORS}[name] for name in arguments.methods}
     for name, (module, package) in NEEDED.items():
         if name in methods and not find_spec(module):
             print(f"{name} left out: python -m pip install {package}")

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,15 +40,45 @@ def test_dense_networks_have_the_paper_s_sizes():
     assert decoder(codes[:, :10]).shape == (3, 1, 28, 28)
 
 
-def test_learning_rate_decays_as_published():
-    assert [work.mnist_decay(epoch) for epoch in (0, 1, 30)] == [1.0, 0.995, 0.995**30]
+@pytest.mark.parametrize(("n_outputs", "n_components"), [(16, 8)])
+def test_convolutional_networks_have_the_paper_s_channels(n_outputs, n_components):
+    encoder = work.conv_encoder((3, 64, 64), n_outputs)
+    decoder = work.conv_decoder(n_components, (3, 64, 64))
+    down = [layer for layer in encoder if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in down] == [128, 256, 512, 1024]
+    assert {(*layer.kernel_size, *layer.stride) for layer in down} == {(5, 5, 2, 2)}
+    assert all(layer.bias is None for layer in down)
+    up = [layer for layer in decoder if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.out_channels for layer in up] == [512, 256, 128, 3]
+    assert [layer.stride[0] for layer in up] == [2, 2, 2, 1]
+    assert {layer.kernel_size for layer in up} == {(5, 5)}
+    with torch.inference_mode():
+        codes = encoder(torch.zeros(2, 3, 64, 64))
+        assert codes.shape == (2, n_outputs)
+        assert decoder(codes[:, :n_components]).shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "mnist", "celeba"),
+    [
+        (0, 1.0, 1.0),
+        (1, 0.995, 1.0),
+        (29, 0.995**29, 1.0),
+        (30, 0.995**30, 1 / 2),
+        (50, 0.995**50, 1 / 5),
+        (70, 0.995**70, 1 / 10),
+    ],
+)
+def test_learning_rates_decay_as_published(epoch, mnist, celeba):
+    assert work.mnist_decay(epoch) == pytest.approx(mnist)
+    assert work.celeba_decay(epoch) == pytest.approx(celeba)
 
 
 # The grid
 
 
 def test_grid_has_18_cells_a_seed_one_seed_after_the_other():
-    grid = paper.GRID
+    grid = paper.setting("fashion-mnist").grid
     cells = list(paper.cells("fashion-mnist", grid, [0, 1], list(paper.METHODS)))
     assert len(cells) == len(set(cells)) == 36
     assert [cell.seed for cell in cells] == [0] * 18 + [1] * 18
@@ -60,6 +91,15 @@ def test_grid_has_18_cells_a_seed_one_seed_after_the_other():
     assert len({cell.file for cell in cells}) == 36
 
 
+def test_celeba_has_its_own_setting_and_all_else_the_dense_one():
+    assert paper.setting("celeba").encoder is work.conv_encoder
+    assert paper.setting("celeba").batch_size == 100
+    for data in ("mnist", "fashion-mnist", "digits"):
+        assert paper.setting(data).encoder is work.dense_encoder
+        assert paper.setting(data).batch_size == 128
+        assert paper.setting(data).full.epochs == 100
+
+
 def test_estimators_have_the_paper_s_parameters():
     table = SimpleNamespace(image_shape=(1, 8, 8))
     for method, weight in (("HEBAE", "reg_weight"), ("VAE", "beta"), ("WAE", "reg_weight")):
@@ -69,6 +109,24 @@ def test_estimators_have_the_paper_s_parameters():
         assert (params["random_state"], params["max_iter"], params["tol"]) == (3, 5, 0.0)
         assert (params["learning_rate_init"], params["batch_size"]) == (1e-3, 128)
         assert params["likelihood"] == "bernoulli"
+        assert (params["linear_path"], params["whiten"], params["input_noise"]) == (
+            False,
+            True,
+            0.0,
+        )
+
+
+def test_estimators_of_faces_differ_in_networks_and_optimiser_only():
+    table = SimpleNamespace(image_shape=(3, 64, 64))
+    for method, rate in (("HEBAE", 1e-4), ("VAE", 1e-4), ("WAE", 1e-3)):
+        cell = paper.Cell("celeba", method, 64, 1.0, 0, 100)
+        faces = paper.estimator(cell, table, "float32").get_params()
+        others = paper.estimator(replace(cell, data="mnist"), table, "float32").get_params()
+        assert (faces["learning_rate_init"], faces["batch_size"]) == (rate, 100)
+        assert (faces["likelihood"], faces["decoder"]) == ("gaussian", work.conv_decoder)
+        differing = {name for name, value in faces.items() if others[name] != value}
+        optimiser = {"learning_rate_init", "learning_rate", "batch_size"}
+        assert differing - optimiser == {"encoder", "decoder", "likelihood"}
 
 
 # Measures
@@ -198,14 +256,14 @@ def test_cells_are_found_by_method_size_and_weight():
 
 
 def test_page_of_images_without_labels(tmp_path):
-    kept = {"covariance": None, "correlation": None, "data": "faces", "n_components": 10}
+    kept = {"covariance": None, "correlation": None, "data": "celeba", "n_components": 64}
     rows = [made_up(method) | kept for method in paper.METHODS]
     for row in rows:
         del row["samples"], row["frechet_floor"], row["classifier_accuracy"]
-    (tmp_path / "paper-faces.json").write_text(json.dumps({"environment": {}, "rows": rows}))
-    reproduction.main(["--data", "faces", "--results", str(tmp_path), "--output", str(tmp_path)])
+    (tmp_path / "paper-celeba.json").write_text(json.dumps({"environment": {}, "rows": rows}))
+    reproduction.main(["--data", "celeba", "--results", str(tmp_path), "--output", str(tmp_path)])
     text = (tmp_path / "reproduction.md").read_text()
-    assert "| data | faces, 1,347 training rows |" in text
+    assert "| data | celeba, 1,347 training rows |" in text
     assert "classifier" not in text
     assert {file.name for file in (tmp_path / "images").iterdir()} == {"paper_bounds.png"}
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from benchmarks import pages, single_cell, table
-from benchmarks.single_cell import METHODS, SETS, SHARES, ours
+from benchmarks.single_cell import INTEGRATORS, METHODS, SETS, ours
 
 anndata = pytest.importorskip("anndata")
 pytest.importorskip("scanpy")
@@ -92,6 +92,23 @@ def test_projection_leaves_every_batch_out_once():
     assert all(row["accuracy"] > 0.9 for row in rows)
 
 
+def test_harmony_returns_a_code_per_cell_that_knows_its_batch_less():
+    pytest.importorskip("harmonypy")
+    adata = cells()
+    shifted = adata.X.toarray()
+    shifted[adata.obs["batch"] == "a", :8] += 20.0
+    adata.X = sparse.csr_matrix(shifted)
+    adata = single_cell.prepared(adata, "batch")
+    batches = adata.obs["batch"].to_numpy(dtype=str)
+    codes = [
+        METHODS["PCA"](adata, "batch", 0).codes,
+        INTEGRATORS["Harmony"](adata, "batch", 0).codes,
+    ]
+    assert codes[1].shape == (N, single_cell.N_COMPONENTS)
+    before, after = (single_cell.neighbour_accuracy(z, batches, 0) for z in codes)
+    assert after < before - 0.1
+
+
 def test_integration_rewards_mixing():
     """scib-metrics itself, where it is installed: mixed batches against separate ones."""
     pytest.importorskip("scib_metrics")
@@ -126,8 +143,8 @@ def run(tmp_path, monkeypatch):
     methods["HEBAE, log values"] = ours("hebae", layer="log", **short)
     # In the place of a peer that is not installed here.
     methods["scVI"] = METHODS["PCA"]
-    shares = {name: ours("hebae", batch_share=0.0, **short) for name in list(SHARES)[:1]}
-    for name, of in (("METHODS", methods), ("SHARES", shares)):
+    shares = {name: ours("hebae", batch_share=0.0, **short) for name in list(INTEGRATORS)[:1]}
+    for name, of in (("METHODS", methods), ("INTEGRATORS", shares)):
         monkeypatch.setattr(single_cell, name, {k: counted(k, v) for k, v in of.items()})
     monkeypatch.setattr(single_cell, "limit_threads", lambda threads: None)
     monkeypatch.setattr(table, "DOCS", tmp_path)

@@ -79,9 +79,12 @@ def test_auto_budgets(starts_linear, most):
 
 
 def test_auto_weight_decay_is_a_prior():
-    assert auto_weight_decay(800, starts_linear=True) == 0.5
-    assert auto_weight_decay(2, starts_linear=True) == 10.0
-    assert auto_weight_decay(800, starts_linear=False) == 0.0
+    plain, counts = GaussianLikelihood.largest_decay, PoissonLikelihood.largest_decay
+    assert auto_weight_decay(800, plain, starts_linear=True) == 0.5
+    assert auto_weight_decay(2, plain, starts_linear=True) == 10.0
+    assert auto_weight_decay(800, plain, starts_linear=False) == 0.0
+    assert auto_weight_decay(800, counts, starts_linear=False) == 0.3
+    assert auto_weight_decay(4000, counts, starts_linear=False) == 0.1
 
 
 def test_auto_input_noise_fades(table):

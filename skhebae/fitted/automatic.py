@@ -27,8 +27,8 @@ LINEAR_MINIBATCHES = 4
 #: `learning_rate_init="auto"`, and for networks that start as principal component analysis.
 AUTO_RATE, LINEAR_RATE = 0.005, 0.01
 
-#: `weight_decay="auto"` of such networks, multiplied by the rows of the table; and its largest
-#: value, with which the steps of tiny tables are still stable.
+#: `weight_decay="auto"`, multiplied by the rows of the table; and its largest value beside a linear
+#: path, with which the steps of tiny tables are still stable.
 DECAY_ROWS, LARGEST_DECAY = 400.0, 10.0
 
 #: Whatever the table, a minibatch has this many rows per latent dimension.
@@ -73,13 +73,22 @@ def auto_learning_rate(*, starts_linear: bool) -> float:
     return LINEAR_RATE if starts_linear else AUTO_RATE
 
 
-def auto_weight_decay(n_rows: int, *, starts_linear: bool) -> float:
+def auto_weight_decay(n_rows: int, largest: float, *, starts_linear: bool) -> float:
     """Return the decay that `weight_decay="auto"` stands for.
 
-    A Gaussian prior on the weights of the perceptrons beside a linear path: under a loss averaged
-    over n rows its strength is proportional to 1/n.
+    A Gaussian prior on the weights: under a loss averaged over n rows its strength is
+    proportional to 1/n. Beside a linear path it takes the place of input noise.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the table.
+    largest : float
+        `Likelihood.largest_decay`, of networks without a linear path.
+    starts_linear : bool
+        Whether networks start as principal component analysis.
     """
-    return min(LARGEST_DECAY, DECAY_ROWS / n_rows) if starts_linear else 0.0
+    return min(LARGEST_DECAY if starts_linear else largest, DECAY_ROWS / n_rows)
 
 
 def auto_input_noise(model: Autoencoder, n_rows: int, *, starts_linear: bool) -> float:

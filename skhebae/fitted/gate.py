@@ -31,8 +31,9 @@ MOST_ROWS = 20_000
 #: Epochs of the trial, as a share of those of the fit.
 TRIAL_SHARE = 0.4
 
-#: By how many standard errors perceptrons must reduce the held-out error.
-STANDARD_ERRORS = 0.5
+#: By how many standard errors, and by which share, perceptrons must reduce the held-out error. For
+#: less, the codes of principal components are not given up, which keep distances and neighbours.
+STANDARD_ERRORS, SMALLEST_GAIN = 0.5, 0.03
 
 #: They train for longer than in the trial, and continue from there, where it brought the error
 #: under this share of that of the linear path. A smaller gain may turn with more training.
@@ -122,7 +123,7 @@ def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:
     """Compare the squared errors of held-out rows before and after training, (n,) each."""
     gain = before - after
     error = gain.std(ddof=1) / len(gain) ** 0.5
-    if not gain.mean() > STANDARD_ERRORS * error:
+    if not gain.mean() > max(STANDARD_ERRORS * error, SMALLEST_GAIN * before.mean()):
         return Verdict.LINEAR
     return Verdict.FULL if after.mean() < LARGE_GAIN * before.mean() else Verdict.BRIEF
 

@@ -135,7 +135,8 @@ class Parameters(ABC):
         `partial_fit` does not change it.
     weight_decay : float or "auto", default="auto"
         Decoupled decay of the weight matrices (AdamW), except those of the linear path. "auto" is
-        ``min(10, 400 / n_samples)`` with a linear path, else 0.
+        ``min(10, 400 / n_samples)`` with a linear path, ``min(0.3, 400 / n_samples)`` for
+        counts, else 0.
     batch_size : int or "auto", default="auto"
         Smallest number of rows in a minibatch; the remainder is spread evenly. Fewer
         rows make one minibatch. "auto" is an eighth of the rows, between 32 and

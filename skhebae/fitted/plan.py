@@ -200,7 +200,10 @@ def resolve_weight_decay(parameters: Parameters, architecture: Architecture, n_r
     decay = parameters.weight_decay
     if not isinstance(decay, str):
         return decay
-    return auto_weight_decay(n_rows, starts_linear=architecture.linear_path)
+    largest = find_likelihood(architecture.likelihood).largest_decay
+    if architecture.encoder is not None or architecture.decoder is not None:
+        largest = 0.0  # nobody can tell what the weights of a module of the user's are
+    return auto_weight_decay(n_rows, largest, starts_linear=architecture.linear_path)
 
 
 def make_schedule(

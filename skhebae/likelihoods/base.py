@@ -112,6 +112,8 @@ class Likelihood(nn.Module, ABC):
         Noise that ``input_noise="auto"`` starts from.
     starts_linear : bool
         Whether ``linear_path="auto"`` lets built-in networks start as principal component analysis.
+    largest_decay : float
+        Largest ``weight_decay="auto"`` of built-in networks without a linear path.
     half_rows : int
         Rows of a table at which ``max_iter="auto"`` takes half of its largest number of steps:
         the more, the sooner the family over-fits.
@@ -128,6 +130,7 @@ class Likelihood(nn.Module, ABC):
     accepts_missing: ClassVar[bool] = False
     input_noise: ClassVar[float] = 0.3
     starts_linear: ClassVar[bool] = False
+    largest_decay: ClassVar[float] = 0.0
     half_rows: ClassVar[int] = 6000
     sparse_draws: ClassVar[bool] = False
     needs_totals: ClassVar[bool] = False

@@ -95,6 +95,7 @@ class CountLikelihood(Likelihood):
     support: ClassVar[tuple[float, float]] = (0.0, np.inf)
     # Most of a count's variance is the noise of counting: add as much again.
     input_noise: ClassVar[float] = 1.0
+    largest_decay: ClassVar[float] = 0.3
     # Thousands of noisy features are over-fitted sooner.
     half_rows: ClassVar[int] = 24_000
     sparse_draws: ClassVar[bool] = True
