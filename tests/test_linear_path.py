@@ -256,6 +256,7 @@ def test_noise_is_left_to_principal_components(cls):
         ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0], Verdict.LINEAR),
         ([1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1], Verdict.LINEAR),
         # One row that gains much beside others that lose is no evidence.
+        ([1.0, 1.0, 1.0, 5.0], [1.3, 1.3, 1.3, 3.4], Verdict.LINEAR),
         ([1.0, 1.0, 1.0, 5.0], [1.5, 1.5, 1.5, 3.4], Verdict.LINEAR),
         ([1.0, 1.0], [np.nan, np.nan], Verdict.LINEAR),
     ],

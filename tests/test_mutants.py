@@ -353,13 +353,16 @@ MUTANTS = {
     "perceptrons for any gain": Mutant(
         "fitted/gate.py", "STANDARD_ERRORS * error", "0.0 * error", JUDGE
     ),
+    "perceptrons for a small gain": Mutant(
+        "fitted/gate.py", "SMALLEST_GAIN * before.mean()", "0.0 * before.mean()", JUDGE
+    ),
     "perceptrons for any loss": Mutant(
         "fitted/gate.py", "gain = before - after", "gain = after - before", JUDGE
     ),
     "perceptrons where the error is none": Mutant(
         "fitted/gate.py",
-        "if not gain.mean() > STANDARD_ERRORS * error",
-        "if gain.mean() <= STANDARD_ERRORS * error",
+        "if not gain.mean() > max(",
+        "if gain.mean() <= max(",
         JUDGE,
     ),
     "long training for small gains": Mutant(
