@@ -323,7 +323,7 @@ DAMAGED = {
     "variance NaN": array_of("_scaling.variance", with_nan),
     "weights NaN": array_of("_weights.encoder.layers.0.weight", with_nan),
     "weights infinite": array_of("_weights.decoder.layers.2.bias", lambda array: array + np.inf),
-    "weights float64": array_of("_weights.decoder.layers.2.bias", lambda array: array.astype(float)),
+    "weights float64": array_of("_weights.decoder.layers.2.bias", lambda a: a.astype(float)),
     "weights of the path": array_of("_weights.decoder.path.weight", lambda array: array[:, :1]),
     "weights turned": array_of("_weights.encoder.layers.0.weight", lambda a: a.T.copy()),
     "weights of a likelihood": array_of("_weights.likelihood.scale", lambda array: array[:2]),

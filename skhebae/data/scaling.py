@@ -270,8 +270,8 @@ class FeatureScaling(Scaling):
         scale = np.maximum(deviation, RANGE_FRACTION * (high - low))
         if is_whole and len(varying) and varying.max() <= SAME_DEVIATION * varying.min():
             scale = deviation.copy()
-        # Beside a large offset one that seems constant may vary by more, which must not outweigh all
-        # other features.
+        # Beside a large offset one that seems constant may vary by more, which must not outweigh
+        # all other features.
         scale[constant] = np.maximum(1.0, spread[constant])
         # The running mean of a constant is off by rounding.
         location = np.where(low == high, low, moments.mean)
