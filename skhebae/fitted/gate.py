@@ -110,9 +110,11 @@ def try_perceptrons(
         run = make_run()
         training = np.setdiff1d(np.arange(n_rows), held_out)
         start_linear(run, rows, seed, training)
-        before = squared_errors(run, rows, held_out)
+        with group.agreement():  # where a process cannot read its rows
+            before = squared_errors(run, rows, held_out)
         train(run, rows, Split(training), trial_schedule(schedule))
-        found.append(np.stack([before, squared_errors(run, rows, held_out)]))
+        with group.agreement():
+            found.append(np.stack([before, squared_errors(run, rows, held_out)]))
     errors = np.concatenate(group.gather(np.concatenate(found, axis=1)), axis=1)
     # Machines may round differently.
     verdict = group.from_first(lambda: judge(errors[0], errors[1]))

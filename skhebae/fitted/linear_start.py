@@ -91,7 +91,7 @@ def merge_inputs(own: NDArray[np.float32], group: Group) -> NDArray[np.float32]:
     # Rows and their mirror images have mean 0, and twice their scatter.
     rows = np.concatenate([scatter, -scatter]) / 2.0**0.5
     # As many as there were, for a variance with the divisor n - 1.
-    rows *= ((len(rows) - 1.0) / (counts.sum() - 1.0)) ** 0.5
+    rows *= ((len(rows) - 1.0) / max(1.0, counts.sum() - 1.0)) ** 0.5
     shifted: NDArray[np.float32] = (mean + rows).astype(np.float32)
     return shifted
 
@@ -178,7 +178,8 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
     assert path is not None
     d, p = model.n_components, model.n_features
     chosen = np.arange(len(rows)) if indices is None else indices
-    inputs = collect_inputs(model.encoder_input, rows, chosen, p, group)
+    with group.agreement():  # where a process cannot read its rows
+        inputs = collect_inputs(model.encoder_input, rows, chosen, p, group)
     # Machines may round differently.
     found = group.from_first(lambda: principal_components(inputs, d, seed))
     if model.varies is not None:
