@@ -100,13 +100,15 @@ def test_a_constant_in_single_precision_is_that_in_double(quick, value):
     assert_allclose(model.fitted_.scaling.location[AT], value * 4 / 3, rtol=1e-6)
 
 
-def test_the_start_is_neutral(quick, monkeypatch):
+@pytest.mark.parametrize("linear_path", [False, True])
+def test_the_start_is_neutral(quick, monkeypatch, linear_path):
     """Before the first step after it varies, all codes and all other features are as before."""
     X = table()
     # What comes after training, for all rows so far, is left out; so are the axes of codes.
     monkeypatch.setattr("skhebae.fitted.fit.finish_likelihood", lambda *arguments: None)
     monkeypatch.setattr("skhebae.fitted.fit.measure_axes", lambda *arguments: None)
-    model = HEBAETransformer(**quick, reg_weight=0.0).partial_fit(X[:100])
+    model = HEBAETransformer(**quick, reg_weight=0.0, linear_path=linear_path)
+    model.partial_fit(X[:100])
     codes, decoded = model.transform(X), model.inverse_transform(model.transform(X))
     score = model.score_samples(X[:100])
     steps = []
@@ -120,10 +122,11 @@ def test_the_start_is_neutral(quick, monkeypatch):
     assert np.isfinite(model.score_samples(X)).all()
     assert (model.score_samples(X[:100]) > score - 5.0).all()
     # Adam knows nothing of it either.
-    parameters = list(model.fitted_.model.parameters())
-    encoder = next(
-        i for i, p in enumerate(sorted(parameters, key=lambda p: p.ndim <= 1)) if p.shape == (16, 8)
-    )
+    name = "encoder.path.weight" if linear_path else "encoder.layers.0.weight"
+    weights = dict(model.fitted_.model.named_parameters())
+    # In the order of Adam: those that decay first.
+    order = sorted(weights, key=lambda key: weights[key].ndim <= 1 or ".path." in key)
+    encoder = order.index(name)
     moments = model.fitted_.optimizer_state[encoder]["exp_avg_sq"]
     assert (moments[:, AT] == 0.0).all()
     assert (np.delete(moments.numpy(), AT, axis=1) > 0.0).any()
@@ -152,6 +155,7 @@ def test_not_even_of_noise(quick):
     """What is added to the encoder's input stays away from it, too."""
     X = table()[:100]
     X[:, AT + 1] = 2.0
+    quick = {**quick, "linear_path": False}  # whose perceptrons do not decay
     model = HEBAETransformer(**quick, input_noise=0.5).fit(X)
     weights = model.fitted_.model.encoder.layers[0].weight.detach()
     start = HEBAETransformer(**quick, learning_rate_init=1e-30, max_iter="auto").fit(X)

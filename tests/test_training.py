@@ -185,7 +185,7 @@ def test_partial_fit_takes_a_new_weight_decay(table, quick):
     codes = []
     for weight_decay in (0.0, 0.1, 50.0):
         # A linear path does not decay.
-        estimator = VAETransformer(**quick, linear_path=False).partial_fit(table)
+        estimator = VAETransformer(**quick, linear_path=False, whiten=True).partial_fit(table)
         estimator.set_params(weight_decay=weight_decay).partial_fit(table)
         codes.append(estimator.transform(table))
     assert not np.array_equal(codes[0], codes[1])
@@ -316,7 +316,7 @@ def test_constant_features_and_rows(cls, brief):
 
 def test_noise_variance_counts_residuals_and_uncertain_codes(table):
     # A point code hides what its posterior leaves open: v = residual^2 + diag(W P^-1 W^T).
-    estimator = WAETransformer(3, hidden_layer_sizes=(), random_state=0).fit(table)
+    estimator = WAETransformer(3, hidden_layer_sizes=(), whiten=True, random_state=0).fit(table)
     residual = np.square(estimator.inverse_transform(estimator.transform(table)) - table).mean(0)
     origin = estimator.inverse_transform(np.zeros((1, 3)))
     loadings = (estimator.inverse_transform(np.eye(3)) - origin).T.astype(np.float64)
@@ -383,9 +383,9 @@ def test_linear_hebae_on_a_table_of_low_rank():
 
 
 def test_codes_are_standard_normal_in_moments(hebae_of_digits):
-    estimator = hebae_of_digits
-    np.testing.assert_allclose(estimator.latent_mean_, 0.0, atol=0.15)
-    np.testing.assert_allclose(estimator.latent_covariance_, np.eye(10), atol=0.25)
+    fitted = hebae_of_digits.fitted_.rescaled(True)
+    np.testing.assert_allclose(fitted.latent_mean, 0.0, atol=0.15)
+    np.testing.assert_allclose(fitted.latent_covariance, np.eye(10), atol=0.25)
 
 
 def test_streamed_rows_train_like_resident_ones(table, quick):

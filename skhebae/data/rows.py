@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -29,7 +30,15 @@ GPU_SHARE = 0.5
 
 
 class Rows(Protocol):
-    """Anything that hands out standardised rows by index."""
+    """Anything that hands out standardised rows by index.
+
+    Attributes
+    ----------
+    kept_bytes : int
+        Memory that rows which are taken and kept may occupy.
+    """
+
+    kept_bytes: int
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -54,6 +63,8 @@ class Rows(Protocol):
 
 class AnyOrder(MinibatchReader):
     """Rows that can be taken in any order equally quickly."""
+
+    kept_bytes = sys.maxsize
 
     def shuffled(self, indices: NDArray[np.intp], generator: torch.Generator) -> NDArray[np.intp]:
         """Return `indices` in a random order."""

@@ -75,6 +75,7 @@ class WindowedRows(MinibatchReader):
         self._scaling = scaling
         self._device = device
         self._side = side
+        self.kept_bytes = window_bytes
         self._n_blocks = -(-len(X) // BLOCK_ROWS)
         block_bytes = n_bytes(X[:BLOCK_ROWS])
         self._blocks_per_window = max(1, window_bytes // (WINDOWS_IN_MEMORY * block_bytes))

@@ -18,7 +18,10 @@ from skhebae.networks import Decoder, Encoder, decoder_path
 from skhebae.training import Run
 
 #: Numbers in the rows that components are computed from, at most, in all processes.
-START_NUMBERS = 2**26
+START_NUMBERS = 2**24
+
+#: Bytes per number while components are computed, which takes copies.
+COPY_BYTES = 16
 
 #: Rows per chunk while they are collected, and a sparse table is made dense.
 CHUNK_ROWS = 1024
@@ -61,7 +64,8 @@ def collect_inputs(
 
     In several processes, of rows with the mean and the scatter of those of all.
     """
-    wanted = max(1, START_NUMBERS // (n_features * group.size))
+    n_numbers = min(START_NUMBERS, rows.kept_bytes // COPY_BYTES)
+    wanted = max(1, n_numbers // (n_features * group.size))
     chosen = rows.ordered(indices[:: max(1, -(-len(indices) // wanted))])
     inputs = np.empty((len(chosen), n_features), dtype=np.float32)
     done = 0

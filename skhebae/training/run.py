@@ -9,7 +9,7 @@ import torch
 
 from skhebae.distributed import SINGLE, Group
 from skhebae.model import Autoencoder
-from skhebae.networks import Decoder, Encoder, global_state, set_global_state
+from skhebae.networks import global_state, set_global_state
 from skhebae.objectives import Objective
 from skhebae.training.adam import Adam
 from skhebae.training.checkpoint import as_arrays, as_tensors
@@ -75,9 +75,8 @@ class Run:
 
     def __post_init__(self) -> None:
         # The linear path is to explain what it can; the prior is on what comes on top of it.
-        parts = self.model.encoder, self.model.decoder
-        paths = [part.path for part in parts if isinstance(part, Encoder | Decoder)]
-        free = [weight for path in paths if path is not None for weight in path.parameters()]
+        paths = ("encoder.path.weight", "decoder.path.weight")
+        free = [own for name, own in self.model.named_parameters() if name in paths]
         self.optimizer = Adam(self.model.parameters(), self.weight_decay, free)
 
     def state(self) -> dict[str, Any]:
