@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import compare_page
+from benchmarks import compare_page, tables
 from benchmarks.pages import DOCS, fill, load
 
 ROOT = DOCS.parent
@@ -44,4 +44,6 @@ def main() -> None:
         demo=quoted(demo),
         integration=quoted(cells),
         compare=compare_page.summary(load("compare")[1]),
+        # The targets, without the sets.
+        tables=tables.summary(load("tables")[1])[-8:],
     )
