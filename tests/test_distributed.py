@@ -249,7 +249,14 @@ def test_two_processes_start_from_the_components_of_one(pair, case, cut):
     assert_allclose(np.cov(codes[0].T), np.eye(2), atol=0.01)
 
 
-@pytest.mark.parametrize(("kind", "share"), [("noise", 1.0), ("curve", 0.0), ("curve", 0.3)])
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [
+        ("noise", 1.0),
+        pytest.param("curve", 0.0, marks=pytest.mark.slow),
+        pytest.param("curve", 0.3, marks=pytest.mark.slow),
+    ],
+)
 def test_the_verdict_is_that_of_all_processes(pair, kind, share):
     X = curve() if kind == "curve" else np.random.default_rng(0).normal(size=(420, 6))
     params = {**QUICK, "hidden_layer_sizes": (32,), "max_iter": 40}
