@@ -125,7 +125,7 @@ WEIGHTS = (0.1, 1.0, 10.0, 100.0)
 
 def digits_error_and_variance(digits, **params):
     train, test, *_ = digits
-    estimator = HEBAETransformer(10, random_state=0, **params).fit(train)
+    estimator = HEBAETransformer(10, whiten=True, random_state=0, **params).fit(train)
     return error(estimator, test), estimator.transform(test).var(axis=0)
 
 

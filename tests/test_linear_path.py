@@ -20,6 +20,7 @@ from skhebae.fitted import fit as fit_module
 from skhebae.fitted import gate
 from skhebae.fitted.gate import Verdict, judge
 from skhebae.fitted.linear_start import compress, merge_inputs, principal_components
+from skhebae.networks import Encoder
 
 #: Training that moves nothing.
 STILL = {"max_iter": 1, "learning_rate_init": 1e-30, "random_state": 0}
@@ -96,6 +97,20 @@ def test_networks_start_as_pca(cls, kind, table, tmp_path):
     elif kind == "shifted":
         X = 5.0 * table + np.arange(12.0)
     check_starts_as_pca(*untrained(X, cls, linear_path=True))
+
+
+def test_the_start_is_centred():
+    generator = torch.Generator().manual_seed(0)
+    encoder = Encoder(
+        4, 2, (3,), "gelu", n_scales=2, initial_scale=-2.0, generator=generator, linear_path=True
+    )
+    weight, centre = torch.randn(2, 4, generator=generator), torch.tensor([[1.0, -2.0, 3.0, 0.5]])
+    encoder.start_linear(weight, centre[0])
+    with torch.no_grad():
+        mu, scales = encoder(torch.cat([centre, centre + 1.0]))
+    np.testing.assert_allclose(mu[0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(mu[1], weight.sum(dim=1), rtol=1e-5)
+    np.testing.assert_array_equal(scales, -2.0)
 
 
 def test_linear_networks_start_as_pca_if_asked(table):
