@@ -78,7 +78,8 @@ def measure_axes(
     whiten : bool or "reliability"
     earlier : EarlierAxes, optional
     """
-    geometry = measure_geometry(evidence)
+    # Where codes themselves are to be N(0, I), their noise is none of their variance.
+    geometry = measure_geometry(evidence, noised=code_map is None)
     if earlier is not None:
         geometry = earlier.geometry.mixed(geometry, earlier.share)
     geometry = geometry.behind(code_map)
@@ -103,8 +104,11 @@ def measure_axes(
     return evidence.group.from_first(lambda: axes)
 
 
-def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
-    """Average the decoder's metrics and Jacobians over some rows, with all processes."""
+def measure_geometry(evidence: TrainedRows, *, noised: bool) -> DecoderGeometry:
+    """Average the decoder's metrics and Jacobians over some rows, with all processes.
+
+    `noised` says whether rows are regressed on draws of codes or on their means.
+    """
     model, at = evidence.model, evidence.linearised
     likelihood = model.likelihood
     with torch.no_grad():
@@ -126,15 +130,16 @@ def measure_geometry(evidence: TrainedRows) -> DecoderGeometry:
         np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
     )
     if not distances:
-        slope = regress_on_codes(evidence)
+        slope = regress_on_codes(evidence, noised=noised)
         distances = [slope @ slope.T]
     return DecoderGeometry(distances[0], information, loadings)
 
 
-def regress_on_codes(evidence: TrainedRows) -> FloatArray:
+def regress_on_codes(evidence: TrainedRows, *, noised: bool) -> FloatArray:
     """Return the slopes of what the encoder sees in a linear regression on codes, (d, p).
 
-    Over some rows, with all processes.
+    On draws of codes if `noised`: a code that hardly differs between rows (a collapsed dimension
+    of a VAE) then explains nothing. Over some rows, with all processes.
     """
     model, d = evidence.model, evidence.model.n_components
     most = max(FEWEST_REGRESSED, REGRESSED_NUMBERS // model.n_features)
@@ -142,6 +147,7 @@ def regress_on_codes(evidence: TrainedRows) -> FloatArray:
     width = d + model.n_features
     first = torch.zeros(width, dtype=torch.float64, device="cpu")
     second = torch.zeros(d, width, dtype=torch.float64, device="cpu")
+    noise = torch.zeros(d, d, dtype=torch.float64, device="cpu")
     with torch.no_grad():
         for chunk in minibatch_indices(indices, CHUNK_ROWS):
             if len(chunk) == 0:
@@ -151,9 +157,14 @@ def regress_on_codes(evidence: TrainedRows) -> FloatArray:
             both = in_double(torch.cat([codes, model.encoder_input(rows)], dim=1))
             first += both.sum(dim=0).cpu()
             second += (both[:, :d].T @ both).cpu()
+            if noised:
+                noise += len(chunk) * evidence.noise_covariance(rows, chunk).cpu()
     count = max(1, len(indices))
-    mean, products = (evidence.mean(of / count).cpu().numpy() for of in (first, second))
+    mean, products, spread = (
+        evidence.mean(of / count).cpu().numpy() for of in (first, second, noise)
+    )
     covariance = products - np.outer(mean[:d], mean)
+    covariance[:, :d] += spread
     within, across = np.nan_to_num(covariance[:, :d]), np.nan_to_num(covariance[:, d:])
     slope: FloatArray = np.linalg.lstsq(within, across, rcond=SMALLEST_SHARE)[0]
     return slope

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices
 from skhebae.distributed import Group
-from skhebae.divergences import cholesky_factor
+from skhebae.divergences import cholesky_factor, in_double
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
 from skhebae.likelihoods import Decoded, Likelihood, identity_calibration
 from skhebae.model import Autoencoder
@@ -252,6 +252,12 @@ class TrainedRows:
     def take(self, indices: NDArray[np.intp]) -> Minibatch:
         """Return some rows."""
         return self._rows.take(indices)
+
+    def noise_covariance(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
+        """Return the mean covariance of the posteriors of these rows, (d, d), float64."""
+        spread = in_double(self._encode(minibatch, indices)[:, self._run.model.n_components :])
+        shared = torch.from_numpy(self._posterior_noise).to(spread)
+        return shared * (spread.T @ spread) / max(1, len(spread))
 
     def codes(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
         """Return the encoder's codes of these rows, (n, d)."""
