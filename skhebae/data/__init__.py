@@ -4,7 +4,14 @@ from skhebae.data.chunks import map_rows, rows_per_chunk
 from skhebae.data.minibatch import Minibatch
 from skhebae.data.moments import FeatureMoments
 from skhebae.data.outside import Outside, watched
-from skhebae.data.rows import ResidentRows, Rows, StreamedRows, minibatch_indices, open_rows
+from skhebae.data.rows import (
+    ResidentRows,
+    Rows,
+    StreamedRows,
+    minibatch_indices,
+    open_rows,
+    take_chunks,
+)
 from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, is_mapped, is_stored, without_mask
@@ -37,6 +44,7 @@ __all__ = [
     "row_totals",
     "rows_per_chunk",
     "table_of",
+    "take_chunks",
     "watched",
     "without_mask",
 ]

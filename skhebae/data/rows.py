@@ -188,3 +188,12 @@ def minibatch_indices(order: NDArray[np.intp], batch_size: int) -> list[NDArray[
     (a single row has no covariance). Fewer rows than `batch_size` make one minibatch.
     """
     return np.array_split(order, max(1, len(order) // batch_size))
+
+
+def take_chunks(
+    rows: Rows, indices: NDArray[np.intp], chunk_rows: int
+) -> Iterator[tuple[NDArray[np.intp], Minibatch]]:
+    """Take rows in chunks of at least `chunk_rows`, each with its indices."""
+    for chunk in minibatch_indices(indices, chunk_rows):
+        if len(chunk) > 0:
+            yield chunk, rows.take(chunk)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skhebae.data import Rows, minibatch_indices
+from skhebae.data import Rows, take_chunks
 from skhebae.distributed import Group
 from skhebae.fitted.linear_start import start_linear
 from skhebae.training import Run, Schedule, Split, train
@@ -138,12 +138,10 @@ def squared_errors(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[n
     model = run.model.eval()
     errors = [np.empty(0)]
     with torch.no_grad():
-        for chunk in minibatch_indices(rows.ordered(indices), CHUNK_ROWS):
-            if len(chunk) > 0:
-                minibatch = rows.take(chunk)
-                parameter = model.decode_rows(model.encode(minibatch)[0], minibatch)
-                residual = minibatch.x - model.likelihood.mean(parameter)
-                if minibatch.mask is not None:
-                    residual = residual.where(minibatch.mask, 0.0)
-                errors.append(residual.double().square().sum(dim=1).cpu().numpy())
+        for _, minibatch in take_chunks(rows, rows.ordered(indices), CHUNK_ROWS):
+            parameter = model.decode_rows(model.encode(minibatch)[0], minibatch)
+            residual = minibatch.x - model.likelihood.mean(parameter)
+            if minibatch.mask is not None:
+                residual = residual.where(minibatch.mask, 0.0)
+            errors.append(residual.double().square().sum(dim=1).cpu().numpy())
     return np.concatenate(errors)

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.code_map import CodeMap
-from skhebae.data import Minibatch, minibatch_indices
+from skhebae.data import Minibatch
 from skhebae.divergences import in_double
 from skhebae.fitted.axes import (
     CodeAxes,
     DecoderGeometry,
     apply_matrix,
-    choose_scale,
     principal_rotation,
 )
 from skhebae.fitted.measure import TrainedRows, uncalibrated
@@ -88,7 +87,6 @@ def measure_axes(
     if turns:
         rotation = principal_rotation(geometry.distances, geometry.loadings)
     geometry = geometry.through(rotation)
-    metrics = (geometry.distances.diagonal(), geometry.information.diagonal())
     shares = explained_shares(evidence, code_map, rotation)
     if earlier is not None:
         shares = earlier.explained_variance_ratio + earlier.share * (
@@ -96,10 +94,10 @@ def measure_axes(
         )
     axes = CodeAxes(
         rotation=rotation,
-        scale=choose_scale(whiten if turns else True, *metrics),
+        scale=np.ones(len(rotation)),
         **geometry._asdict(),
         explained_variance_ratio=shares,
-    )
+    ).rescaled(whiten if turns else True)
     # Machines may round differently, which turns axes that are hardly told apart.
     return evidence.group.from_first(lambda: axes)
 
@@ -147,24 +145,20 @@ def regress_on_codes(evidence: TrainedRows, *, noised: bool) -> FloatArray:
     width = d + model.n_features
     first = torch.zeros(width, dtype=torch.float64, device="cpu")
     second = torch.zeros(d, width, dtype=torch.float64, device="cpu")
-    noise = torch.zeros(d, d, dtype=torch.float64, device="cpu")
+    spreads = torch.zeros(d, d, dtype=torch.float64, device="cpu")
     with torch.no_grad():
-        for chunk in minibatch_indices(indices, CHUNK_ROWS):
-            if len(chunk) == 0:
-                continue
-            rows = evidence.take(chunk)
-            codes = evidence.codes(rows, chunk)
+        for rows, codes, spread in evidence.take_encoded(indices, CHUNK_ROWS):
             both = in_double(torch.cat([codes, model.encoder_input(rows)], dim=1))
             first += both.sum(dim=0).cpu()
             second += (both[:, :d].T @ both).cpu()
-            if noised:
-                noise += len(chunk) * evidence.noise_covariance(rows, chunk).cpu()
+            spreads += (in_double(spread).T @ in_double(spread)).cpu()
     count = max(1, len(indices))
-    mean, products, spread = (
-        evidence.mean(of / count).cpu().numpy() for of in (first, second, noise)
+    mean, products, spread_products = (
+        evidence.mean(of / count).cpu().numpy() for of in (first, second, spreads)
     )
     covariance = products - np.outer(mean[:d], mean)
-    covariance[:, :d] += spread
+    if noised:
+        covariance[:, :d] += evidence.posterior_noise * spread_products
     within, across = np.nan_to_num(covariance[:, :d]), np.nan_to_num(covariance[:, d:])
     slope: FloatArray = np.linalg.lstsq(within, across, rcond=SMALLEST_SHARE)[0]
     return slope
@@ -187,17 +181,13 @@ def explained_shares(
     turn = torch.from_numpy(rotation).to(model.likelihood.location)
     total = torch.zeros(d + 2, dtype=torch.float64, device="cpu")
     with torch.no_grad():
-        for chunk in minibatch_indices(indices, CHUNK_ROWS):
-            if len(chunk) == 0:
-                continue
-            rows = evidence.take(chunk)
-            codes = evidence.codes(rows, chunk)
-            codes = apply_matrix(codes if code_map is None else code_map(codes), turn)
+        for rows, codes, _ in evidence.take_encoded(indices, CHUNK_ROWS):
+            turned = apply_matrix(codes if code_map is None else code_map(codes), turn)
             total += torch.stack(
                 [
                     in_double(model.likelihood.least_misfit(rows.x, rows.mask)).sum(),
                     mean_misfit(model, rows),
-                    *truncated_misfits(model, rows, codes, turn, code_map),
+                    *truncated_misfits(model, rows, turned, turn, code_map),
                 ]
             ).cpu()
     least, none, *truncated = evidence.mean(total / max(1, len(indices))).numpy()

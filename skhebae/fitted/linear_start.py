@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from skhebae.data import Minibatch, Rows, Scaling, Table, minibatch_indices, open_rows
+from skhebae.data import Minibatch, Rows, Scaling, Table, open_rows, take_chunks
 from skhebae.distributed import Group
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import Decoder, Encoder, decoder_path
@@ -70,11 +70,9 @@ def collect_inputs(
     inputs = np.empty((len(chosen), n_features), dtype=np.float32)
     done = 0
     with torch.no_grad():
-        for chunk in minibatch_indices(chosen, CHUNK_ROWS):
-            if len(chunk) > 0:
-                seen = encoder_input(rows.take(chunk)).cpu().numpy()
-                inputs[done : done + len(chunk)] = seen
-                done += len(chunk)
+        for chunk, minibatch in take_chunks(rows, chosen, CHUNK_ROWS):
+            inputs[done : done + len(chunk)] = encoder_input(minibatch).cpu().numpy()
+            done += len(chunk)
     return merge_inputs(inputs, group)
 
 

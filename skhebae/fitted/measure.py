@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices
+from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices, take_chunks
 from skhebae.distributed import Group
-from skhebae.divergences import cholesky_factor, in_double
+from skhebae.divergences import cholesky_factor
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
 from skhebae.likelihoods import Decoded, Likelihood, identity_calibration
 from skhebae.model import Autoencoder
@@ -249,15 +249,18 @@ class TrainedRows:
         every = max(1, -(-len(self._rows) // n_rows))
         return self._rows.ordered(np.arange(0, len(self._rows), every))
 
-    def take(self, indices: NDArray[np.intp]) -> Minibatch:
-        """Return some rows."""
-        return self._rows.take(indices)
+    def take_encoded(
+        self, indices: NDArray[np.intp], chunk_rows: int
+    ) -> Iterator[tuple[Minibatch, Tensor, Tensor]]:
+        """Take rows in chunks, each with the encoder's codes and the diagonals of D_i, (n, d)."""
+        for chunk, minibatch in take_chunks(self._rows, indices, chunk_rows):
+            codes, spread = self._encode(minibatch, chunk).chunk(2, dim=1)
+            yield minibatch, codes, spread
 
-    def noise_covariance(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
-        """Return the mean covariance of the posteriors of these rows, (d, d), float64."""
-        spread = in_double(self._encode(minibatch, indices)[:, self._run.model.n_components :])
-        shared = torch.from_numpy(self._posterior_noise).to(spread)
-        return shared * (spread.T @ spread) / max(1, len(spread))
+    @property
+    def posterior_noise(self) -> NDArray[np.float64]:
+        """C of the posteriors ``N(mu_i, D_i C D_i)``, (d, d)."""
+        return self._posterior_noise
 
     def codes(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
         """Return the encoder's codes of these rows, (n, d)."""
