@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from skhebae.data import (
+    FeatureMoments,
     FeatureScaling,
     ResidentRows,
     StreamedRows,
@@ -82,6 +83,98 @@ def test_measure_does_not_depend_on_chunks(as_type, chunk_rows, monkeypatch):
     assert_allclose(chunked.location, whole.location, rtol=1e-12)
     assert_allclose(chunked.scale, whole.scale, rtol=1e-10)
     assert_allclose(chunked.variance, whole.variance, rtol=1e-10)
+
+
+def with_holes(seed, n_rows=60):
+    """A table with NaN, one of whose columns has a single value, and whole numbers as weights."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, 5)) * [1.0, 1e3, 1e-3, 0.0, 1.0] + [0.0, 5.0, 1.0, 0.1, -2.0]
+    X[rng.random(X.shape) < 0.3] = np.nan
+    X[rng.random(X.shape) < 0.3] = 0.0
+    X[:, 4] = np.nan
+    X[n_rows // 2, 4] = 3.0
+    weight = rng.integers(0, 4, n_rows).astype(np.float64)
+    weight[n_rows // 2] = 2.0
+    return X, weight
+
+
+def assert_same_moments(measured, expected):
+    assert_allclose(measured.n_rows, expected.n_rows, rtol=1e-12)
+    assert_allclose(measured.mean, expected.mean, rtol=1e-10, atol=1e-12)
+    assert_allclose(measured.variance, expected.variance, rtol=1e-9, atol=1e-18)
+    assert_array_equal(measured.low, expected.low)
+    assert_array_equal(measured.high, expected.high)
+
+
+def moments_by_numpy(X):
+    """Return moments of whole columns, of which some have no value."""
+    result = FeatureMoments(*(part.copy() for part in FeatureMoments.of_nothing(X.shape[1])))
+    for j, column in enumerate(X.T):
+        if len(values := column[~np.isnan(column)]):
+            own = len(values), values.mean(), values.var(), values.min(), values.max()
+            for part, value in zip(result, own, strict=True):
+                part[j] = value
+    return result
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("chunk_rows", [1, 7, 4096])
+def test_moments_of_observed_entries_are_numpys(as_type, weighted, chunk_rows, monkeypatch):
+    monkeypatch.setattr(moments, "CHUNK_ROWS", chunk_rows)
+    for seed in range(5):
+        X, weight = with_holes(seed)
+        X[:, 2] = np.nan
+        X[40:] = X[40]  # the last chunks lack the same entries
+        repeated = np.repeat(X, weight.astype(int) if weighted else 1, axis=0)
+        expected = moments_by_numpy(repeated)
+        measured = FeatureMoments.measure(as_type(X), weight=weight if weighted else None)
+        assert_same_moments(measured, expected)
+        assert measured.n_rows[2] == measured.mean[2] == measured.variance[2] == 0.0
+        assert (measured.low[2], measured.high[2]) == (np.inf, -np.inf)
+        some = FeatureMoments.measure(as_type(X), None, np.array([1, 4]), weight)
+        whole = FeatureMoments.measure(X, weight=weight)
+        assert_same_moments(some, FeatureMoments(*(part[[1, 4]] for part in whole)))
+
+
+@given(st.lists(st.integers(0, 60), max_size=4).map(sorted), st.integers(0, 2**31 - 1))
+def test_moments_of_parts_merge_per_feature(cuts, seed):
+    X, weight = with_holes(seed)
+    whole = FeatureMoments.measure(X, weight=weight)
+    for make in (np.asarray, sparse.csr_matrix):
+        merged = FeatureMoments.of_nothing(5)
+        for part, own in zip(np.split(X, cuts), np.split(weight, cuts), strict=True):
+            merged = merged.merge(FeatureMoments.measure(make(part), weight=own))
+        assert_same_moments(merged, whole)
+        assert_array_equal(merged.is_constant(), whole.is_constant())
+        assert whole.is_constant()[4]
+        nothing = FeatureMoments.of_nothing(5)
+        for same in (merged.merge(nothing), nothing.merge(merged)):
+            for part, expected in zip(same, merged, strict=True):
+                assert_array_equal(part, expected)
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_moments_of_rows_of_weight_1_are_those_of_rows_without_weights(seed):
+    X, _ = with_holes(seed)
+    assert_same_moments(FeatureMoments.measure(X, weight=np.ones(60)), FeatureMoments.measure(X))
+
+
+def test_a_feature_without_a_value_is_refused_by_its_column():
+    X = np.random.default_rng(0).normal(size=(20, 4))
+    X[:, 2] = np.nan
+    empty = FeatureMoments.measure(X[:0])
+    for part in (X, sparse.csr_matrix(X)):
+        measured = FeatureMoments.measure(part).merge(empty)
+        with pytest.raises(ValueError, match=r"no value in column 2, only NaN\. Remove it"):
+            FeatureScaling.from_moments(measured)
+    # Another process has values of it.
+    X[:, 2], X[:, 3] = 1.5, np.nan
+    scaling = FeatureScaling.from_moments(
+        FeatureMoments.measure(X).merge(FeatureMoments.measure(np.array([[0.0, 1.5, 1.5, 2.0]])))
+    )
+    assert_array_equal(scaling.constant, [2, 3])
+    assert_array_equal(scaling.location[2:], [1.5, 2.0])
 
 
 @pytest.mark.parametrize("as_type", [np.asarray, sparse.csr_matrix])

@@ -226,7 +226,7 @@ class FeatureScaling(Scaling):
         Raises
         ------
         ValueError
-            If the variance of a feature overflows.
+            If the variance of a feature overflows, or a feature has no value at all.
         """
         own = FeatureMoments.measure(table.X, transform)
         moments = reduce(FeatureMoments.merge, table.group.gather(own))
@@ -253,9 +253,13 @@ class FeatureScaling(Scaling):
         Raises
         ------
         ValueError
-            If the variance of a feature overflows.
+            If the variance of a feature overflows, or a feature has no value at all.
         """
         low, high = moments.low, moments.high
+        if (moments.n_rows == 0.0).any():
+            empty = int(np.flatnonzero(moments.n_rows == 0.0)[0])
+            column = empty if columns is None else int(columns[empty])
+            raise ValueError(f"X has no value in column {column}, only NaN. Remove it.")
         spread = np.sqrt(moments.variance)
         if not np.isfinite(spread).all():
             worst = int(np.flatnonzero(~np.isfinite(spread))[0])
@@ -383,7 +387,7 @@ def first_variation(
     """
     constant = scaling.constant
     at = scaling.location[constant]
-    before = FeatureMoments(n_rows, at, np.zeros_like(at), at, at)
+    before = FeatureMoments(np.full(len(at), float(n_rows)), at, np.zeros_like(at), at, at)
     if len(constant) == 0:
         return constant, FeatureScaling.from_moments(before)
     own = FeatureMoments.measure(table.X, transform, constant)
@@ -392,5 +396,5 @@ def first_variation(
     # The same constant, once in single precision and once in double.
     same = (new.low == new.high) & (np.abs(new.low - at) <= SINGLE_ROUNDING * np.abs(at))
     varies = ~(moments.is_constant() | same)
-    some = FeatureMoments(moments.n_rows, *(part[varies] for part in moments[1:]))
+    some = FeatureMoments(*(part[varies] for part in moments))
     return constant[varies], FeatureScaling.from_moments(some, constant[varies])
