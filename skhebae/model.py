@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skhebae.code_map import CodeMap
 from skhebae.data import Minibatch
 from skhebae.likelihoods import Likelihood
+from skhebae.linear_fill import LinearFill
 from skhebae.networks import CustomEncoder, Decoder, Encoder
 from skhebae.prior import Prior
 
@@ -39,11 +40,14 @@ class Autoencoder(nn.Module):
     code_map : CodeMap or None
         The map behind the encoder and before the decoder; None in training, and where codes stay
         as they are.
+    fill : LinearFill or None
+        What the encoder sees in place of missing entries; None is the mean of each feature.
     """
 
     varies: Tensor | None
     training_dtype = torch.float32
     code_map: CodeMap | None
+    fill: LinearFill | None
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Autoencoder(nn.Module):
         self.likelihood = likelihood
         self.prior = prior
         self.code_map = None
+        self.fill = None
         self.n_batches = n_batches
         self.encode_batch = encode_batch
         self.register_buffer("varies", None, persistent=False)
@@ -111,15 +116,26 @@ class Autoencoder(nn.Module):
             x = torch.cat([x, self.labels(minibatch.batch)], dim=1)
         with self._autocast():
             mu, scales = self.encoder(x)
-        return mu if self.code_map is None else self.code_map(mu), scales
+        if self.code_map is not None:
+            mu = self.code_map(mu)
+        if minibatch.mask is not None:
+            # A row of which nothing is known has the code of the prior.
+            mu = mu * minibatch.mask.any(dim=1, keepdim=True)
+        return mu, scales
 
     def encoder_input(self, minibatch: Minibatch) -> Tensor:
         """Return what the encoder sees of rows, without labels, (n, p)."""
-        x = minibatch.x
+        x, seen = minibatch.x, minibatch.mask
+        if minibatch.input_dropout is not None:
+            seen = minibatch.input_dropout(x, seen)
         if self.varies is not None:
             # Here too, so that they do not add to totals that others are divided by.
             x = x * self.varies
+        if seen is not None:
+            x = self.likelihood.with_usual_values(x, seen)
         x = self.likelihood.encoder_input(x)
+        if seen is not None:
+            x = x.where(seen, 0.0) if self.fill is None else self.fill(x, seen)
         if minibatch.input_noise is not None:
             x = minibatch.input_noise(x)
         return x if self.varies is None else x * self.varies

@@ -85,3 +85,24 @@ class InputNoise:
         else:
             noise = torch.randn(x.shape, generator=self.source, dtype=x.dtype, device=x.device)
         return x.add(noise, alpha=self.deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class InputDropout:
+    """Hides entries of training rows from the encoder, as if they were missing.
+
+    Attributes
+    ----------
+    share : float
+        Of the observed entries, on average.
+    generator : torch.Generator
+    """
+
+    share: float
+    generator: torch.Generator
+
+    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return a mask of the entries of `x` (n, p) that the encoder sees."""
+        draws = torch.rand(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+        kept = draws >= self.share
+        return kept if mask is None else kept & mask

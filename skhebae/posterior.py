@@ -101,9 +101,12 @@ def score(model: Autoencoder, minibatch: Minibatch) -> Tensor:
 
     `bound` with ``q = N(mu(x), F F^T)`` and F of `linearised_posterior`. It does not use the
     encoder's noise, so the number means the same for all objectives, also where that noise
-    vanished or does not exist.
+    vanished or does not exist. For rows with missing entries q is at the mode of ``p(z | x_obs)``
+    near their code, as the encoder knows less of them than the decoder does.
     """
     mu, _ = model.encode(minibatch)
+    if minibatch.mask is not None:
+        mu = posterior_mode(model, minibatch, mu)
     return bound(model, minibatch, mu, linearised_posterior(model, mu, minibatch))
 
 
@@ -164,18 +167,46 @@ def log_likelihood(model: Autoencoder, minibatch: Minibatch, noise: Tensor) -> T
     Tensor of shape (n,)
         Nats.
     """
-    mode = posterior_mode(model, minibatch, model.encode(minibatch)[0])
-    factor = linearised_posterior(model, mode, minibatch)
-    log_det = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    # 0 for N(0, I), whose constant is that of the proposal.
-    constant = 0.5 * noise.shape[1] * math.log(2.0 * math.pi) - model.prior.log_normaliser
-    total = torch.full((len(minibatch),), -torch.inf, dtype=mode.dtype, device=mode.device)
+    proposal = laplace(model, minibatch)
+    total = torch.full((len(minibatch),), -torch.inf, dtype=noise.dtype, device=noise.device)
     for draw in noise:
-        z = mode + factor @ draw
+        total = torch.logaddexp(total, proposal.log_weight(model, minibatch, draw)[1])
+    return total - math.log(len(noise))
+
+
+class Laplace(NamedTuple):
+    """The Laplace approximation of p(z | x) of each row, a proposal for importance sampling.
+
+    Attributes
+    ----------
+    mode : Tensor of shape (n, d)
+    factor : Tensor of shape (n, d, d)
+        Lower triangular F; the covariance is ``F F^T``.
+    """
+
+    mode: Tensor
+    factor: Tensor
+
+    def log_weight(
+        self, model: Autoencoder, minibatch: Minibatch, draw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return codes (n, d) and ``log p(x | z) p(z) / q(z)`` of each, (n,), nats.
+
+        `draw` (d,) are standard normal numbers, the same for all rows.
+        """
+        log_det = self.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        # 0 for N(0, I), whose constant is that of the proposal.
+        constant = 0.5 * len(draw) * math.log(2.0 * math.pi) - model.prior.log_normaliser
+        z = self.mode + self.factor @ draw
         # log p(z) - log q(z)
         log_ratio = (0.5 * draw.square().sum() + model.prior.log_kernel(z)) + log_det + constant
-        total = torch.logaddexp(total, model.log_prob(minibatch, z) + log_ratio)
-    return total - math.log(len(noise))
+        return z, model.log_prob(minibatch, z) + log_ratio
+
+
+def laplace(model: Autoencoder, minibatch: Minibatch) -> Laplace:
+    """Find the mode of p(z | x) near each row's code, and the covariance there."""
+    mode = posterior_mode(model, minibatch, model.encode(minibatch)[0])
+    return Laplace(mode, linearised_posterior(model, mode, minibatch))
 
 
 def posterior_mode(

@@ -17,6 +17,7 @@ from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, is_mapped, is_stored, without_mask
 from skhebae.data.streams import is_stream, one_ahead, table_of
 from skhebae.data.table import Checked, Matrix, Table, row_totals
+from skhebae.data.values import has_missing, value_range
 
 __all__ = [
     "NO_SIDE_INFORMATION",
@@ -34,6 +35,7 @@ __all__ = [
     "StreamedRows",
     "Table",
     "first_variation",
+    "has_missing",
     "is_mapped",
     "is_stored",
     "is_stream",
@@ -45,6 +47,7 @@ __all__ = [
     "rows_per_chunk",
     "table_of",
     "take_chunks",
+    "value_range",
     "watched",
     "without_mask",
 ]

@@ -60,10 +60,33 @@ def map_rows(
         for start in range(0, n_rows, chunk):
             rows = read(slice(start, min(start + chunk, n_rows)))
             n_read = len(rows)
-            values = function(rows.padded(chunk))[:n_read].cpu()
+            values = evaluate(function, rows, chunk).cpu()
             done = finish(values.numpy()) if finish else values.numpy()
             if result is None:
                 result = np.empty((n_rows, *done.shape[1:]), dtype=done.dtype)
             result[start : start + n_read] = done
     assert result is not None  # validated tables have rows
+    return result
+
+
+def evaluate(function: Callable[[Minibatch], Tensor], rows: Minibatch, chunk: int) -> Tensor:
+    """Apply a row-wise `function` to at most `chunk` rows.
+
+    Rows without missing entries are evaluated apart from the others, and without a mask, as they
+    are in a chunk of their own: sums over masked entries round differently.
+    """
+    if rows.mask is None:
+        return function(rows.padded(chunk))[: len(rows)]
+    complete = rows.mask.all(dim=1)
+    result: Tensor | None = None
+    for chosen, has_mask in ((complete, False), (~complete, True)):
+        if not chosen.any():
+            continue
+        part = rows.map_rows(lambda tensor, chosen=chosen: tensor[chosen])  # type: ignore[misc]
+        part = part if has_mask else part.replace(mask=None)
+        values = function(part.padded(chunk))[: len(part)]
+        if result is None:
+            result = values.new_empty(len(rows), *values.shape[1:])
+        result[chosen] = values
+    assert result is not None
     return result

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skhebae.distributed import WHOLE, Shard
-from skhebae.noise import InputNoise
+from skhebae.noise import InputDropout, InputNoise
 
 #: Fields of a `Minibatch` that hold one entry per row.
 ROW_FIELDS = ("x", "batch", "log_size", "mask", "weight")
@@ -40,6 +40,8 @@ class Minibatch:
         Source of the noise of codes.
     input_noise : InputNoise, optional
         Noise added to the rows that the encoder sees.
+    input_dropout : InputDropout, optional
+        Hides further entries from the encoder.
     """
 
     x: Tensor
@@ -50,6 +52,7 @@ class Minibatch:
     shard: Shard = WHOLE
     generator: torch.Generator | None = None
     input_noise: InputNoise | None = None
+    input_dropout: InputDropout | None = None
 
     def __len__(self) -> int:
         return len(self.x)

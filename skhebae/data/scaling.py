@@ -205,6 +205,8 @@ class FeatureScaling(Scaling):
         Features that have not varied so far.
     """
 
+    may_miss: ClassVar[bool] = True
+
     location: NDArray[np.float64]
     scale: NDArray[np.float64]
     variance: NDArray[np.float64]
@@ -322,8 +324,8 @@ class FeatureScaling(Scaling):
                 wide = dense - narrow[0]
                 wide *= narrow[1]
             result: NDArray[np.float32] = wide.astype(np.float32, copy=False)
-        if may_exceed(result, LARGEST) and (wide.min() < -LARGEST or wide.max() > LARGEST):
-            row, column = np.unravel_index(np.abs(wide).argmax(), wide.shape)
+        if may_exceed(result, LARGEST) and (np.abs(wide) > LARGEST).any():
+            row, column = np.unravel_index(np.nanargmax(np.abs(wide)), wide.shape)
             raise ValueError(
                 f"X has the value {dense[row, column]:.4g} in column {column}, more than "
                 f"{LARGEST:.0e} standard deviations from the rows of fit. Remove such rows."

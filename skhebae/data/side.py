@@ -24,10 +24,14 @@ class SideInformation:
         Index of each row's batch.
     log_size : ndarray of float of shape (n,), optional
         Logarithm of each row's exposure.
+    has_missing : bool, optional
+        Whether some rows of the table have missing entries, so that every minibatch has a mask.
+        By default each minibatch is looked at.
     """
 
     batch: NDArray[np.intp] | None = None
     log_size: NDArray[np.float64] | None = None
+    has_missing: bool | None = None
 
     def read(self, X: Matrix, rows: Any, scaling: Scaling) -> Minibatch:
         """Standardise some rows of a table, and join them with what is known about them."""
@@ -45,9 +49,11 @@ class SideInformation:
             Whether NaN marks missing entries. They become 0, and False in the mask.
         """
         mask = None
-        if may_miss:
-            mask = torch.from_numpy(~np.isnan(x))
-            x = np.nan_to_num(x, nan=0.0)
+        if may_miss and self.has_missing is not False:
+            missing = np.isnan(x)
+            if self.has_missing or missing.any():
+                mask = torch.from_numpy(~missing)
+                x = np.where(missing, np.float32(0.0), x)
         batch = None if self.batch is None else torch.from_numpy(self.batch[rows])
         log_size = None
         if self.log_size is not None:

@@ -12,6 +12,7 @@ from scipy import sparse
 from skhebae.data.by_annbatch import loaded_by_annbatch
 from skhebae.data.moments import CHUNK_ROWS
 from skhebae.data.table import Matrix
+from skhebae.data.values import has_missing
 
 #: Libraries whose matrices live in files or are computed lazily.
 LIBRARIES = {"anndata", "dask", "h5py", "zarr"}
@@ -82,6 +83,7 @@ class StoredTable:
         self._start, self._block = 0, None
         self._sums: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self.checked: set[str] = set()
+        self._has_missing: bool | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -131,14 +133,25 @@ class StoredTable:
     def blocks(self, *, summed: bool = False) -> Iterator[Matrix]:
         """Yield all rows in order; with `summed`, also compute the results of `sum`."""
         of_columns, of_rows = np.zeros(self.shape[1]), []
+        missing = False
         for start in range(0, max(1, len(self)), CHUNK_ROWS):  # no rows: one empty block
             block = self.read(slice(start, start + CHUNK_ROWS))
             yield block
+            missing = missing or has_missing(block)
             if summed:
                 of_columns += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
                 of_rows.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+        self._has_missing = missing
         if summed:
             self._sums = of_columns, np.concatenate(of_rows)
+
+    def has_missing(self) -> bool:
+        """Whether an entry is NaN; one pass finds it out for good."""
+        if self._has_missing is None:
+            for _ in self.blocks():
+                pass
+        assert self._has_missing is not None
+        return self._has_missing
 
     def sum(self, axis: int, dtype: Any = None) -> NDArray[Any]:
         """Sum over rows (axis=0) or columns (axis=1); one pass computes and caches both."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skhebae.data.values import has_missing
 from skhebae.distributed import SINGLE, Group
 from skhebae.process import cached_property
 
@@ -68,6 +69,11 @@ class Table:
     def total_rows(self) -> int:
         """Number of rows in all processes."""
         return sum(self.group.gather(len(self)))
+
+    @cached_property
+    def has_missing(self) -> bool:
+        """Whether an entry is missing in any process."""
+        return any(self.group.gather(has_missing(self.X)))
 
     @cached_property
     def row_totals(self) -> NDArray[np.float64]:

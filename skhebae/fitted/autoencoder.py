@@ -32,7 +32,9 @@ from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_cod
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
 from skhebae.fitted.model_file import write_model
+from skhebae.imputation import expected_rows, resampled_codes
 from skhebae.likelihoods import Likelihood, find_likelihood
+from skhebae.linear_fill import LinearFill
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.posterior import bound, expected_log_prob, jacobian_numbers, log_likelihood, score
@@ -41,6 +43,7 @@ from skhebae.process import cached_property, in_plain_modes
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
+Finish = Callable[[Float32Array], NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -424,6 +427,77 @@ class FittedAutoencoder:
             size_factor,
         )
 
+    # Missing entries
+
+    @in_plain_modes
+    def expected_rows(
+        self,
+        X: Matrix,
+        noise: Float32Array,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> NDArray[np.floating[Any]]:
+        """Return E[x | x_obs] of all entries in the units of the rows of `fit`, (n, p).
+
+        By importance weights with standard normal `noise` (K, d).
+        """
+        draws = torch.from_numpy(noise).to(self.model.device)
+
+        def evaluate(minibatch: Minibatch) -> Tensor:
+            return expected_rows(self.model, minibatch, draws, self.likelihood.mean)
+
+        return self._map(
+            evaluate,
+            X,
+            jacobian_numbers(self.model),
+            batch,
+            size_factor,
+            finish=lambda rows: self.likelihood.original_rows(rows, self.scaling, drawn=False),
+        )
+
+    @in_plain_modes
+    def drawn_rows(
+        self,
+        X: Matrix,
+        n_draws: int,
+        noise: Float32Array,
+        rng: np.random.RandomState,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> NDArray[np.floating[Any]]:
+        """Draw rows given the observed entries of rows, (n_draws, n, p), in their units.
+
+        By sampling-importance-resampling of codes among those of `noise` (K, d).
+        """
+        draws = torch.from_numpy(noise).to(self.model.device)
+        generator = torch.Generator(self.model.device).manual_seed(int(rng.randint(2**31 - 1)))
+
+        def evaluate(minibatch: Minibatch) -> Tensor:
+            uniform = torch.rand(
+                n_draws,
+                len(minibatch),
+                generator=generator,
+                dtype=draws.dtype,
+                device=draws.device,
+            )
+            codes = resampled_codes(self.model, minibatch, draws, uniform)
+            return torch.stack(
+                [
+                    self.likelihood.sample(self.model.decode_rows(z, minibatch), generator)
+                    for z in codes
+                ],
+                dim=1,
+            )
+
+        def finish(rows: Float32Array) -> NDArray[np.floating[Any]]:
+            flat = rows.reshape(-1, rows.shape[2])
+            original = self.likelihood.original_rows(flat, self.scaling, drawn=True)
+            return original.reshape(len(rows), n_draws, -1)
+
+        width = max(jacobian_numbers(self.model), n_draws * self.n_features)
+        rows = self._map(evaluate, X, width, batch, size_factor, finish=finish)
+        return rows.swapaxes(0, 1)
+
     # Chunks of rows
 
     def _map_posterior(
@@ -450,11 +524,12 @@ class FittedAutoencoder:
         numbers_per_row: int,
         batch: ArrayLike | None,
         size_factor: ArrayLike | None,
+        finish: Finish | None = None,
     ) -> Float32Array:
         """Apply a row-wise function that decodes to rows."""
         n_rows = int(X.shape[0])
         side = self._side(n_rows, batch, size_factor, lambda: row_totals(X))
-        return self._map_rows(function, X, side, numbers_per_row)
+        return self._map_rows(function, X, side, numbers_per_row, finish)
 
     def _map_codes(
         self,
@@ -475,6 +550,7 @@ class FittedAutoencoder:
         X: Matrix,
         side: SideInformation,
         numbers_per_row: int,
+        finish: Finish | None = None,
     ) -> Float32Array:
         """Apply a row-wise function to rows with what is known about them."""
         width = max(numbers_per_row, self.n_features)
@@ -485,7 +561,8 @@ class FittedAutoencoder:
                 outside.see(minibatch.x)
                 return minibatch.to(self.model.device)
 
-            return map_rows(function, read, int(X.shape[0]), numbers_per_row=width)
+            n_rows = int(X.shape[0])
+            return map_rows(function, read, n_rows, numbers_per_row=width, finish=finish)
 
     def _side(
         self,
@@ -620,6 +697,8 @@ class FittedAutoencoder:
         model = build_model(architecture, scaling, None)
         if "code_map.matrix" in packed["_weights"]:
             model.code_map = CodeMap.empty(architecture.n_components)
+        if "fill.loadings" in packed["_weights"]:
+            model.fill = LinearFill.empty(*packed["_weights"]["fill.loadings"].shape)
         load_weights(model, packed["_weights"])
         return cls(
             architecture=architecture,

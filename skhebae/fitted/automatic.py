@@ -27,6 +27,9 @@ LINEAR_MINIBATCHES = 4
 #: `learning_rate_init="auto"`, and for networks that start as principal component analysis.
 AUTO_RATE, LINEAR_RATE = 0.005, 0.01
 
+#: `input_dropout="auto"` where rows of `fit` have missing entries.
+AUTO_DROPOUT = 0.2
+
 #: `weight_decay="auto"`, multiplied by the rows of the table; and its largest value beside a linear
 #: path, with which the steps of tiny tables are still stable.
 DECAY_ROWS, LARGEST_DECAY = 400.0, 10.0

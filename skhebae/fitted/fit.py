@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.axes import CodeAxes, apply_matrix
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture
 from skhebae.fitted.gate import Trial, Verdict, try_perceptrons
-from skhebae.fitted.geometry import EarlierAxes, measure_axes
+from skhebae.fitted.geometry import EarlierAxes, measure_axes, regress_on_codes
 from skhebae.fitted.linear_start import start_linear
 from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
+from skhebae.fitted.missing import fit_fill, regressed_fill
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
+from skhebae.linear_fill import LinearFill
 from skhebae.model import Autoencoder
 from skhebae.networks import global_random_state
 from skhebae.process import has_forked, in_plain_modes
@@ -76,7 +79,12 @@ def fit_autoencoder(
         split = split_rows(parameters, table, run.generators.order, partial)
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
-    verdict, weights = decide_linearity(parameters, plan, table, rows, schedule, earlier, partial)
+    fill = run.model.fill
+    if fill is None and table.has_missing:
+        fill = run.model.fill = fit_fill(run, rows, split.training)
+    verdict, weights = decide_linearity(
+        parameters, plan, table, rows, schedule, earlier, partial, fill
+    )
     run.stays_linear = verdict is Verdict.LINEAR
     if parameters.max_iter == "auto":
         schedule = verdict.shorten(schedule)
@@ -144,6 +152,7 @@ def decide_linearity(
     schedule: Schedule,
     earlier: FittedAutoencoder | None,
     partial: bool,
+    fill: LinearFill | None,
 ) -> Trial:
     """Decide what to do about perceptrons beside the linear path, if there is one.
 
@@ -160,8 +169,14 @@ def decide_linearity(
     elif parameters.early_stopping:
         verdict = Verdict.FULL  # it has held-out rows of its own
     else:
+
+        def make_trial() -> Run:
+            trial = make_run(parameters, plan, table, None, False)
+            trial.model.fill = deepcopy(fill)
+            return trial
+
         verdict, weights = try_perceptrons(
-            lambda: make_run(parameters, plan, table, None, False),
+            make_trial,
             rows,
             schedule,
             plan.seeds.start,
@@ -233,7 +248,10 @@ def close_fit(
         finish_likelihood(run, evidence, earlier)
         code_map = standardising_map(run, moments)
         before = earlier_axes(evidence, earlier)
-        axes = measure_axes(evidence, code_map, whiten, before)
+        regression = regress_on_codes(evidence)
+        axes = measure_axes(evidence, regression, code_map, whiten, before)
+        if run.model.fill is None:
+            run.model.fill = regressed_fill(regression).to(run.model.device)
         run.model.code_map = code_map
         noise = CodeNoise.of(torch.from_numpy(posterior_noise), run.model.code_map)
         mu, spread = np.split(chosen, 2, axis=1)

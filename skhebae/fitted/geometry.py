@@ -55,6 +55,7 @@ class EarlierAxes(NamedTuple):
 
 def measure_axes(
     evidence: TrainedRows,
+    regression: CodeRegression,
     code_map: CodeMap | None,
     whiten: bool | str,
     earlier: EarlierAxes | None = None,
@@ -72,13 +73,15 @@ def measure_axes(
     ----------
     evidence : TrainedRows
         Of a model whose likelihood has finished.
+    regression : CodeRegression
+        `regress_on_codes` of it.
     code_map : CodeMap or None
         What `evidence` does not see yet.
     whiten : bool or "reliability"
     earlier : EarlierAxes, optional
     """
     # Where codes themselves are to be N(0, I), their noise is none of their variance.
-    geometry = measure_geometry(evidence, noised=code_map is None)
+    geometry = measure_geometry(evidence, regression, noised=code_map is None)
     if earlier is not None:
         geometry = earlier.geometry.mixed(geometry, earlier.share)
     geometry = geometry.behind(code_map)
@@ -102,7 +105,9 @@ def measure_axes(
     return evidence.group.from_first(lambda: axes)
 
 
-def measure_geometry(evidence: TrainedRows, *, noised: bool) -> DecoderGeometry:
+def measure_geometry(
+    evidence: TrainedRows, regression: CodeRegression, *, noised: bool
+) -> DecoderGeometry:
     """Average the decoder's metrics and Jacobians over some rows, with all processes.
 
     `noised` says whether rows are regressed on draws of codes or on their means.
@@ -128,40 +133,74 @@ def measure_geometry(evidence: TrainedRows, *, noised: bool) -> DecoderGeometry:
         np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
     )
     if not distances:
-        slope = regress_on_codes(evidence, noised=noised)
+        slope = regression.slope(noised=noised)
         distances = [slope @ slope.T]
     return DecoderGeometry(distances[0], information, loadings)
 
 
-def regress_on_codes(evidence: TrainedRows, *, noised: bool) -> FloatArray:
-    """Return the slopes of what the encoder sees in a linear regression on codes, (d, p).
+class CodeRegression(NamedTuple):
+    """Moments of codes and of what the encoder sees, over some rows of all processes.
 
-    On draws of codes if `noised`: a code that hardly differs between rows (a collapsed dimension
-    of a VAE) then explains nothing. Over some rows, with all processes.
+    Attributes
+    ----------
+    inputs_mean, variances : ndarray of shape (p,)
+        Of what the encoder sees.
+    covariance : ndarray of shape (d, d)
+        Of the means of codes.
+    cross : ndarray of shape (d, p)
+        Their covariance with what the encoder sees.
+    noise : ndarray of shape (d, d)
+        Mean covariance of the codes' noise.
     """
+
+    inputs_mean: FloatArray
+    variances: FloatArray
+    covariance: FloatArray
+    cross: FloatArray
+    noise: FloatArray
+
+    def slope(self, *, noised: bool) -> FloatArray:
+        """Return the slopes of a linear regression on codes, (d, p).
+
+        On draws of codes if `noised`: a code that hardly differs between rows (a collapsed
+        dimension of a VAE) then explains nothing.
+        """
+        within = self.covariance + self.noise if noised else self.covariance
+        slope: FloatArray = np.linalg.lstsq(
+            np.nan_to_num(within), np.nan_to_num(self.cross), rcond=SMALLEST_SHARE
+        )[0]
+        return slope
+
+
+def regress_on_codes(evidence: TrainedRows) -> CodeRegression:
+    """Measure how what the encoder sees goes with codes, over some rows, with all processes."""
     model, d = evidence.model, evidence.model.n_components
     most = max(FEWEST_REGRESSED, REGRESSED_NUMBERS // model.n_features)
     indices = evidence.spaced(most)
     width = d + model.n_features
     first = torch.zeros(width, dtype=torch.float64, device="cpu")
     second = torch.zeros(d, width, dtype=torch.float64, device="cpu")
+    squares = torch.zeros(width, dtype=torch.float64, device="cpu")
     spreads = torch.zeros(d, d, dtype=torch.float64, device="cpu")
     with torch.no_grad():
         for rows, codes, spread in evidence.take_encoded(indices, CHUNK_ROWS):
             both = in_double(torch.cat([codes, model.encoder_input(rows)], dim=1))
             first += both.sum(dim=0).cpu()
             second += (both[:, :d].T @ both).cpu()
+            squares += both.square().sum(dim=0).cpu()
             spreads += (in_double(spread).T @ in_double(spread)).cpu()
     count = max(1, len(indices))
-    mean, products, spread_products = (
-        evidence.mean(of / count).cpu().numpy() for of in (first, second, spreads)
+    mean, products, square, spread_products = (
+        evidence.mean(of / count).cpu().numpy() for of in (first, second, squares, spreads)
     )
     covariance = products - np.outer(mean[:d], mean)
-    if noised:
-        covariance[:, :d] += evidence.posterior_noise * spread_products
-    within, across = np.nan_to_num(covariance[:, :d]), np.nan_to_num(covariance[:, d:])
-    slope: FloatArray = np.linalg.lstsq(within, across, rcond=SMALLEST_SHARE)[0]
-    return slope
+    return CodeRegression(
+        mean[d:],
+        (square - np.square(mean))[d:],
+        covariance[:, :d],
+        covariance[:, d:],
+        evidence.posterior_noise * spread_products,
+    )
 
 
 def explained_shares(

@@ -127,6 +127,10 @@ class Parameters(ABC):
         turns it off. "auto" is 0 with a linear path and for linear networks. Otherwise it is 0.3,
         for counts 1, while the encoder has more weights than there are rows, and fades in
         proportion beyond.
+    input_dropout : float or "auto", default="auto"
+        Share of the observed entries that training hides from the encoder at random, and from
+        nobody else, so that it learns to do without. "auto" is 0.2 where rows of `fit` have
+        missing entries, else 0.
     learning_rate_init : float or "auto", default="auto"
         Initial learning rate of Adam. "auto" is 0.01 with a linear path, else 0.005.
     learning_rate : {"linear", "constant"} or callable, default="linear"
@@ -216,6 +220,9 @@ class Parameters(ABC):
     linear_path: bool | str = parameter("boolean", StrOptions({"auto"}), default="auto")
     input_noise: float | str = parameter(
         Interval(Real, 0, None, closed="left"), StrOptions({"auto"}), default="auto"
+    )
+    input_dropout: float | str = parameter(
+        Interval(Real, 0, 1, closed="left"), StrOptions({"auto"}), default="auto"
     )
     learning_rate_init: float | str = parameter(
         Interval(Real, 0, None, closed="neither"), StrOptions({"auto"}), default="auto"

@@ -18,6 +18,7 @@ from skhebae.data import Scaling, SideInformation, Table, watched
 from skhebae.fitted.agreement import agree_on_batches, agree_on_size_factors, seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.automatic import (
+    AUTO_DROPOUT,
     auto_batch_size,
     auto_epochs,
     auto_input_noise,
@@ -119,6 +120,7 @@ def plan_fit(
         scaling, new_features = earlier.scaling.take_in(table, earlier.moments.n_rows)
         with watched(scaling, earlier.names) as outside:
             outside.see_table(table.X)
+    has_missing = scaling.may_miss and table.has_missing
     n_done = 0 if earlier is None else len(earlier.history["loss"])
     log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
     file, resumed = None, None
@@ -142,7 +144,7 @@ def plan_fit(
         batches=batches,
         scaling=scaling,
         new_features=new_features,
-        side=SideInformation(index, log_size),
+        side=SideInformation(index, log_size, has_missing),
         checkpoint=file,
         resumed=resumed,
         seed=seed,
@@ -221,6 +223,9 @@ def make_schedule(
     input_noise = parameters.input_noise
     if isinstance(input_noise, str):
         input_noise = auto_input_noise(model, n_rows, starts_linear=starts_linear)
+    dropout = parameters.input_dropout
+    if isinstance(dropout, str):
+        dropout = AUTO_DROPOUT if plan.side.has_missing else 0.0
     rate = parameters.learning_rate_init
     if isinstance(rate, str):
         rate = auto_learning_rate(starts_linear=starts_linear)
@@ -231,6 +236,7 @@ def make_schedule(
             learning_rate=rate,
             decay="constant",
             input_noise=float(input_noise),
+            input_dropout=float(dropout),
         )
     n_epochs = parameters.max_iter
     if isinstance(n_epochs, str):
@@ -249,6 +255,7 @@ def make_schedule(
         n_iter_no_change=parameters.n_iter_no_change,
         stop_on_plateau=parameters.max_iter != "auto",
         input_noise=float(input_noise),
+        input_dropout=float(dropout),
     )
 
 

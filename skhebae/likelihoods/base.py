@@ -194,6 +194,19 @@ class Likelihood(nn.Module, ABC):
         """Map standardised rows `x` (n, p) to the encoder's input, centred and of unit scale."""
         return x
 
+    def with_usual_values(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return rows whose unseen entries have values of which `encoder_input` is about 0, (n, p).
+
+        By default 0, the mean of each feature on the standardised scale.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, p)
+            Standardised rows, anything where an entry is not seen.
+        seen : Tensor of bool of shape (n, p)
+        """
+        return x.where(seen, 0.0)
+
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
         """Map the decoder's `output` (n, p) to the parameter of p(x | z), (n, p).
 

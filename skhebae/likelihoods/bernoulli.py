@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from skhebae.data import Matrix, Scaling
+from skhebae.data import Matrix, Scaling, value_range
 from skhebae.likelihoods.base import Evidence, Float32Array, Likelihood, identity_calibration
 from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 
@@ -23,6 +23,7 @@ class BernoulliLikelihood(Likelihood):
     pseudo-likelihood that is not normalised over [0, 1].
     """
 
+    accepts_missing: ClassVar[bool] = True
     support: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __init__(self, location: Tensor, scale: Tensor) -> None:
@@ -38,7 +39,7 @@ class BernoulliLikelihood(Likelihood):
         ValueError
             Naming the range of the values, and the cure.
         """
-        low, high = X.min(), X.max()
+        low, high = value_range(X)
         if low < 0 or high > 1:
             raise ValueError(
                 f"likelihood={name!r} needs X within [0, 1], got values from {low:.4g} to "

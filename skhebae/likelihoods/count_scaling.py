@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,8 @@ class CountScaling(Scaling):
     constant : ndarray of int
         Features that have not varied so far, most of them without a count.
     """
+
+    may_miss: ClassVar[bool] = True
 
     location: NDArray[np.float64]
     scale: NDArray[np.float64]

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_non_negative
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skhebae.data import Matrix, Scaling
+from skhebae.data import Matrix, Scaling, value_range
 from skhebae.likelihoods.base import (
     Decoded,
     Evidence,
@@ -67,14 +67,19 @@ USUAL_ZI_LOGIT = -3.0
 def are_counts(X: Matrix) -> bool:
     """Whether all entries of an ndarray or CSR matrix are integers >= 0."""
     values = X.data if sparse.issparse(X) else X
-    return bool(values.size == 0 or (values.min() >= 0 and not are_fractional(values).any()))
+    return not (value_range(values)[0] < 0 or are_fractional(values).any())
 
 
 def are_fractional(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Find the numbers that are not integers; an empty array for an integer dtype."""
+    """Find the numbers that are not integers; an empty array for an integer dtype.
+
+    NaN, a missing entry, is no number.
+    """
     if values.dtype.kind != "f":
         return np.zeros(0, dtype=bool)
     fractional: NDArray[np.bool_] = values != np.rint(values)
+    if fractional.any():
+        fractional &= ~np.isnan(values)
     return fractional
 
 
@@ -91,6 +96,7 @@ class CountLikelihood(Likelihood):
         Total that rows are normalised to before the logarithm.
     """
 
+    accepts_missing: ClassVar[bool] = True
     scaling_class: ClassVar[type[Scaling]] = CountScaling
     support: ClassVar[tuple[float, float]] = (0.0, np.inf)
     # Most of a count's variance is the noise of counting: add as much again.
@@ -131,10 +137,11 @@ class CountLikelihood(Likelihood):
                 "counts (of an AnnData often layers['counts'] or .raw), or use "
                 "likelihood='gaussian'."
             )
-        if values.size and values.max() > LARGEST_COUNT:
+        largest = value_range(values)[1]
+        if largest > LARGEST_COUNT:
             raise ValueError(
                 f"likelihood={name!r} takes counts up to {LARGEST_COUNT:.0e}, but X has "
-                f"{values.max():.4g}."
+                f"{largest:.4g}."
             )
 
     @classmethod
@@ -153,6 +160,16 @@ class CountLikelihood(Likelihood):
         total = x.sum(dim=1, keepdim=True).clamp_min(1.0)
         normalised = x * (self.typical_size / total)
         return normalised.log1p_().sub_(self.location).div_(self.scale)
+
+    def with_usual_values(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return rows whose unseen features have their usual shares in the counts, (n, p).
+
+        So that the total of a row, and with it what is seen, does not depend on how many features
+        are.
+        """
+        shares = (seen * self.proportions).sum(dim=1, keepdim=True).clamp_min(SMALLEST_MEAN)
+        total = x.where(seen, 0.0).sum(dim=1, keepdim=True) / shares
+        return x.where(seen, total * self.proportions)
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
         """Return the log-mean, (n, p): ``log softmax(output) + log size``, then calibrated."""

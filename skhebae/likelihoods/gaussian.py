@@ -48,6 +48,7 @@ class GaussianLikelihood(Likelihood):
         Variance of the training rows on the standardised scale, 1 where constant.
     """
 
+    accepts_missing: ClassVar[bool] = True
     starts_linear: ClassVar[bool] = True
     counts_code_variance: ClassVar[bool] = True
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skhebae.data import Minibatch, Rows
 from skhebae.exceptions import NonFiniteLossError
-from skhebae.noise import POOL_SIZE, InputNoise, NoisePool
+from skhebae.noise import POOL_SIZE, InputDropout, InputNoise, NoisePool
 from skhebae.training.checkpoint import Checkpoint
 from skhebae.training.minibatches import average_over_processes, count_minibatches, plan_epoch
 from skhebae.training.run import Run
@@ -187,6 +187,9 @@ def train_epoch(
         rest_batch_norm(run.model)
     generators = run.generators
     noise = input_noise(run, schedule.input_noise, len(indices))
+    dropout = None
+    if schedule.input_dropout > 0.0:
+        dropout = InputDropout(schedule.input_dropout, generators.noise)
     if unfinished is not None:
         unfinished.begin(generators.order, noise, run.model.device)
     order = rows.shuffled(indices, generators.order)
@@ -195,7 +198,12 @@ def train_epoch(
     def move(minibatch: Minibatch, i: int) -> LossTerms:
         run.optimizer.learning_rate = schedule.rate(epoch, i / len(plan.indices))
         return step(
-            minibatch.replace(shard=plan.shards[i], generator=generators.noise, input_noise=noise)
+            minibatch.replace(
+                shard=plan.shards[i],
+                generator=generators.noise,
+                input_noise=noise,
+                input_dropout=dropout,
+            )
         )
 
     with fitting_threads(run.model, schedule.batch_size):

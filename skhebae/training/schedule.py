@@ -30,6 +30,8 @@ class Schedule:
         Epochs of patience.
     input_noise : float
         Standard deviation of the noise added to the encoder's standardised input.
+    input_dropout : float
+        Share of the observed entries that are hidden from the encoder.
     decay : {"linear", "constant"} or callable
         Down to 0 over `n_epochs`, not at all, or by the factor that the callable
         returns for an epoch, counted from 0.
@@ -43,6 +45,7 @@ class Schedule:
     tol: float = 0.0
     n_iter_no_change: int = 10
     input_noise: float = 0.0
+    input_dropout: float = 0.0
     decay: str | Callable[[int], float] = "linear"
     stop_on_plateau: bool = False
 

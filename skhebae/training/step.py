@@ -140,7 +140,9 @@ def measure_code_variance(run: Run, minibatch: Minibatch) -> None:
     model.eval()
     with torch.no_grad():
         n_rows = jacobian_rows(model, CODE_VARIANCE_ROWS)
-        few = minibatch.map_rows(lambda tensor: tensor[:n_rows]).replace(input_noise=None)
+        few = minibatch.map_rows(lambda tensor: tensor[:n_rows]).replace(
+            input_noise=None, input_dropout=None
+        )
         variance = torch.zeros_like(model.likelihood.location)
         if len(few) > 0:
             mu, _ = model.encode(few)

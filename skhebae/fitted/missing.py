@@ -1,0 +1,69 @@
+"""What the encoder sees in place of missing entries, measured before or after training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skhebae.data import Rows, take_chunks
+from skhebae.fitted.geometry import CodeRegression
+from skhebae.linear_fill import TINY, Factors, LinearFill, fit_factors, start_factors
+from skhebae.training import Run
+
+#: Factors at most, and products in one step of expectation maximisation.
+MOST_FACTORS, PRODUCTS = 20, 2**28
+
+#: Rows per chunk while they are collected.
+CHUNK_ROWS = 1024
+
+
+def fit_fill(run: Run, rows: Rows, indices: NDArray[np.intp]) -> LinearFill:
+    """Fit factor analysis to what the encoder sees of rows with missing entries.
+
+    With as many factors as codes have dimensions, on rows spread evenly over those of all
+    processes, each of which ends with the same.
+
+    Parameters
+    ----------
+    run : Run
+        With an untrained model.
+    rows : Rows
+        Of this process.
+    indices : ndarray of int
+        Of the rows to learn from.
+    """
+    model, group = run.model, run.group
+    n_factors = min(MOST_FACTORS, model.n_components, model.n_features)
+    wanted = max(1, PRODUCTS // (model.n_features * n_factors**2 * group.size))
+    inputs, masks = (
+        [np.empty((0, model.n_features), dtype=np.float32)],
+        [np.empty((0, model.n_features), dtype=bool)],
+    )
+    with group.agreement(), torch.no_grad():  # where a process cannot read its rows
+        chosen = rows.ordered(indices[:: max(1, -(-len(indices) // wanted))])
+        for _, minibatch in take_chunks(rows, chosen, CHUNK_ROWS):
+            assert minibatch.mask is not None
+            inputs.append(model.encoder_input(minibatch).cpu().numpy())
+            masks.append(minibatch.mask.cpu().numpy())
+    x, mask = (
+        torch.from_numpy(np.concatenate(group.gather(np.concatenate(parts))).astype(np.float64))
+        for parts in (inputs, masks)
+    )
+    # Machines may round differently.
+    factors = group.from_first(lambda: fit_factors(x, mask, start_factors(x, mask, n_factors)))
+    return LinearFill(factors).to(model.device)
+
+
+def regressed_fill(regression: CodeRegression) -> LinearFill:
+    """Make the fill of a model that was trained on complete rows, from its codes of them.
+
+    Codes and what the encoder sees count as jointly Gaussian, features as independent given codes.
+    """
+    values, vectors = np.linalg.eigh(regression.covariance)
+    root = vectors * np.sqrt(values.clip(min=0.0))
+    loadings = regression.slope(noised=False).T @ root
+    noise = regression.variances - np.square(loadings).sum(axis=1)
+    least = max(1e-3 * float(regression.variances.mean()), TINY)
+    parts = (regression.inputs_mean, loadings, noise.clip(min=least))
+    return LinearFill(Factors(*(torch.from_numpy(np.nan_to_num(part)) for part in parts)))

@@ -1,0 +1,153 @@
+"""Missing entries of what the encoder sees, filled in by factor analysis."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+#: Steps of expectation maximisation, at most, and the largest change of a noise variance, as a
+#: share of it, that ends them.
+EM_STEPS, SETTLED = 100, 3e-3
+
+#: Smallest noise variance, as a share of the mean variance of a feature, and of any feature.
+SMALLEST_NOISE, TINY = 1e-3, 1e-12
+
+#: Observed entries by which the noise variance of a feature is pulled towards this share of its
+#: variance: one feature in a hundred rows must not end without any noise.
+PSEUDO_ENTRIES, PSEUDO_SHARE = 1.0, 0.1
+
+
+class Factors(NamedTuple):
+    """Factor analysis ``x = centre + loadings z + e`` with z ~ N(0, I), e ~ N(0, diag noise).
+
+    Attributes
+    ----------
+    centre : Tensor of shape (p,)
+    loadings : Tensor of shape (p, k)
+    noise : Tensor of shape (p,)
+        Positive variances.
+    """
+
+    centre: Tensor
+    loadings: Tensor
+    noise: Tensor
+
+
+def expected_factors(x: Tensor, mask: Tensor, factors: Factors) -> tuple[Tensor, Tensor]:
+    """Return ``E[z | x_obs]`` (n, k) and the lower Cholesky factor of its precision (n, k, k).
+
+    The precision is ``I + V_o^T diag(1 / v_o) V_o`` over the observed entries o of a row
+    (Tipping and Bishop, "Probabilistic principal component analysis", 1999, appendix; with one
+    variance per feature).
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, p)
+    mask : Tensor of shape (n, p)
+        1 where an entry is observed, else 0.
+    factors : Factors
+    """
+    centre, loadings, noise = factors
+    p, k = loadings.shape
+    scaled = loadings / noise[:, None]
+    products = (scaled[:, :, None] * loadings[:, None, :]).reshape(p, k * k)
+    identity = torch.eye(k, dtype=x.dtype, device=x.device)
+    root = torch.linalg.cholesky_ex((mask @ products).view(-1, k, k) + identity).L
+    right = ((x - centre) * mask) @ scaled
+    return torch.cholesky_solve(right[:, :, None], root)[:, :, 0], root
+
+
+def fit_factors(x: Tensor, mask: Tensor, start: Factors) -> Factors:
+    """Fit factor analysis to rows with missing entries, by expectation maximisation.
+
+    Loadings have independent priors N(0, 1) in the unit of the noise, so that a feature that is
+    observed in few rows has small ones.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, p), float64
+        Anything where an entry is missing.
+    mask : Tensor of shape (n, p), float64
+        1 where an entry is observed, else 0. Each feature has an observed entry.
+    start : Factors
+    """
+    centre, loadings, noise = start
+    p, k = loadings.shape
+    counts = mask.sum(dim=0)
+    identity = torch.eye(k, dtype=x.dtype, device=x.device)
+    variance = ((x - centre).square() * mask).sum(dim=0) / counts
+    least = SMALLEST_NOISE * variance.mean().clamp_min(TINY)
+    for _ in range(EM_STEPS):
+        residual = (x - centre) * mask
+        z, root = expected_factors(x, mask, Factors(centre, loadings, noise))
+        covariance = torch.cholesky_inverse(root)
+        second = (covariance + z[:, :, None] * z[:, None, :]).reshape(-1, k * k)
+        within = (mask.T @ second).view(p, k, k) + noise[:, None, None] * identity
+        loadings = torch.linalg.solve(within, (residual.T @ z)[:, :, None])[:, :, 0]
+        residual = (residual - z @ loadings.T) * mask
+        shift = residual.sum(dim=0) / counts
+        spread = ((mask.T @ covariance.reshape(-1, k * k)).view(p, k, k) @ loadings[:, :, None])[
+            ..., 0
+        ]
+        squares = residual.square().sum(dim=0) - counts * shift.square()
+        squares = squares + (spread * loadings).sum(dim=1)
+        before = noise
+        noise = (squares + PSEUDO_ENTRIES * PSEUDO_SHARE * variance) / (counts + PSEUDO_ENTRIES)
+        noise = noise.clamp_min(least)
+        centre = centre + shift
+        if float(((noise - before) / before).abs().max()) < SETTLED:
+            break
+    return Factors(centre, loadings, noise)
+
+
+def start_factors(x: Tensor, mask: Tensor, n_factors: int) -> Factors:
+    """Return the principal components of rows whose missing entries are 0 after centring.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, p), float64
+    mask : Tensor of shape (n, p), float64
+    n_factors : int
+    """
+    counts = mask.sum(dim=0).clamp_min(1.0)
+    centre = (x * mask).sum(dim=0) / counts
+    centred = (x - centre) * mask
+    variance = centred.square().sum(dim=0) / counts
+    _, deviations, directions = torch.linalg.svd(centred, full_matrices=False)
+    k = min(n_factors, len(deviations))
+    loadings = x.new_zeros(x.shape[1], n_factors)
+    loadings[:, :k] = directions[:k].T * (deviations[:k] / len(x) ** 0.5)
+    noise = 0.5 * variance + 0.1 * variance.mean()
+    return Factors(centre, loadings, noise.clamp_min(TINY))
+
+
+class LinearFill(nn.Module):
+    """Fills missing entries with ``E[x_mis | x_obs]`` under factor analysis.
+
+    Parameters
+    ----------
+    factors : Factors
+    """
+
+    centre: Tensor
+    loadings: Tensor
+    noise: Tensor
+
+    def __init__(self, factors: Factors) -> None:
+        super().__init__()
+        for name, tensor in factors._asdict().items():
+            self.register_buffer(name, tensor.float())
+
+    @classmethod
+    def empty(cls, n_features: int, n_factors: int) -> Self:
+        """Make one whose numbers are to be loaded."""
+        zeros = torch.zeros(n_features, dtype=torch.float32, device="cpu")
+        return cls(Factors(zeros, zeros[:, None].repeat(1, n_factors), zeros + 1.0))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return rows (n, p) with expected values where the `mask` (n, p) is False."""
+        factors = Factors(self.centre, self.loadings, self.noise)
+        z, _ = expected_factors(x, mask.to(x.dtype), factors)
+        return torch.where(mask, x, self.centre + z @ self.loadings.T)
