@@ -5,6 +5,7 @@ from typing import Any
 
 from skhebae.estimators import (
     AutoencoderTransformer,
+    HEBAEImputer,
     HEBAETransformer,
     VAETransformer,
     WAETransformer,
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutoencoderTransformer",
+    "HEBAEImputer",
     "HEBAETransformer",
     "VAETransformer",
     "WAETransformer",

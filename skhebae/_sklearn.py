@@ -22,6 +22,7 @@ __all__ = [
     "BaseEstimator",
     "ClassNamePrefixFeaturesOutMixin",
     "Interval",
+    "OneToOneFeatureMixin",
     "RealNotInt",
     "StrOptions",
     "Tags",
@@ -52,8 +53,18 @@ if TYPE_CHECKING:
 
         def get_feature_names_out(self, input_features: object = None) -> Any: ...
 
+    class OneToOneFeatureMixin:
+        """What we use of `sklearn.base.OneToOneFeatureMixin`."""
+
+        def get_feature_names_out(self, input_features: object = None) -> Any: ...
+
 else:
-    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        OneToOneFeatureMixin,
+        TransformerMixin,
+    )
 
 
 def fit_context(method: F) -> F:

@@ -114,11 +114,7 @@ class CodeNoise:
         factors = spread[:, :, None] * self.factor
         if self.matrix is None:
             return factors
-        # F F^T with a full F = A D L; the triangle of its QR decomposition is lower when turned.
-        lower = torch.linalg.qr((self.matrix @ factors).mT, mode="r").R.mT
-        sign = torch.where(lower.diagonal(dim1=1, dim2=2) < 0.0, -1.0, 1.0).to(lower.dtype)
-        result: Tensor = lower * sign[:, None, :]
-        return result
+        return lower_factor(self.matrix @ factors)
 
     def variance(self, spread: Tensor) -> Tensor:
         """Return the diagonals of the rows' covariances, (n, d)."""
@@ -147,3 +143,12 @@ class CodeNoise:
         if self.matrix is None:
             return prior.scaled_kl(mu, spread, self.factor)
         return prior.gaussian_kl(mu, self.factors(spread))
+
+
+def lower_factor(full: Tensor) -> Tensor:
+    """Return the lower triangular L with ``L L^T = F F^T`` for full F, (n, d, d)."""
+    # The triangle of the QR decomposition of F^T is lower when turned.
+    lower = torch.linalg.qr(full.mT, mode="r").R.mT
+    sign = torch.where(lower.diagonal(dim1=1, dim2=2) < 0.0, -1.0, 1.0).to(lower.dtype)
+    result: Tensor = lower * sign[:, None, :]
+    return result

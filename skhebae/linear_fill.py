@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -146,8 +146,20 @@ class LinearFill(nn.Module):
         zeros = torch.zeros(n_features, dtype=torch.float32, device="cpu")
         return cls(Factors(zeros, zeros[:, None].repeat(1, n_factors), zeros + 1.0))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return rows (n, p) with expected values where the `mask` (n, p) is False."""
+    def forward(self, x: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return rows (n, p) with expected values where the `mask` (n, p) is False.
+
+        With a `generator`, with draws from p(x_mis | x_obs) instead, whose covariance is not that
+        of expected values but that of complete rows.
+        """
         factors = Factors(self.centre, self.loadings, self.noise)
-        z, _ = expected_factors(x, mask.to(x.dtype), factors)
-        return torch.where(mask, x, self.centre + z @ self.loadings.T)
+        z, root = expected_factors(x, mask.to(x.dtype), factors)
+        filled = self.centre + z @ self.loadings.T
+        if generator is not None:
+            kwargs: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
+            e = torch.randn(*z.shape, 1, **kwargs)
+            # L^-T e has the covariance (L L^T)^-1.
+            drawn = torch.linalg.solve_triangular(root.mT, e, upper=True)[:, :, 0]
+            noise = self.noise.sqrt() * torch.randn(x.shape, **kwargs)
+            filled = filled + drawn @ self.loadings.T + noise
+        return torch.where(mask, x, filled)

@@ -123,8 +123,13 @@ class Autoencoder(nn.Module):
             mu = mu * minibatch.mask.any(dim=1, keepdim=True)
         return mu, scales
 
-    def encoder_input(self, minibatch: Minibatch) -> Tensor:
-        """Return what the encoder sees of rows, without labels, (n, p)."""
+    def encoder_input(
+        self, minibatch: Minibatch, fill_generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return what the encoder sees of rows, without labels, (n, p).
+
+        With a `fill_generator`, with draws of missing entries in place of their expected values.
+        """
         x, seen = minibatch.x, minibatch.mask
         if minibatch.input_dropout is not None:
             seen = minibatch.input_dropout(x, seen)
@@ -135,7 +140,8 @@ class Autoencoder(nn.Module):
             x = self.likelihood.with_usual_values(x, seen)
         x = self.likelihood.encoder_input(x)
         if seen is not None:
-            x = x.where(seen, 0.0) if self.fill is None else self.fill(x, seen)
+            fill = self.fill
+            x = x.where(seen, 0.0) if fill is None else fill(x, seen, fill_generator)
         if minibatch.input_noise is not None:
             x = minibatch.input_noise(x)
         return x if self.varies is None else x * self.varies

@@ -25,6 +25,7 @@ from skhebae._sklearn import (
 )
 from skhebae.data import Matrix, is_stream
 from skhebae.distributed import name_lost_process
+from skhebae.estimators.completed import completed_like, opposite_pairs
 from skhebae.estimators.recognise import as_table, refuse_no_table
 from skhebae.estimators.saving import (
     file_attributes,
@@ -691,6 +692,74 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         draws = rng.standard_normal((int(n_draws), self._n_features_out)).astype(np.float32)
         X = self.validate_rows(X)
         return self.fitted_.log_likelihood(X, draws, batch, size_factor)
+
+    # Missing entries
+
+    @in_plain_modes
+    def impute(
+        self,
+        X: ArrayLike | Matrix,
+        *,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> Any:
+        """Fill in missing entries of rows, given their observed ones.
+
+        With ``E[x_mis | x_obs] = sum_k w_k E[x_mis | z_k]``, the weights w_k proportional to
+        ``p(x_obs | z_k) p(z_k) / q(z_k)``: the self-normalised importance sampling of MIWAE [1]_.
+        The proposal q is the Laplace approximation of p(z | x_obs), as for `log_likelihood`. Or,
+        with `n_draws`, by draws from p(x_mis | x_obs), whose spread says how certain they are:
+        codes are resampled with these weights, and missing entries drawn given each. Values
+        are taken to be missing at random: whether one is must not depend on what it would be.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows with the features of `fit`, NaN where an entry is missing.
+        n_draws : int, optional
+            Completed copies to draw. By default missing entries get their expected values.
+        random_state : int, RandomState instance or None, default=0
+            Seeds the draws of codes, and those of entries.
+        batch, size_factor : array-like of shape (n_samples,), optional
+            Batches and size factors of the rows, as in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), or (n_draws, n_samples, n_features)
+            The rows, observed entries as they are. A frame for a frame, a CSR matrix for one; with
+            `n_draws`, a list of so many of these.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`, and if `n_draws` is not an integer >= 1.
+
+        References
+        ----------
+        .. [1] P.-A. Mattei and J. Frellsen, "MIWAE: Deep Generative Modelling and Imputation of
+           Incomplete Data Sets", arXiv:1812.02633.
+        """
+        check_is_fitted(self)
+        if n_draws is not None and (not isinstance(n_draws, Integral) or n_draws < 1):
+            raise ValueError(
+                f"n_draws={n_draws!r} must be an integer >= 1, the completed copies to draw, or "
+                "None for expected values."
+            )
+        rng = check_random_state(random_state)
+        rows = self.validate_rows(X)
+        noise = opposite_pairs(rng, n_draws, self._n_features_out)
+        if n_draws is None:
+            filled = [self.fitted_.expected_rows(rows, noise, batch, size_factor)]
+        else:
+            filled = list(
+                self.fitted_.drawn_rows(rows, int(n_draws), noise, rng, batch, size_factor)
+            )
+        completed = [completed_like(X, rows, values) for values in filled]
+        if n_draws is None:
+            return completed[0]
+        return np.stack(completed) if isinstance(completed[0], np.ndarray) else completed
 
     # Fitted attributes
 

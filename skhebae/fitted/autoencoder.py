@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skhebae.code_map import CodeMap, CodeNoise
+from skhebae.code_map import CodeMap, CodeNoise, lower_factor
 from skhebae.data import (
     NO_SIDE_INFORMATION,
     Matrix,
@@ -22,6 +22,7 @@ from skhebae.data import (
     Outside,
     Scaling,
     SideInformation,
+    has_missing,
     map_rows,
     row_totals,
     watched,
@@ -37,7 +38,14 @@ from skhebae.likelihoods import Likelihood, find_likelihood
 from skhebae.linear_fill import LinearFill
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
-from skhebae.posterior import bound, expected_log_prob, jacobian_numbers, log_likelihood, score
+from skhebae.posterior import (
+    bound,
+    expected_log_prob,
+    jacobian_numbers,
+    laplace,
+    log_likelihood,
+    score,
+)
 from skhebae.prior import Prior
 from skhebae.process import cached_property, in_plain_modes
 
@@ -279,17 +287,27 @@ class FittedAutoencoder:
     def posterior(
         self, X: Matrix, batch: ArrayLike | None = None
     ) -> tuple[Float32Array, Float32Array]:
-        """Return means (n, d) and lower covariance factors (n, d, d) of rows' posteriors."""
+        """Return means (n, d) and lower covariance factors (n, d, d) of rows' posteriors.
+
+        Those of rows with missing entries follow from the decoder, which knows what is not known.
+        """
         noise, matrix = self._model_noise, self._outward(self.axes)
         if self.axes is not None:
             noise = self.axes.turn(noise)
         noise = noise.to(self.likelihood.location)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
+            if minibatch.mask is not None:
+                q = laplace(self.model, minibatch)
+                factor = q.factor if matrix is None else lower_factor(matrix.T @ q.factor)
+                return torch.cat([apply_matrix(q.mode, matrix)[:, None], factor], dim=1)
             mu, spread = encode_with_spread(self.model, self.objective, minibatch).chunk(2, dim=1)
             return torch.cat([apply_matrix(mu, matrix)[:, None], noise.factors(spread)], dim=1)
 
-        values = self._map_codes(evaluate, X, batch, self.n_components**2)
+        if has_missing(X):
+            values = self._map(evaluate, X, jacobian_numbers(self.model), batch, None)
+        else:
+            values = self._map_codes(evaluate, X, batch, self.n_components**2)
         return values[:, 0].copy(), values[:, 1:].copy()
 
     # Codes to rows
@@ -511,6 +529,8 @@ class FittedAutoencoder:
         noise = self._model_noise.to(self.likelihood.location)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
+            if minibatch.mask is not None:
+                return function(self.model, minibatch, *laplace(self.model, minibatch))
             values = encode_with_spread(self.model, self.objective, minibatch)
             mu, spread = values.chunk(2, dim=1)
             return function(self.model, minibatch, mu, noise.factors(spread))

@@ -15,6 +15,7 @@ from torch import Tensor
 from skhebae.data import Rows, take_chunks
 from skhebae.distributed import Group
 from skhebae.fitted.linear_start import start_linear
+from skhebae.noise import InputDropout
 from skhebae.training import Run, Schedule, Split, train
 
 #: One row of so many is held out of the trial. In a small table it takes several, each with other
@@ -111,10 +112,11 @@ def try_perceptrons(
         training = np.setdiff1d(np.arange(n_rows), held_out)
         start_linear(run, rows, seed, training)
         with group.agreement():  # where a process cannot read its rows
-            before = squared_errors(run, rows, held_out)
+            before = squared_errors(run, rows, held_out, schedule.input_dropout)
         train(run, rows, Split(training), trial_schedule(schedule))
         with group.agreement():
-            found.append(np.stack([before, squared_errors(run, rows, held_out)]))
+            after = squared_errors(run, rows, held_out, schedule.input_dropout)
+            found.append(np.stack([before, after]))
     errors = np.concatenate(group.gather(np.concatenate(found, axis=1)), axis=1)
     # Machines may round differently.
     verdict = group.from_first(lambda: judge(errors[0], errors[1]))
@@ -130,15 +132,22 @@ def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:
     return Verdict.FULL if after.mean() < LARGE_GAIN * before.mean() else Verdict.BRIEF
 
 
-def squared_errors(run: Run, rows: Rows, indices: NDArray[np.intp]) -> NDArray[np.float64]:
+def squared_errors(
+    run: Run, rows: Rows, indices: NDArray[np.intp], input_dropout: float = 0.0
+) -> NDArray[np.float64]:
     """Return the squared errors of decoding the codes of rows, in order, (n,), standardised.
 
-    Only observed entries count.
+    Only observed entries count. Where training hides entries from the encoder, they are hidden
+    here too, the same at every call.
     """
     model = run.model.eval()
     errors = [np.empty(0)]
+    dropout = None
+    if input_dropout > 0.0:
+        dropout = InputDropout(input_dropout, torch.Generator(model.device).manual_seed(0))
     with torch.no_grad():
         for _, minibatch in take_chunks(rows, rows.ordered(indices), CHUNK_ROWS):
+            minibatch = minibatch.replace(input_dropout=dropout)
             parameter = model.decode_rows(model.encode(minibatch)[0], minibatch)
             residual = minibatch.x - model.likelihood.mean(parameter)
             if minibatch.mask is not None:

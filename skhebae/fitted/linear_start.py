@@ -181,7 +181,11 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
     d, p = model.n_components, model.n_features
     chosen = np.arange(len(rows)) if indices is None else indices
     with group.agreement():  # where a process cannot read its rows
-        inputs = collect_inputs(model.encoder_input, rows, chosen, p, group)
+        # Components of expected values would lack what is unknown about them.
+        generator = torch.Generator(model.device).manual_seed(seed)
+        inputs = collect_inputs(
+            lambda minibatch: model.encoder_input(minibatch, generator), rows, chosen, p, group
+        )
     # Machines may round differently.
     found = group.from_first(lambda: principal_components(inputs, d, seed))
     if model.varies is not None:
