@@ -8,9 +8,11 @@ from skhebae.data.rows import (
     ResidentRows,
     Rows,
     StreamedRows,
+    counted_rows,
     minibatch_indices,
     open_rows,
     take_chunks,
+    weight_of,
 )
 from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
@@ -33,6 +35,7 @@ __all__ = [
     "StoredTable",
     "StreamedRows",
     "Table",
+    "counted_rows",
     "first_variation",
     "is_mapped",
     "is_stored",
@@ -46,5 +49,6 @@ __all__ = [
     "table_of",
     "take_chunks",
     "watched",
+    "weight_of",
     "without_mask",
 ]

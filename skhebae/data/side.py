@@ -16,7 +16,7 @@ from skhebae.data.table import Matrix
 
 @dataclass(frozen=True, eq=False)
 class SideInformation:
-    """Experimental batches and exposures of n rows; either may be absent.
+    """Experimental batches, exposures and weights of n rows; each may be absent.
 
     Attributes
     ----------
@@ -24,10 +24,13 @@ class SideInformation:
         Index of each row's batch.
     log_size : ndarray of float of shape (n,), optional
         Logarithm of each row's exposure.
+    weight : ndarray of float of shape (n,), optional
+        How many rows each row stands for.
     """
 
     batch: NDArray[np.intp] | None = None
     log_size: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64] | None = None
 
     def read(self, X: Matrix, rows: Any, scaling: Scaling) -> Minibatch:
         """Standardise some rows of a table, and join them with what is known about them."""
@@ -49,10 +52,13 @@ class SideInformation:
             mask = torch.from_numpy(~np.isnan(x))
             x = np.nan_to_num(x, nan=0.0)
         batch = None if self.batch is None else torch.from_numpy(self.batch[rows])
-        log_size = None
-        if self.log_size is not None:
-            log_size = torch.from_numpy(self.log_size[rows].astype(np.float32))
-        return Minibatch(torch.from_numpy(x), batch=batch, log_size=log_size, mask=mask)
+        log_size, weight = (
+            None if of is None else torch.from_numpy(of[rows].astype(np.float32))
+            for of in (self.log_size, self.weight)
+        )
+        return Minibatch(
+            torch.from_numpy(x), batch=batch, log_size=log_size, mask=mask, weight=weight
+        )
 
 
 NO_SIDE_INFORMATION = SideInformation()
