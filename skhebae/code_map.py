@@ -43,7 +43,7 @@ class CodeMap(nn.Module):
         return cls(square[0].clone(), square, square.clone())
 
     @classmethod
-    def standardising(cls, mean: Tensor, covariance: Tensor, n_rows: int) -> Self:
+    def standardising(cls, mean: Tensor, covariance: Tensor, n_rows: float) -> Self:
         """Make the map that takes codes to mean 0 and covariance I.
 
         ``A = S^-1/2``, the root that moves codes least (Kessy, Lewin and Strimmer, 2018), with the
@@ -55,7 +55,7 @@ class CodeMap(nn.Module):
         mean : Tensor of shape (d,), float64
         covariance : Tensor of shape (d, d), float64
             With divisor ``n_rows - 1``.
-        n_rows : int
+        n_rows : float
         """
         smoothed = regularised_covariance(covariance, n_rows, PSEUDO_ROWS)
         eigenvalues, vectors = torch.linalg.eigh(smoothed)

@@ -15,6 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Smallest weight in a quotient.
+TINY = 1e-30
+
 #: Relative bandwidths of the inverse multiquadratic kernels of [3]_.
 MULTIQUADRATIC_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -28,7 +31,16 @@ def in_double(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
-def minibatch_moments(mu: Tensor) -> tuple[Tensor, Tensor]:
+def mean_of_rows(values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Average values (n, ...) over rows, by weights (n,) if there are any, (...)."""
+    if weight is None:
+        return values.mean(dim=0)
+    weight = weight.to(values)
+    total: Tensor = torch.tensordot(weight, values, dims=1)
+    return total / weight.sum().clamp_min(TINY)
+
+
+def minibatch_moments(mu: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the empirical Bayes estimates of the hierarchical prior's mean and covariance.
 
     ``m = mean_i mu_i`` and ``S = 1 / (B - 1) sum_i (mu_i - m)(mu_i - m)^T``
@@ -38,18 +50,28 @@ def minibatch_moments(mu: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     mu : Tensor of shape (B, d)
         Codes of one minibatch. The covariance of a single row is 0.
+    weight : Tensor of shape (B,), optional
+        How many rows each row stands for; B is then the sum.
 
     Returns
     -------
     mean : Tensor of shape (d,)
     covariance : Tensor of shape (d, d)
     """
+    if weight is not None:
+        total = weight.sum()
+        mean = weight @ mu / total
+        centred = mu - mean
+        scatter = (weight[:, None] * centred).T @ centred
+        return mean, scatter / (total - 1.0).clamp_min(1.0)
     mean = mu.mean(dim=0)
     centred = mu - mean
     return mean, centred.T @ centred / max(len(mu) - 1, 1)
 
 
-def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) -> Tensor:
+def regularised_covariance(
+    covariance: Tensor, n_rows: float | Tensor, pseudo_rows: float
+) -> Tensor:
     """Return the covariance under an inverse-Wishart hyperprior on S, centred on I.
 
     ``S_nu = (nu I + (B - 1) S) / (nu + B - 1)``. The hyperprior is conjugate. S_nu is
@@ -60,8 +82,8 @@ def regularised_covariance(covariance: Tensor, n_rows: int, pseudo_rows: float) 
     ----------
     covariance : Tensor of shape (d, d)
         Sample covariance ``S`` with divisor ``B - 1``.
-    n_rows : int
-        Number of rows ``B`` behind `covariance`.
+    n_rows : float or Tensor of shape ()
+        Number of rows ``B`` behind `covariance`, or their summed weight; at least 1.
     pseudo_rows : float
         Weight ``nu > 0`` of the hyperprior, in rows.
 
@@ -112,7 +134,9 @@ def gaussian_kl_to_standard(mean: Tensor, factor: Tensor) -> Tensor:
     return 0.5 * (trace + mean.square().sum(dim=-1) - mean.shape[-1] - log_det)
 
 
-def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tensor:
+def group_kl_to_standard(
+    mu: Tensor, labels: Tensor, pseudo_rows: float, weight: Tensor | None = None
+) -> Tensor:
     """Return the mean over rows of ``KL(N(m_g, S_g) || N(0, I))``, g the group of a row.
 
     ``sum_g n_g / B * 1/2 (tr S_g + |m_g|^2 - tr S_g / n_g - d - log det S_g)``, with the
@@ -130,6 +154,8 @@ def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tens
         One-hot group of each row; groups may be empty.
     pseudo_rows : float
         Weight of the hyperprior, as in `regularised_covariance`.
+    weight : Tensor of shape (B,), optional
+        How many rows each row stands for; n_g and B are then sums.
 
     Returns
     -------
@@ -137,19 +163,23 @@ def group_kl_to_standard(mu: Tensor, labels: Tensor, pseudo_rows: float) -> Tens
         Nats.
     """
     n_components = mu.shape[1]
-    n_rows = labels.sum(dim=0)
+    counts = labels if weight is None else labels * weight[:, None]
+    n_rows = counts.sum(dim=0)
     rows = n_rows.clamp_min(1.0)[:, None]
-    mean = labels.T @ mu / rows
+    # Weights of a group may add up to less than one row.
+    mean = counts.T @ mu / (rows if weight is None else n_rows.clamp_min(TINY)[:, None])
     centred = mu - labels @ mean
     products = (centred[:, :, None] * centred[:, None, :]).flatten(1)
-    scatter = (labels.T @ products).view(-1, n_components, n_components)
+    scatter = (counts.T @ products).view(-1, n_components, n_components)
+    if weight is not None:
+        scatter = scatter * (n_rows - 1.0).clamp(0.0, 1.0)[:, None, None]
     identity = torch.eye(n_components, dtype=mu.dtype, device=mu.device)
     weight = (pseudo_rows + rows - 1.0)[:, :, None]
     factor = cholesky_factor((pseudo_rows * identity + scatter) / weight)
     chance = factor.square().sum(dim=(1, 2)) / rows[:, 0]
     divergence = gaussian_kl_to_standard(mean, factor) - 0.5 * chance
     total: Tensor = (n_rows * divergence).sum()
-    return total / len(mu)
+    return total / (len(mu) if weight is None else n_rows.sum())
 
 
 def diagonal_kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -217,7 +247,7 @@ def multiquadratic_kernel(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
+def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the unbiased squared maximum mean discrepancy between two samples.
 
     The kernel is `multiquadratic_kernel`. Being unbiased, the estimate can be negative.
@@ -226,12 +256,15 @@ def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
     ----------
     codes, prior_draws : Tensor of shape (B, d)
         Two samples of the same size, B >= 2.
+    weight : Tensor of shape (B,), optional
+        How many codes each code stands for. Pairs of two of those count, too, so that the
+        estimate is that of repeated codes.
 
     Returns
     -------
     Tensor of shape ()
     """
-    n_rows = len(codes)
+    n_rows = len(prior_draws)
     # Centring leaves distances unchanged, and keeps their digits when codes lie far out.
     centre = codes.detach().mean(dim=0)
     codes, prior_draws = codes - centre, prior_draws - centre
@@ -240,6 +273,12 @@ def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor) -> Tensor:
         # One row has no pairs.
         return (gram.sum() - gram.diagonal().sum()) / max(1, n_rows * (n_rows - 1))
 
-    within = off_diagonal_mean(multiquadratic_kernel(codes, codes))
-    within = within + off_diagonal_mean(multiquadratic_kernel(prior_draws, prior_draws))
+    between_draws = off_diagonal_mean(multiquadratic_kernel(prior_draws, prior_draws))
+    if weight is not None:
+        total = weight.sum()
+        gram = multiquadratic_kernel(codes, codes)
+        pairs = weight @ gram @ weight - weight @ gram.diagonal()
+        across = weight @ multiquadratic_kernel(codes, prior_draws).mean(dim=1) / total
+        return pairs / (total * (total - 1.0)).clamp_min(1.0) + between_draws - 2.0 * across
+    within = off_diagonal_mean(multiquadratic_kernel(codes, codes)) + between_draws
     return within - 2.0 * multiquadratic_kernel(codes, prior_draws).mean()

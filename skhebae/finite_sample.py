@@ -7,6 +7,7 @@ number of rows.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,9 @@ WISHART_DRAWS = 20_000
 
 #: Numbers of rows, evenly spaced by their logarithm, at which `expected_group_kl` is computed.
 GROUP_KNOTS = 24
+
+#: The same per doubling of the summed weights of a minibatch.
+KNOTS_PER_OCTAVE = 8
 
 
 def log_det_bias(n_rows: int, n_components: int) -> float:
@@ -81,6 +85,21 @@ def expected_group_kl(
     ]
     smooth = np.interp(np.log(n_rows), np.log(knots), values)
     return torch.from_numpy(np.float32(np.concatenate([[0.0], smooth]))).to(device)
+
+
+def expected_prior_kl_of_weight(
+    total_weight: float, n_components: int, pseudo_rows: float
+) -> float:
+    """Return `expected_prior_kl` of a minibatch whose weights add up to any number.
+
+    That differs from minibatch to minibatch, and each number of rows takes a moment. So some are
+    computed, and n times the mean is interpolated, which hardly depends on n.
+    """
+    n_rows = max(total_weight, 1.0)
+    step = math.floor(KNOTS_PER_OCTAVE * math.log2(n_rows))
+    knots = sorted({round(2.0 ** (k / KNOTS_PER_OCTAVE)) for k in range(step - 1, step + 3)} - {0})
+    values = [knot * expected_prior_kl(knot, n_components, pseudo_rows) for knot in knots]
+    return float(np.interp(math.log(n_rows), np.log(knots), values)) / n_rows
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skhebae.data import Minibatch
-from skhebae.divergences import in_double
+from skhebae.divergences import in_double, mean_of_rows
 from skhebae.model import Autoencoder
 
 #: Gauss-Newton steps from a row's code to the mode of its posterior, and the
@@ -241,25 +241,27 @@ def posterior_mode(
     return z
 
 
-def code_variance(model: Autoencoder, at: Linearisation, row_weight: float) -> Tensor:
+def code_variance(
+    model: Autoencoder, at: Linearisation, row_weight: float, counts: Tensor | None = None
+) -> Tensor:
     """Return the variance of each output that codes of training lack, (p,), standardised.
 
     ``mean_i diag(J_i (C_i - Q_i) J_i^T)`` with ``C = (P + G)^-1``, the posterior's covariance,
     and ``Q = (P + G / w)^-1``, the covariance that minimises the loss: ``1/2 tr(G Q)`` of
     reconstruction and w = `row_weight` < 1 times ``KL(N(mu, Q) || p(z))``. Q is 0 for w = 0, where
-    nothing rewards noise.
+    nothing rewards noise. `counts` (n,) says how many rows each row stands for.
     """
     of_code = gain(model, at)
-    variance = _output_variance(at, of_code)
+    variance = _output_variance(at, of_code, counts)
     if row_weight > NEGLIGIBLE_ROW_WEIGHT:
-        variance = variance - _output_variance(at, of_code / row_weight)
+        variance = variance - _output_variance(at, of_code / row_weight, counts)
     return variance
 
 
-def _output_variance(at: Linearisation, of_code: Tensor) -> Tensor:
+def _output_variance(at: Linearisation, of_code: Tensor, counts: Tensor | None) -> Tensor:
     """Return ``mean_i diag(J_i (P_i + G_i)^-1 J_i^T)``, (p,)."""
     factor = inverse_factor(at.prior_precision + of_code).to(at.jacobian.dtype)
-    return (at.jacobian @ factor).square().sum(dim=2).mean(dim=0)
+    return mean_of_rows((at.jacobian @ factor).square().sum(dim=2), counts)
 
 
 def inverse_factor(precision: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from skhebae.data.rows import (
     ResidentRows,
     Rows,
     StreamedRows,
+    counted_rows,
     minibatch_indices,
     open_rows,
     take_chunks,
+    weight_of,
 )
 from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
@@ -34,6 +36,7 @@ __all__ = [
     "StoredTable",
     "StreamedRows",
     "Table",
+    "counted_rows",
     "first_variation",
     "has_missing",
     "is_mapped",
@@ -49,5 +52,6 @@ __all__ = [
     "take_chunks",
     "value_range",
     "watched",
+    "weight_of",
     "without_mask",
 ]

@@ -32,8 +32,8 @@ class Minibatch:
     mask : Tensor of bool of shape (B, p), optional
         True where an entry is observed. None means that all are.
     weight : Tensor of shape (B,), optional
-        Weight of each row in means over rows. None means 1. Nothing sets it yet, and
-        minibatch-level terms of our objectives do not use it.
+        How many rows each one stands for, in means over rows and in the moments of codes. None
+        means 1.
     shard : Shard
         Which rows of the whole minibatch these are.
     generator : torch.Generator, optional
@@ -103,9 +103,20 @@ class Minibatch:
         """
         if self.weight is None:
             return self.shard.mean(values)
-        average_weight = self.shard.average(self.weight.sum() / max(1, len(self)))
-        return self.shard.mean(values * self.weight) / average_weight
+        return self.shard.mean(values * self.weight) * (self.total_rows() / self.total_weight())
 
     def total_rows(self) -> int:
         """Count the rows of the minibatch in all processes."""
         return self.shard.total_rows(len(self))
+
+    def total_weight(self) -> float:
+        """Add up the weights of the rows in all processes: their number, an int, without any."""
+        if self.weight is None:
+            return self.total_rows()
+        if self.shard.total_weight is not None:
+            return self.shard.total_weight
+        return float(self.shard.total(self.weight.sum()))
+
+    def gathered_weight(self) -> Tensor | None:
+        """Return the weights of the rows of all processes, (B,), as `gather` does; or None."""
+        return None if self.weight is None else self.gather(self.weight)

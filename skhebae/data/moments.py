@@ -179,8 +179,8 @@ def sparse_sums(X: Matrix, weight: NDArray[np.float64]) -> Sums:
     places, stored, values = X.indices[~missing], stored[~missing], X.data[~missing]
 
     def add_up(of: NDArray[np.float64], at: NDArray[Any] = places) -> NDArray[np.float64]:
-        total: NDArray[np.float64] = np.bincount(at, weights=of, minlength=X.shape[1])
-        return total
+        total = np.bincount(at, weights=of, minlength=X.shape[1])
+        return total.astype(np.float64, copy=False)
 
     lost = add_up(np.repeat(weight, np.diff(X.indptr))[missing], X.indices[missing])
     n_rows = weight.sum() - lost

@@ -16,7 +16,15 @@ from skhebae.data.streams import one_ahead
 
 
 class MinibatchReader(ABC):
-    """Reads minibatches when they are asked for, or one ahead in a thread."""
+    """Reads minibatches when they are asked for, or one ahead in a thread.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (n_samples,) or None
+        How many rows each row stands for; None where each stands for itself.
+    """
+
+    weight: NDArray[np.float64] | None = None
 
     @abstractmethod
     def take(self, indices: NDArray[np.intp]) -> Minibatch:

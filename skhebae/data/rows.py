@@ -36,9 +36,12 @@ class Rows(Protocol):
     ----------
     kept_bytes : int
         Memory that rows which are taken and kept may occupy.
+    weight : ndarray of shape (n_samples,) or None
+        How many rows each row stands for; None where each stands for itself.
     """
 
     kept_bytes: int
+    weight: NDArray[np.float64] | None
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -87,6 +90,7 @@ class ResidentRows(AnyOrder):
         device: torch.device,
         side: SideInformation = NO_SIDE_INFORMATION,
     ) -> None:
+        self.weight = side.weight
         whole = side.read(X, slice(0, 0), scaling)
         # On the device from the start: a GPU may hold more rows than fit into memory.
         self._rows = whole.map_rows(lambda t: t.new_empty(X.shape[0], *t.shape[1:], device=device))
@@ -130,7 +134,7 @@ class StreamedRows(AnyOrder):
         self._X = with_indices_of_one_type(X) if sparse.issparse(X) else X
         self._scaling = scaling
         self._device = device
-        self._side = side
+        self._side, self.weight = side, side.weight
 
     def __len__(self) -> int:
         return int(self._X.shape[0])
@@ -179,6 +183,16 @@ def open_rows(
     if stays_sparse or not fits_on(device, n_bytes):
         return StreamedRows(X, scaling, device, side)
     return ResidentRows(X, scaling, device, side)
+
+
+def counted_rows(rows: Rows) -> NDArray[np.intp]:
+    """Return the indices of the rows that count: those of weight 0 are as good as absent."""
+    return np.arange(len(rows)) if rows.weight is None else np.flatnonzero(rows.weight)
+
+
+def weight_of(rows: Rows, indices: NDArray[np.intp]) -> float:
+    """Add up the weights of some rows: their number, an int, where rows have none."""
+    return len(indices) if rows.weight is None else float(rows.weight[indices].sum())
 
 
 def minibatch_indices(order: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:

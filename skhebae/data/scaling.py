@@ -99,7 +99,7 @@ class Scaling(ABC):
         difference: NDArray[np.float64] = self.restore(single).astype(np.float64)
         return difference - self.restore(np.zeros_like(single))
 
-    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+    def take_in(self, table: Table, n_rows: float) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that varied in none of `n_rows` rows and do in those of a table.
 
         Returns
@@ -230,7 +230,7 @@ class FeatureScaling(Scaling):
         ValueError
             If the variance of a feature overflows, or a feature has no value at all.
         """
-        own = FeatureMoments.measure(table.X, transform)
+        own = FeatureMoments.measure(table.X, transform, weight=table.weight)
         moments = reduce(FeatureMoments.merge, table.group.gather(own))
         return cls.from_moments(moments, is_whole=transform is None)
 
@@ -284,7 +284,7 @@ class FeatureScaling(Scaling):
         variance = np.where(constant, 1.0, np.square(deviation / scale))
         return cls(location, scale, variance, np.flatnonzero(constant))
 
-    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+    def take_in(self, table: Table, n_rows: float) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that vary for the first time, over all rows so far."""
         features, measured = first_variation(self, table, n_rows)
         return self.with_features(features, measured, ("location", "scale", "variance")), features
@@ -379,7 +379,7 @@ def may_exceed(values: NDArray[np.float32], bound: float) -> bool:
 def first_variation(
     scaling: Scaling,
     table: Table,
-    n_rows: int,
+    n_rows: float,
     transform: Callable[[Matrix], Matrix] | None = None,
 ) -> tuple[NDArray[np.intp], FeatureScaling]:
     """Find the constant features of a scaling that vary in a table, and measure these alone.
@@ -392,7 +392,7 @@ def first_variation(
     before = FeatureMoments(np.full(len(at), float(n_rows)), at, np.zeros_like(at), at, at)
     if len(constant) == 0:
         return constant, FeatureScaling.from_moments(before)
-    own = FeatureMoments.measure(table.X, transform, constant)
+    own = FeatureMoments.measure(table.X, transform, constant, table.weight)
     new = reduce(FeatureMoments.merge, table.group.gather(own))
     moments = before.merge(new)
     # The same constant, once in single precision and once in double.

@@ -16,7 +16,7 @@ from skhebae.data.table import Matrix
 
 @dataclass(frozen=True, eq=False)
 class SideInformation:
-    """Experimental batches and exposures of n rows; either may be absent.
+    """Experimental batches, exposures and weights of n rows; each may be absent.
 
     Attributes
     ----------
@@ -24,6 +24,8 @@ class SideInformation:
         Index of each row's batch.
     log_size : ndarray of float of shape (n,), optional
         Logarithm of each row's exposure.
+    weight : ndarray of float of shape (n,), optional
+        How many rows each row stands for.
     has_missing : bool, optional
         Whether some rows of the table have missing entries, so that every minibatch has a mask.
         By default each minibatch is looked at.
@@ -31,6 +33,7 @@ class SideInformation:
 
     batch: NDArray[np.intp] | None = None
     log_size: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64] | None = None
     has_missing: bool | None = None
 
     def read(self, X: Matrix, rows: Any, scaling: Scaling) -> Minibatch:
@@ -55,10 +58,13 @@ class SideInformation:
                 mask = torch.from_numpy(~missing)
                 x = np.where(missing, np.float32(0.0), x)
         batch = None if self.batch is None else torch.from_numpy(self.batch[rows])
-        log_size = None
-        if self.log_size is not None:
-            log_size = torch.from_numpy(self.log_size[rows].astype(np.float32))
-        return Minibatch(torch.from_numpy(x), batch=batch, log_size=log_size, mask=mask)
+        log_size, weight = (
+            None if of is None else torch.from_numpy(of[rows].astype(np.float32))
+            for of in (self.log_size, self.weight)
+        )
+        return Minibatch(
+            torch.from_numpy(x), batch=batch, log_size=log_size, mask=mask, weight=weight
+        )
 
 
 NO_SIDE_INFORMATION = SideInformation()

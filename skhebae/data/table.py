@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import gen_batches
 
 from skhebae.data.values import has_missing
 from skhebae.distributed import SINGLE, Group
 from skhebae.process import cached_property
+
+#: Rows per chunk of a pass over the table.
+CHUNK_ROWS = 4096
 
 Matrix = Any  # numpy.ndarray, scipy CSR or StoredTable; scipy's stubs have no common type
 
@@ -49,6 +53,9 @@ class Table:
         indices.
     size_factor : ndarray of shape (n_samples,), optional
         Validated size factors.
+    weight : ndarray of shape (n_samples,), optional
+        How many rows each row stands for, validated. None, in all processes, where each stands
+        for itself. Rows of weight 0 are as good as absent; only a table outside memory has any.
     group : Group
     """
 
@@ -56,6 +63,7 @@ class Table:
     batch: NDArray[Any] | None = None
     size_factor: NDArray[np.float64] | None = None
     group: Group = SINGLE
+    weight: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
@@ -67,8 +75,25 @@ class Table:
 
     @cached_property
     def total_rows(self) -> int:
-        """Number of rows in all processes."""
-        return sum(self.group.gather(len(self)))
+        """Number of rows that count, in all processes."""
+        return sum(self.group.gather(len(self.counted)))
+
+    @cached_property
+    def total_weight(self) -> float:
+        """Summed weights of the rows of all processes: their number, an int, without any."""
+        if self.weight is None:
+            return self.total_rows
+        return float(sum(self.group.gather(float(self.weight.sum()))))
+
+    @property
+    def rounded_weight(self) -> int:
+        """Number of rows that those of all processes stand for, at least 1."""
+        return max(1, round(self.total_weight))
+
+    @property
+    def counted(self) -> NDArray[np.intp]:
+        """Indices of the rows of this process that count."""
+        return np.arange(len(self)) if self.weight is None else np.flatnonzero(self.weight)
 
     @cached_property
     def has_missing(self) -> bool:
@@ -82,8 +107,13 @@ class Table:
 
     @cached_property
     def column_totals(self) -> NDArray[np.float64]:
-        """Sum of each feature over the rows of all processes, (n_features,)."""
-        own = np.asarray(self.X.sum(axis=0, dtype=np.float64)).ravel()
+        """Weighted sum of each feature over the rows of all processes, (n_features,)."""
+        if self.weight is None:
+            own = np.asarray(self.X.sum(axis=0, dtype=np.float64)).ravel()
+        else:
+            own = np.zeros(self.n_features)
+            for rows in gen_batches(len(self), CHUNK_ROWS):
+                own += self.weight[rows] @ self.X[rows]
         total: NDArray[np.float64] = np.sum(self.group.gather(own), axis=0)
         return total
 

@@ -74,7 +74,7 @@ class WindowedRows(MinibatchReader):
         self._X = X
         self._scaling = scaling
         self._device = device
-        self._side = side
+        self._side, self.weight = side, side.weight
         self.kept_bytes = window_bytes
         self._n_blocks = -(-len(X) // BLOCK_ROWS)
         block_bytes = n_bytes(X[:BLOCK_ROWS])

@@ -48,7 +48,7 @@ class Group(ABC):
         """
 
     @abstractmethod
-    def mean(self, values: Tensor, n_rows: int) -> Tensor:
+    def mean(self, values: Tensor, n_rows: float) -> Tensor:
         """Combine the means over each process's `n_rows` rows into the mean over all rows."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class SingleProcess(Group):
         """Return a context that does nothing."""
         return nullcontext()
 
-    def mean(self, values: Tensor, n_rows: int) -> Tensor:
+    def mean(self, values: Tensor, n_rows: float) -> Tensor:
         """Return `values`."""
         return values
 
@@ -164,7 +164,7 @@ class TorchGroup(Group):
         else:
             self.gather(None)
 
-    def mean(self, values: Tensor, n_rows: int) -> Tensor:
+    def mean(self, values: Tensor, n_rows: float) -> Tensor:
         """Weight each process's means by its rows; ignore processes without rows."""
         gathered = self.gather((values.detach().cpu().double().numpy(), n_rows))
         total = sum(n for _, n in gathered)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, distributed
@@ -12,7 +13,22 @@ from torch.nn import functional
 
 
 class Shard(ABC):
-    """The part of a minibatch that one process holds."""
+    """The part of a minibatch that one process holds.
+
+    Attributes
+    ----------
+    total_weight : float or None
+        Summed weights of the rows of the minibatch in all processes, where they were added up
+        beforehand, so that no step has to wait for a GPU to answer.
+    """
+
+    total_weight: float | None = None
+
+    def weighing(self, total_weight: float) -> Self:
+        """Return a copy that knows the summed weights of the minibatch in all processes."""
+        result = copy(self)
+        result.total_weight = total_weight
+        return result
 
     @abstractmethod
     def total_rows(self, n_own: int) -> int:
@@ -37,6 +53,10 @@ class Shard(ABC):
     @abstractmethod
     def average(self, value: Tensor) -> Tensor:
         """Average what each process measured on its rows, weighted by their number."""
+
+    @abstractmethod
+    def total(self, value: Tensor) -> Tensor:
+        """Add up what each process measured on its rows."""
 
 
 class WholeMinibatch(Shard):
@@ -63,6 +83,10 @@ class WholeMinibatch(Shard):
         return values.mean()
 
     def average(self, value: Tensor) -> Tensor:
+        """Return `value`."""
+        return value
+
+    def total(self, value: Tensor) -> Tensor:
         """Return `value`."""
         return value
 
@@ -121,6 +145,12 @@ class GroupShard(Shard):
     def average(self, value: Tensor) -> Tensor:
         """Sum the values of all processes, each times its share of the rows."""
         result = value * (self._sizes[self._rank] / self._total)
+        distributed.all_reduce(result)
+        return result
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum the values of all processes."""
+        result = value.clone()
         distributed.all_reduce(result)
         return result
 

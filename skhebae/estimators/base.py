@@ -38,6 +38,7 @@ from skhebae.estimators.tables import agreed_table, validate_table
 from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group, is_alone
+from skhebae.fitted.labels import check_sample_weight
 from skhebae.likelihoods import find_likelihood
 from skhebae.process import in_plain_modes
 from skhebae.training import resolve_device
@@ -123,6 +124,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X: ArrayLike | Matrix,
         y: object = None,
         *,
+        sample_weight: ArrayLike | None = None,
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -136,6 +138,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             integers >= 0 for counts. Rows of the shape `image_shape` are flattened.
         y : None
             Ignored, present for pipelines.
+        sample_weight : array-like of shape (n_samples,), optional
+            How many rows each row stands for, finite and >= 0. A whole number means as much as
+            that many copies of the row, in all that is measured and learned, and 0 as much as
+            leaving it out. The sum counts as the number of rows: scale other weights, such as those
+            of a survey, so that they add up to that. Minibatches are drawn without regard to them.
         batch : array-like of shape (n_samples,), optional
             Label of each row's experimental batch, all text or all numbers (1, 1.0 and True
             are one label, "1" is another). The decoder sees it, so that codes need not tell
@@ -156,7 +163,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Raises
         ------
         TypeError, ValueError
-            If a parameter, `batch`, `size_factor` or `X` is not usable; names it and the cure.
+            If a parameter, `sample_weight`, `batch`, `size_factor` or `X` is not usable; names it
+            and the cure.
         CheckpointError
             If `checkpoint` belongs to another fit: other rows, or other parameters.
         NonFiniteLossError
@@ -167,7 +175,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ConvergenceWarning
             If `max_iter` is a number and was too small for the loss to settle.
         """
-        self._fit(X, batch, size_factor, checkpoint=checkpoint)
+        self._fit(X, batch, size_factor, sample_weight, checkpoint=checkpoint)
         self._warn_unless_converged()
         return self
 
@@ -178,6 +186,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X: ArrayLike | Matrix | Iterable[Any],
         y: object = None,
         *,
+        sample_weight: ArrayLike | None = None,
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
     ) -> Self:
@@ -203,6 +212,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             mappings with an "X", or pairs that begin with a table.
         y : None
             Ignored, present for pipelines.
+        sample_weight : array-like of shape (n_samples,), optional
+            As in `fit`; the rows of all calls count by their weights. Not with a stream.
         batch : array-like of shape (n_samples,), optional
             As in `fit`; the rows of the first call must have all labels. Not with a stream.
         size_factor : array-like of shape (n_samples,), optional
@@ -225,11 +236,12 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         refuse_no_table(X)
         if is_stream(X):
-            fit_each(X, self.partial_fit, batch, size_factor, alone=is_alone(self.distributed))
+            given = {"sample_weight": sample_weight, "batch": batch, "size_factor": size_factor}
+            fit_each(X, self.partial_fit, given, alone=is_alone(self.distributed))
             return self
         # scikit-learn checks parameters in the first call only.
         self._validate_params()
-        self._fit(X, batch, size_factor, partial=True)
+        self._fit(X, batch, size_factor, sample_weight, partial=True)
         return self
 
     @fit_context
@@ -239,6 +251,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X: ArrayLike | Matrix,
         y: object = None,
         *,
+        sample_weight: ArrayLike | None = None,
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -251,7 +264,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             As in `fit`.
         y : None
             Ignored, present for pipelines.
-        batch, size_factor : array-like of shape (n_samples,), optional
+        sample_weight, batch, size_factor : array-like of shape (n_samples,), optional
             As in `fit`.
         checkpoint : path-like, optional
             As in `fit`.
@@ -259,14 +272,19 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
-            The same codes as `transform` returns.
+            The same codes as `transform` returns, of all rows.
         """
         cls = type(self)
         if cls.fit is not BaseAutoencoder.fit or cls.transform is not BaseAutoencoder.transform:
             # A subclass that does more in one of them does it here too.
-            fitted = self.fit(X, batch=batch, size_factor=size_factor, checkpoint=checkpoint)
+            given: dict[str, Any] = {"batch": batch, "size_factor": size_factor}
+            if sample_weight is not None:  # the subclass may not know it
+                given["sample_weight"] = sample_weight
+            fitted = self.fit(X, checkpoint=checkpoint, **given)
             return np.asarray(fitted.transform(X, batch=batch))
-        codes = self._fit(X, batch, size_factor, checkpoint=checkpoint, keep_codes=True)
+        codes = self._fit(
+            X, batch, size_factor, sample_weight, checkpoint=checkpoint, keep_codes=True
+        )
         self._warn_unless_converged()
         assert codes is not None
         return codes
@@ -276,6 +294,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X: ArrayLike | Matrix,
         batch: ArrayLike | None,
         size_factor: ArrayLike | None,
+        sample_weight: ArrayLike | None = None,
         *,
         partial: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -290,10 +309,19 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 # One row more is enough, where a scale and moments are known.
                 min_samples = 1 if partial and earlier is not None else 2
                 table = agreed_table(
-                    self, X, batch, size_factor, group, earlier, checkpoint, min_samples
+                    self,
+                    X,
+                    batch,
+                    size_factor,
+                    group,
+                    earlier,
+                    checkpoint,
+                    min_samples,
+                    sample_weight,
                 )
                 codes: Float32Array | None = None
-                known = isinstance(self.n_components, Integral)
+                # Rows of weight 0 were left out, and have codes.
+                known = isinstance(self.n_components, Integral) and sample_weight is None
                 if keep_codes and known:
                     codes = np.empty((len(table), int(self.n_components)), dtype=np.float32)
                 fitted = fit_autoencoder(
@@ -305,8 +333,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     codes=codes,
                 )
                 self.fitted_ = replace(fitted, feature_names=self._feature_names())
-                if keep_codes and not known:
+                if keep_codes and sample_weight is None and not known:
                     codes = fitted.encode(table.X, table.batch)
+        if keep_codes and sample_weight is not None:
+            codes = fitted.encode(self.validate_rows(X), batch)
         return codes
 
     def _feature_names(self) -> NDArray[Any] | None:
@@ -576,6 +606,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X: ArrayLike | Matrix,
         y: object = None,
         *,
+        sample_weight: ArrayLike | None = None,
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
     ) -> float:
@@ -587,6 +618,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             Rows with the features of `fit`.
         y : None
             Ignored, present for model selection.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows in the mean, finite and >= 0, not all 0.
         batch, size_factor : array-like of shape (n_samples,), optional
             Batches and size factors of the rows, as in `fit`.
 
@@ -594,9 +627,20 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         -------
         float
             Nats per row; higher is better.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `transform`, and if `sample_weight` is not usable.
         """
         scores = self.score_samples(X, batch=batch, size_factor=size_factor)
-        return float(scores.mean(dtype=np.float64))
+        if sample_weight is None:
+            return float(scores.mean(dtype=np.float64))
+        weight = check_sample_weight(sample_weight, len(scores))
+        if not weight.any():
+            raise ValueError("sample_weight is 0 in every row, so there is no mean.")
+        # A row of weight 0 is as good as absent, whatever its score.
+        return float(np.average(scores[weight > 0.0], weights=weight[weight > 0.0]))
 
     def elbo(
         self,

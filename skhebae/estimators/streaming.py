@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -14,8 +14,7 @@ from skhebae.data import Matrix, one_ahead, table_of
 def fit_each(
     stream: Any,
     partial_fit: Callable[[Matrix], object],
-    batch: ArrayLike | None,
-    size_factor: ArrayLike | None,
+    of_rows: Mapping[str, ArrayLike | None],
     *,
     alone: bool = True,
 ) -> None:
@@ -26,9 +25,9 @@ def fit_each(
     Raises
     ------
     ValueError
-        If the stream is empty, or `batch` or `size_factor` is given.
+        If the stream is empty, or any of `of_rows`, which belong to rows, is given.
     """
-    for name, given in (("batch", batch), ("size_factor", size_factor)):
+    for name, given in of_rows.items():
         if given is not None:
             raise ValueError(
                 f"{name}= belongs to the rows of one table, but X is a {type(stream).__name__}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from skhebae.data import Checked, Matrix, StoredTable, Table, is_mapped, is_stor
 from skhebae.distributed import Group
 from skhebae.estimators.recognise import as_table, explained
 from skhebae.fitted import FittedAutoencoder
-from skhebae.fitted.agreement import check_same, check_total_rows
+from skhebae.fitted.agreement import agree_on_weights, check_same, check_total_rows
 from skhebae.fitted.fingerprint import describe_parameters
-from skhebae.fitted.labels import check_new_labels, check_size_factor
+from skhebae.fitted.labels import check_new_labels, check_sample_weight, check_size_factor
 from skhebae.likelihoods import Likelihood, find_likelihood, likelihood_name
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ def agreed_table(
     earlier: FittedAutoencoder | None,
     checkpoint: object,
     min_samples: int = 2,
+    sample_weight: ArrayLike | None = None,
 ) -> Table:
     """Validate this process's rows for a fit, and check that all processes agree on it.
 
-    All processes together must have `min_samples` rows.
+    All processes together must have `min_samples` rows. Rows of weight 0 are left out of a table in
+    memory.
 
     Raises
     ------
@@ -64,9 +67,29 @@ def agreed_table(
         n_rows = int(rows.shape[0])
         labels = None if batch is None else check_new_labels(batch, n_rows)
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
-        table = Table(rows, labels, factors, group)
+        weight = None if sample_weight is None else check_sample_weight(sample_weight, n_rows)
+        table = Table(rows, labels, factors, group, weight)
+        table = replace(table, weight=agree_on_weights(table))
         check_total_rows(table, min_samples)
+        return without_weight_0(table)
+
+
+def without_weight_0(table: Table) -> Table:
+    """Leave rows of weight 0 out of a table in memory, and weights out where all are 1.
+
+    Where a table is read from outside memory, those who read it pass over such rows.
+    """
+    weight = table.weight
+    if weight is None:
         return table
+    if not isinstance(table.X, StoredTable) and not weight.all():
+        kept = np.flatnonzero(weight)
+        batch, size_factor, weight = (
+            None if of is None else of[kept] for of in (table.batch, table.size_factor, weight)
+        )
+        table = Table(table.X[kept], batch, size_factor, table.group, weight)
+    are_ones = bool(np.all(weight == 1.0)) if weight is not None else True
+    return replace(table, weight=None) if all(table.group.gather(are_ones)) else table
 
 
 def validate_table(

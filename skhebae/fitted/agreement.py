@@ -92,12 +92,23 @@ def check_total_rows(table: Table, min_samples: int) -> None:
     Raises
     ------
     ValueError
-        With the rows of each process.
+        With the rows of each process, or the sum of their weights.
     """
-    if table.total_rows < min_samples:
+    n_rows = table.group.gather(len(table))
+    if sum(n_rows) < min_samples:
         raise ValueError(
-            f"Found array with {table.total_rows} sample(s) (rows of the processes: "
-            f"{table.group.gather(len(table))}) while a minimum of {min_samples} is required."
+            f"Found array with {sum(n_rows)} sample(s) (rows of the processes: "
+            f"{n_rows}) while a minimum of {min_samples} is required."
+        )
+    if table.weight is None:
+        return
+    if table.total_weight == 0.0:
+        raise ValueError("sample_weight is 0 in every row, so there is nothing to learn from.")
+    if min_samples > 1 and table.total_weight < min_samples:
+        raise ValueError(
+            f"sample_weight adds up to {table.total_weight:.4g}, less than the minimum of "
+            f"{min_samples} rows: weights count rows; scale them so that they add up to the number "
+            "of rows."
         )
 
 
@@ -150,6 +161,27 @@ def agree_on_size_factors(table: Table) -> NDArray[np.float64] | None:
     if len(table) == 0:
         return np.empty(0) if any(given) else None
     return table.size_factor
+
+
+def agree_on_weights(table: Table) -> NDArray[np.float64] | None:
+    """Return this process's weights, after checking that all processes give them or none.
+
+    A process without rows need not give any.
+
+    Raises
+    ------
+    ValueError
+        If some processes give weights and others do not.
+    """
+    given = [has for has, n in table.group.gather((table.weight is not None, len(table))) if n > 0]
+    if any(given) and not all(given):
+        raise ValueError(
+            "sample_weight= was given in some processes and not in others. Give every process "
+            "those of its rows."
+        )
+    if len(table) == 0:
+        return np.empty(0) if any(given) else None
+    return table.weight
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

@@ -38,7 +38,14 @@ DECAY_ROWS, LARGEST_DECAY = 400.0, 10.0
 AUTO_ROWS_PER_COMPONENT = 4
 
 
-def auto_epochs(n_rows: int, batch_size: int, half_rows: int, *, starts_linear: bool) -> int:
+def auto_epochs(
+    n_rows: int,
+    batch_size: int,
+    half_rows: int,
+    *,
+    starts_linear: bool,
+    n_taken: int | None = None,
+) -> int:
     """Return the epochs that `max_iter="auto"` stands for.
 
     The number of steps rises with the number of rows and saturates: with more, a network
@@ -52,10 +59,13 @@ def auto_epochs(n_rows: int, batch_size: int, half_rows: int, *, starts_linear: 
         `Likelihood.half_rows`.
     starts_linear : bool
         Whether networks start as principal component analysis.
+    n_taken : int, optional
+        Rows that an epoch takes, where weights make them stand for `n_rows`.
     """
     low, high = LINEAR_STEPS if starts_linear else AUTO_STEPS
     steps = low + (high - low) * n_rows / (n_rows + half_rows)
-    return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_rows // batch_size)))
+    n_taken = n_rows if n_taken is None else n_taken
+    return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_taken // batch_size)))
 
 
 def auto_batch_size(n_rows: int, n_components: int, *, starts_linear: bool) -> int:

@@ -40,6 +40,9 @@ SHRUNK_ROWS = 0.1
 #: Mixtures are compared that have as many components as rows allow, this part of them, and one.
 FEWER = 4
 
+#: Degrees of freedom of what weighs less than one row: they only have to cancel.
+FEWEST_DEGREES = 1e-6
+
 #: Smallest sum of shares, of a component that no row belongs to.
 TINY = 1e-300
 
@@ -57,7 +60,8 @@ class CodeMoments:
 
     Attributes
     ----------
-    n_rows : int
+    n_rows : float
+        Number of rows, an int; or their summed weight.
     mean : ndarray of shape (d,)
         Mean of the posterior means.
     covariance : ndarray of shape (d, d)
@@ -66,16 +70,33 @@ class CodeMoments:
         ``mean_i sigma_i sigma_i^T`` of the posterior standard deviations.
     """
 
-    n_rows: int
+    n_rows: float
     mean: FloatArray
     covariance: FloatArray
     spread: FloatArray
 
     @classmethod
     def measure(
-        cls, codes: NDArray[np.floating[Any]], sigma: NDArray[np.floating[Any]]
+        cls,
+        codes: NDArray[np.floating[Any]],
+        sigma: NDArray[np.floating[Any]],
+        weight: FloatArray | None = None,
     ) -> CodeMoments:
-        """Measure the codes (n, d) and standard deviations (n, d) of n >= 1 rows."""
+        """Measure the codes (n, d) and standard deviations (n, d) of n >= 1 rows.
+
+        Weights (n,), positive in some row, say how many rows each row stands for.
+        """
+        if weight is not None:
+            total = float(weight.sum())
+            mean = weight @ codes / total
+            centred = codes - mean
+            wide = sigma.astype(np.float64)
+            return cls(
+                n_rows=total,
+                mean=mean,
+                covariance=(weight[:, None] * centred).T @ centred / degrees(total),
+                spread=(weight[:, None] * wide).T @ wide / total,
+            )
         mean = codes.mean(axis=0, dtype=np.float64)
         centred = codes - mean
         wide = sigma.astype(np.float64)
@@ -122,7 +143,8 @@ class CodeMoments:
         """Return `kl_to` minus its mean over as many draws from N(0, I), if that is the prior."""
         if not prior.is_standard:
             return self.kl_to(prior)
-        return self.kl_to(prior) - expected_prior_kl(self.n_rows, len(self.mean), PSEUDO_ROWS)
+        n_rows = max(1, round(self.n_rows))
+        return self.kl_to(prior) - expected_prior_kl(n_rows, len(self.mean), PSEUDO_ROWS)
 
     def merge(self, other: CodeMoments) -> CodeMoments:
         """Combine with the moments of other rows (Chan, Golub and LeVeque, 1979)."""
@@ -130,14 +152,14 @@ class CodeMoments:
         share = other.n_rows / n_rows
         difference = other.mean - self.mean
         scatter = (
-            (self.n_rows - 1) * self.covariance
-            + (other.n_rows - 1) * other.covariance
+            degrees(self.n_rows) * self.covariance
+            + degrees(other.n_rows) * other.covariance
             + np.outer(difference, difference) * self.n_rows * share
         )
         return CodeMoments(
             n_rows=n_rows,
             mean=self.mean + share * difference,
-            covariance=scatter / (n_rows - 1),
+            covariance=scatter / degrees(n_rows),
             spread=(1.0 - share) * self.spread + share * other.spread,
         )
 
@@ -261,6 +283,11 @@ class LateMixture:
     @cached_property
     def _fitted(self) -> CodeMixture:
         return CodeMixture.fit(*self._evidence, brief=True)
+
+
+def degrees(n_rows: float) -> float:
+    """Return ``n - 1``, or a small number, as weights may add up to less than one row."""
+    return max(n_rows - 1, FEWEST_DEGREES)
 
 
 def component_rows(n_components: int) -> int:

@@ -50,8 +50,8 @@ def fingerprint(
     ----------
     parameters : Parameters
     table : Table
-        Its rows count one by one, in their order, with their labels and size factors. A table
-        outside memory is read once for it.
+        Its rows count one by one, in their order, with their labels, size factors and weights. A
+        table outside memory is read once for it.
     scaling : Scaling
     batches : ndarray
         Sorted labels of all processes.
@@ -61,9 +61,15 @@ def fingerprint(
         Type of the device, on whose random numbers the fit depends.
     """
     group = table.group
-    own = (hash_rows(table.X), hash_labels(table.batch), hash_arrays([table.size_factor]))
+    own = (
+        hash_rows(table.X),
+        hash_labels(table.batch),
+        *(hash_arrays([of]) for of in (table.size_factor, table.weight)),
+    )
     # In the order of processes, each of which is to have the same rows again.
-    rows, labels, factors = ("".join(parts) for parts in zip(*group.gather(own), strict=True))
+    rows, labels, factors, row_weights = (
+        "".join(parts) for parts in zip(*group.gather(own), strict=True)
+    )
     measured = [getattr(scaling, field.name) for field in fields(scaling)]  # type: ignore[arg-type]
     weights = {} if earlier is None else earlier.model.state_dict()
     has_factors = any(group.gather(table.size_factor is not None))
@@ -75,6 +81,7 @@ def fingerprint(
         "rows": shorten(rows, hash_arrays(measured)),
         "batch": f"{len(batches)} labels, {shorten(labels)}" if len(batches) else None,
         "size_factor": shorten(factors) if has_factors else None,
+        **({} if table.weight is None else {"sample_weight": shorten(row_weights)}),
         "epochs before": 0 if earlier is None else len(earlier.history["loss"]),
         "weights before": hash_arrays(v.cpu().numpy() for v in weights.values())[:DIGITS],
         "processes": group.size,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.code_map import CodeMap, CodeNoise
-from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows
+from skhebae.data import Minibatch, Rows, Table, map_rows, open_rows, weight_of
 from skhebae.fitted.agreement import seed_of_rank
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.axes import CodeAxes, apply_matrix
@@ -112,13 +112,18 @@ def fit_autoencoder(
         # Training set the noise of codes. Components of all rows need no steps, and are exact.
         start_linear(run, rows, plan.seeds.start, split.training)
     before = earlier if partial else None
-    n_training = sum(table.group.gather(len(split.training)))
+    own = len(split.training), weight_of(rows, split.training)
+    n_training, weight = (sum(parts) for parts in zip(*table.group.gather(own), strict=True))
+    n_minibatch: float = min(table.group.size * schedule.batch_size, n_training)
+    if table.weight is not None:
+        n_minibatch = max(1.0, n_minibatch * weight / n_training)
     if n_training == 1 and before is not None:
-        n_training = before.moments.n_rows  # the step of one row stands among those of more
+        # The step of one row stands among those of more.
+        n_minibatch = min(table.group.size * schedule.batch_size, before.moments.n_rows)
     density = close_fit(
         run,
         rows,
-        min(table.group.size * schedule.batch_size, n_training),
+        n_minibatch,
         plan.seeds.mixture,
         earlier=before,
         partial=partial,
@@ -210,7 +215,7 @@ class CodeDensity(NamedTuple):
 def close_fit(
     run: Run,
     rows: Rows,
-    minibatch_rows: int,
+    minibatch_rows: float,
     seed: int,
     *,
     earlier: FittedAutoencoder | None,
@@ -225,8 +230,8 @@ def close_fit(
     run : Run
         With trained networks.
     rows : Rows
-    minibatch_rows : int
-        Rows of a minibatch in all processes.
+    minibatch_rows : float
+        Rows of a minibatch in all processes, or their summed weight.
     seed : int
         Seed of the choice of codes and of the mixture.
     earlier : FittedAutoencoder, optional

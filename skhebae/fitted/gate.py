@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skhebae.data import Rows, take_chunks
+from skhebae.data import Rows, counted_rows, take_chunks
 from skhebae.distributed import Group
 from skhebae.fitted.linear_start import start_linear
 from skhebae.noise import InputDropout
@@ -98,38 +98,53 @@ def try_perceptrons(
         Of the choice of rows and of the linear start.
     group : Group
     """
-    n_rows = len(rows)
-    total = sum(group.gather(n_rows))
+    counted = counted_rows(rows)
+    total = sum(group.gather(len(counted)))
     if total > MOST_ROWS:
         return Trial(Verdict.FULL, {})
-    parts = np.array_split(np.random.RandomState(seed).permutation(n_rows), ONE_ROW_OF)
+    order = np.random.RandomState(seed).permutation(len(counted))
+    parts = np.array_split(counted[order], ONE_ROW_OF)
     n_held_out = total // ONE_ROW_OF
     if n_held_out < FEWEST_HELD_OUT:
         return Trial(Verdict.LINEAR, {})
     found = []
     for held_out in parts[: min(MOST_TRIALS, -(-ENOUGH_HELD_OUT // n_held_out))]:
         run = make_run()
-        training = np.setdiff1d(np.arange(n_rows), held_out)
+        training = np.setdiff1d(counted, held_out)
         start_linear(run, rows, seed, training)
         with group.agreement():  # where a process cannot read its rows
             before = squared_errors(run, rows, held_out, schedule.input_dropout)
         train(run, rows, Split(training), trial_schedule(schedule))
         with group.agreement():
             after = squared_errors(run, rows, held_out, schedule.input_dropout)
-            found.append(np.stack([before, after]))
+        counts = np.ones(len(held_out)) if rows.weight is None else rows.weight[np.sort(held_out)]
+        found.append(np.stack([before, after, counts]))
     errors = np.concatenate(group.gather(np.concatenate(found, axis=1)), axis=1)
     # Machines may round differently.
-    verdict = group.from_first(lambda: judge(errors[0], errors[1]))
+    weight = None if rows.weight is None else errors[2]
+    verdict = group.from_first(lambda: judge(errors[0], errors[1], weight))
     return Trial(verdict, run.model.state_dict() if verdict is Verdict.FULL else {})
 
 
-def judge(before: NDArray[np.float64], after: NDArray[np.float64]) -> Verdict:
-    """Compare the squared errors of held-out rows before and after training, (n,) each."""
+def judge(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    weight: NDArray[np.float64] | None = None,
+) -> Verdict:
+    """Compare the squared errors of held-out rows before and after training, (n,) each.
+
+    Weights (n,) say how many rows each row stands for.
+    """
     gain = before - after
-    error = gain.std(ddof=1) / len(gain) ** 0.5
-    if not gain.mean() > max(STANDARD_ERRORS * error, SMALLEST_GAIN * before.mean()):
+    mean, at_first, at_last = (np.average(of, weights=weight) for of in (gain, before, after))
+    if weight is None:
+        error = gain.std(ddof=1) / len(gain) ** 0.5
+    else:
+        total = weight.sum()
+        error = (weight @ np.square(gain - mean) / (max(total - 1.0, 1.0) * total)) ** 0.5
+    if not mean > max(STANDARD_ERRORS * error, SMALLEST_GAIN * at_first):
         return Verdict.LINEAR
-    return Verdict.FULL if after.mean() < LARGE_GAIN * before.mean() else Verdict.BRIEF
+    return Verdict.FULL if at_last < LARGE_GAIN * at_first else Verdict.BRIEF
 
 
 def squared_errors(

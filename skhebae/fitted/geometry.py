@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skhebae.code_map import CodeMap
 from skhebae.data import Minibatch
-from skhebae.divergences import in_double
+from skhebae.divergences import in_double, mean_of_rows
 from skhebae.fitted.axes import (
     CodeAxes,
     DecoderGeometry,
@@ -125,10 +125,14 @@ def measure_geometry(
         roots = likelihood.distance_jacobian(parameter, jacobian)
         slopes = push_forward(likelihood.mean, parameter, jacobian)
         at = at._replace(parameter=parameter, jacobian=jacobian)
-        means = [gain(model, at).mean(dim=0), in_double(slopes).mean(dim=0).T]
+        weight = evidence.linearised_weights
+        means = [
+            mean_of_rows(gain(model, at), weight),
+            mean_of_rows(in_double(slopes), weight).T,
+        ]
         if roots is not None:
             wide = in_double(roots)
-            means.append((wide.mT @ wide).mean(dim=0))
+            means.append(mean_of_rows(wide.mT @ wide, weight))
     information, loadings, *distances = (
         np.nan_to_num(evidence.mean(value).cpu().double().numpy()) for value in means
     )
@@ -185,11 +189,17 @@ def regress_on_codes(evidence: TrainedRows) -> CodeRegression:
     with torch.no_grad():
         for rows, codes, spread in evidence.take_encoded(indices, CHUNK_ROWS):
             both = in_double(torch.cat([codes, model.encoder_input(rows)], dim=1))
-            first += both.sum(dim=0).cpu()
+            wide = in_double(spread)
+            if rows.weight is not None:
+                root = in_double(rows.weight).sqrt()[:, None]
+                first += (root.square() * both).sum(dim=0).cpu()
+                both, wide = root * both, root * wide
+            else:
+                first += both.sum(dim=0).cpu()
             second += (both[:, :d].T @ both).cpu()
             squares += both.square().sum(dim=0).cpu()
-            spreads += (in_double(spread).T @ in_double(spread)).cpu()
-    count = max(1, len(indices))
+            spreads += (wide.T @ wide).cpu()
+    count = evidence.weight_of(indices) or 1
     mean, products, square, spread_products = (
         evidence.mean(of / count).cpu().numpy() for of in (first, second, squares, spreads)
     )
@@ -224,12 +234,12 @@ def explained_shares(
             turned = apply_matrix(codes if code_map is None else code_map(codes), turn)
             total += torch.stack(
                 [
-                    in_double(model.likelihood.least_misfit(rows.x, rows.mask)).sum(),
+                    add_up(model.likelihood.least_misfit(rows.x, rows.mask), rows),
                     mean_misfit(model, rows),
                     *truncated_misfits(model, rows, turned, turn, code_map),
                 ]
             ).cpu()
-    least, none, *truncated = evidence.mean(total / max(1, len(indices))).numpy()
+    least, none, *truncated = evidence.mean(total / (evidence.weight_of(indices) or 1)).numpy()
     # Rows may not differ, or lie beyond single precision.
     if not (none > least and np.isfinite([least, none, *truncated]).all()):
         return np.zeros(d)
@@ -244,7 +254,13 @@ def mean_misfit(model: Autoencoder, rows: Minibatch) -> Tensor:
     with uncalibrated(likelihood):
         output = likelihood.initial_bias().expand(len(rows), -1)
         parameter = likelihood.parameter(output, rows.log_size)
-    return in_double(likelihood.misfit(rows.x, parameter, rows.mask)).sum()
+    return add_up(likelihood.misfit(rows.x, parameter, rows.mask), rows)
+
+
+def add_up(values: Tensor, rows: Minibatch) -> Tensor:
+    """Add up one value per row by the rows' weights, (), float64 where possible."""
+    wide = in_double(values)
+    return wide.sum() if rows.weight is None else wide @ rows.weight.to(wide)
 
 
 def truncated_misfits(
@@ -255,5 +271,5 @@ def truncated_misfits(
     for k in range(1, codes.shape[1] + 1):
         z = codes[:, :k] @ turn[:, :k].T
         parameter = model.decode_rows(z if code_map is None else code_map.undo(z), rows)
-        misfits.append(in_double(model.likelihood.misfit(rows.x, parameter, rows.mask)).sum())
+        misfits.append(add_up(model.likelihood.misfit(rows.x, parameter, rows.mask), rows))
     return misfits

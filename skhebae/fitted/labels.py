@@ -188,6 +188,43 @@ def check_size_factor(size_factor: ArrayLike, n_rows: int) -> NDArray[np.float64
     return factors
 
 
+def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.float64]:
+    """Check that there is one finite weight >= 0 per row, (n_rows,); one number is all of them.
+
+    Raises
+    ------
+    ValueError
+        Otherwise.
+    """
+    given = sample_weight
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), np.nan)
+    try:
+        weight = np.asarray(given)
+        if weight.dtype.kind in "cmMSU":
+            raise TypeError(f"they are of type {weight.dtype}")
+        weight = weight.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sample_weight holds what is no number ({error}). Give one number per row."
+        ) from error
+    if weight.ndim == 0:
+        weight = np.full(n_rows, weight)
+    if weight.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}, but X has {n_rows} rows. Give one number per "
+            "row."
+        )
+    bad = ~(np.isfinite(weight) & (weight >= 0.0))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"sample_weight is {weight[row]} in row {row}. It must be finite and >= 0; 0 leaves a "
+            "row out."
+        )
+    return weight
+
+
 def resolve_batch(
     batch: ArrayLike | None, batches: NDArray[Any], n_rows: int
 ) -> NDArray[np.intp] | None:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from skhebae.data import Minibatch, Rows, Scaling, Table, open_rows, take_chunks
+from skhebae.data import (
+    Minibatch,
+    Rows,
+    Scaling,
+    SideInformation,
+    Table,
+    counted_rows,
+    open_rows,
+    take_chunks,
+)
 from skhebae.distributed import Group
 from skhebae.likelihoods import Likelihood
 from skhebae.networks import Decoder, Encoder, decoder_path
@@ -62,7 +71,8 @@ def collect_inputs(
 ) -> NDArray[np.float32]:
     """Return what the encoder sees of rows, or of rows spread evenly over them, (m, p).
 
-    In several processes, of rows with the mean and the scatter of those of all.
+    In several processes, or where rows have weights, of rows with the mean and the scatter of
+    those of all.
     """
     n_numbers = min(START_NUMBERS, rows.kept_bytes // COPY_BYTES)
     wanted = max(1, n_numbers // (n_features * group.size))
@@ -73,18 +83,21 @@ def collect_inputs(
         for chunk, minibatch in take_chunks(rows, chosen, CHUNK_ROWS):
             inputs[done : done + len(chunk)] = encoder_input(minibatch).cpu().numpy()
             done += len(chunk)
-    return merge_inputs(inputs, group)
+    return merge_inputs(inputs, group, None if rows.weight is None else rows.weight[chosen])
 
 
-def merge_inputs(own: NDArray[np.float32], group: Group) -> NDArray[np.float32]:
+def merge_inputs(
+    own: NDArray[np.float32], group: Group, weight: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
     """Return rows with the mean and the scatter of the rows of all processes, (m, p).
 
     Each process sends at most p + 1 rows: the triangle of the QR decomposition of its centred rows
-    has their scatter, and is shifted to have their mean.
+    has their scatter, and is shifted to have their mean. Where rows have weights (n,), in all
+    processes, both are weighted.
     """
-    if group.size == 1:
+    if group.size == 1 and weight is None:
         return own
-    parts = [part for part in group.gather(compress(own)) if part[0] > 0]
+    parts = [part for part in group.gather(compress(own, weight)) if part[0] > 0]
     counts = np.array([n for n, _, _ in parts], dtype=np.float64)
     means = np.stack([mean for _, mean, _ in parts])
     mean = counts @ means / counts.sum()
@@ -99,17 +112,23 @@ def merge_inputs(own: NDArray[np.float32], group: Group) -> NDArray[np.float32]:
 
 
 def compress(
-    inputs: NDArray[np.float32],
-) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the number of rows, their mean (p,) and a matrix with their scatter."""
+    inputs: NDArray[np.float32], weight: NDArray[np.float64] | None = None
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the number of rows, or their weight; their mean (p,); a matrix with their scatter."""
     n_rows, p = inputs.shape
     if n_rows == 0:
         return 0, np.zeros(p), np.zeros((0, p))
-    mean: NDArray[np.float64] = inputs.mean(axis=0, dtype=np.float64)
-    scatter: NDArray[np.float64] = inputs - mean
+    if weight is None:
+        total: float = n_rows
+        mean: NDArray[np.float64] = inputs.mean(axis=0, dtype=np.float64)
+        scatter: NDArray[np.float64] = inputs - mean
+    else:
+        total = float(weight.sum())
+        mean = weight @ inputs / total
+        scatter = np.sqrt(weight)[:, None] * (inputs - mean)
     if n_rows > p:
         scatter = np.asarray(np.linalg.qr(scatter, mode="r"))
-    return n_rows, mean, scatter
+    return total, mean, scatter
 
 
 def principal_components(
@@ -145,8 +164,8 @@ def count_components(
     varies[torch.from_numpy(np.array(scaling.constant))] = 0.0
     inputs = collect_inputs(
         lambda minibatch: likelihood.encoder_input(minibatch.x * varies) * varies,
-        open_rows(table.X, scaling, torch.device("cpu")),
-        np.arange(len(table)),
+        open_rows(table.X, scaling, torch.device("cpu"), SideInformation(weight=table.weight)),
+        table.counted,
         table.n_features,
         table.group,
     )
@@ -179,7 +198,7 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
     assert isinstance(encoder, Encoder)
     assert path is not None
     d, p = model.n_components, model.n_features
-    chosen = np.arange(len(rows)) if indices is None else indices
+    chosen = counted_rows(rows) if indices is None else indices
     with group.agreement():  # where a process cannot read its rows
         # Components of expected values would lack what is unknown about them.
         generator = torch.Generator(model.device).manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -12,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skhebae.data import Minibatch, Rows, map_rows, minibatch_indices, take_chunks
+from skhebae.data import (
+    Minibatch,
+    Rows,
+    counted_rows,
+    map_rows,
+    minibatch_indices,
+    take_chunks,
+    weight_of,
+)
 from skhebae.distributed import Group
 from skhebae.divergences import cholesky_factor
 from skhebae.fitted.codes import MIXTURE_ROWS, CodeMoments
@@ -88,8 +97,9 @@ def measure_codes(
     """
     model, group = run.model, run.group
     n_components = model.n_components
-    wanted = kept_rows(group.gather(len(rows)))[group.rank]
-    chosen = np.random.RandomState(seed).permutation(len(rows))[:wanted]
+    own = math.ceil(weight_of(rows, counted_rows(rows)))
+    wanted = kept_rows(group.gather(own))[group.rank]
+    chosen = choose_rows(rows, wanted, np.random.RandomState(seed))
     kept = np.empty((len(chosen), 2 * n_components), dtype=np.float32)
     encoded: NDArray[np.float32] | None = None
     if len(rows) * 2 * n_components * 4 <= KEPT_BYTES:
@@ -112,12 +122,31 @@ def measure_codes(
             out[block] = codes
         here = np.flatnonzero((chosen >= block[0]) & (chosen <= block[-1]))
         kept[here] = values[chosen[here] - block[0]]
-        moments.append(CodeMoments.measure(codes, spread))
+        if rows.weight is None:
+            moments.append(CodeMoments.measure(codes, spread))
+        elif (weight := rows.weight[block]).any():
+            moments.append(CodeMoments.measure(codes, spread, weight))
     mine = [reduce(CodeMoments.merge, moments)] if moments else []
     together = [own for part in group.gather(mine) for own in part]
     return MeasuredCodes(
         reduce(CodeMoments.merge, together), np.concatenate(group.gather(kept)), encoded
     )
+
+
+def choose_rows(rows: Rows, n_rows: int, rng: np.random.RandomState) -> NDArray[np.intp]:
+    """Draw some of the rows, (n_rows,): each as often as it counts, by its share if not all.
+
+    Of rows without weights none is drawn twice.
+    """
+    if rows.weight is None:
+        return rng.permutation(len(rows))[:n_rows]
+    ends = np.cumsum(rows.weight)
+    if n_rows == 0:
+        return np.arange(0)
+    # Systematic sampling: whole weights that add up to `n_rows` are kept to.
+    ends = np.floor(n_rows * (ends / ends[-1]) + rng.uniform(0.1, 0.9))
+    times = np.diff(ends, prepend=0.0).astype(np.intp)
+    return rng.permutation(np.repeat(np.arange(len(rows)), times))
 
 
 def kept_rows(counts: Sequence[int]) -> list[int]:
@@ -129,11 +158,12 @@ def kept_rows(counts: Sequence[int]) -> list[int]:
 
 
 def noise_covariance(
-    objective: Objective, moments: CodeMoments, batch_size: int
+    objective: Objective, moments: CodeMoments, batch_size: float
 ) -> NDArray[np.float64]:
     """Return C in the posterior ``N(mu_i, D_i C D_i)``, from the training codes.
 
-    The hyperprior has the weight that it had in minibatches of `batch_size` rows.
+    The hyperprior has the weight that it had in minibatches of `batch_size` rows, or of so much
+    summed weight.
     """
     # A copy: a memory-mapped pickle holds read-only arrays.
     covariance = torch.from_numpy(np.array(moments.covariance))
@@ -165,10 +195,11 @@ class TrainedRows:
         *,
         is_part: bool = False,
     ) -> None:
-        self._run, self._rows = run, rows
+        self._run, self._rows, self._counted = run, rows, counted_rows(rows)
         self._posterior_noise, self._encoded = posterior_noise, encoded
         self.lacks_noise = run.objective.row_weight < 1.0
-        self.n_rows = sum(run.group.gather(len(rows)))
+        self._own_weight = weight_of(rows, self._counted)
+        self.n_rows = sum(run.group.gather(self._own_weight))
         self.is_part = is_part
 
     @property
@@ -190,10 +221,10 @@ class TrainedRows:
         def sums(part: Decoded) -> Tensor:
             values = function(part.x, part.parameter)
             if part.mask is None:
-                total = values.sum(dim=0)
-                return torch.stack([total, torch.full_like(total, len(part.x))])
-            observed = part.mask.sum(dim=0).to(values)
-            return torch.stack([values.where(part.mask, 0.0).sum(dim=0), observed])
+                total = part.total(values)
+                return torch.stack([total, torch.full_like(total, part.n_counted())])
+            observed = part.total(part.mask.to(values))
+            return torch.stack([part.total(values.where(part.mask, 0.0)), observed])
 
         total, observed = self.sum_over_rows(sums)
         mean: Tensor = total / observed.clamp_min(1e-12)
@@ -201,7 +232,7 @@ class TrainedRows:
 
     def sum_over_rows(self, function: Callable[[Decoded], Tensor]) -> Tensor:
         """Add up what `function` returns for chunks of all rows, in float64 on the CPU."""
-        parts = self._decode(np.arange(len(self._rows)))
+        parts = self._decode(self._counted)
         total = function(next(parts)).cpu().double()
         for part in parts:
             total += function(part).cpu().double()
@@ -209,10 +240,7 @@ class TrainedRows:
 
     def decode_some(self, n_numbers: int) -> list[Decoded]:
         """Decode rows spread over the table until they have about `n_numbers` entries."""
-        n_rows = len(self._rows)
-        wanted = max(SOME_ROWS, n_numbers // self._run.model.n_features)
-        every = max(1, -(-n_rows // wanted))
-        return list(self._decode(self._rows.ordered(np.arange(0, n_rows, every))))
+        return list(self._decode(self.spaced(max(SOME_ROWS, n_numbers // self.model.n_features))))
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up the values of all processes."""
@@ -232,7 +260,7 @@ class TrainedRows:
                     mu.shape, generator=run.generators.noise, dtype=mu.dtype, device=mu.device
                 )
                 parameter = model.decode_rows(mu + spread * (noise @ factor.T), minibatch)
-            yield Decoded(minibatch.x, parameter, minibatch.mask)
+            yield Decoded(minibatch.x, parameter, minibatch.mask, minibatch.weight)
 
     def _encode(self, minibatch: Minibatch, indices: NDArray[np.intp]) -> Tensor:
         """Return posterior means and the diagonals of D_i of some rows, (n, 2 d)."""
@@ -242,12 +270,16 @@ class TrainedRows:
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over all rows of a mean over those of this process, perhaps none."""
-        return self._run.group.mean(values, len(self._rows))
+        return self._run.group.mean(values, self._own_weight)
 
     def spaced(self, n_rows: int) -> NDArray[np.intp]:
         """Return the indices of about `n_rows` rows, evenly spaced over the table."""
-        every = max(1, -(-len(self._rows) // n_rows))
-        return self._rows.ordered(np.arange(0, len(self._rows), every))
+        every = max(1, -(-len(self._counted) // n_rows))
+        return self._rows.ordered(self._counted[::every])
+
+    def weight_of(self, indices: NDArray[np.intp]) -> float:
+        """Add up the weights of some rows: their number, where rows have none."""
+        return weight_of(self._rows, indices)
 
     def take_encoded(
         self, indices: NDArray[np.intp], chunk_rows: int
@@ -272,7 +304,7 @@ class TrainedRows:
         gain = run.model.likelihood.calibration[:, 1]
         with torch.no_grad():
             at = at._replace(jacobian=at.jacobian * gain[:, None])
-            variance = code_variance(run.model, at, run.objective.row_weight)
+            variance = code_variance(run.model, at, run.objective.row_weight, self._few_weights)
         return self.mean(variance)
 
     @cached_property
@@ -288,10 +320,28 @@ class TrainedRows:
             return linearise(model, mu, some)
 
     @cached_property
+    def linearised_weights(self) -> Tensor | None:
+        """Weights of the rows of `linearised`; None where rows have none."""
+        if self._rows.weight is None:
+            return None
+        n_rows = JACOBIAN_ROWS if self.is_part else AXES_ROWS
+        own = self._rows.weight[self.spaced(jacobian_rows(self.model, n_rows))]
+        return torch.from_numpy(own).to(self.model.likelihood.location)
+
+    @property
+    def _few_every(self) -> int:
+        return -(-len(self.linearised.parameter) // JACOBIAN_ROWS) or 1
+
+    @property
+    def _few_weights(self) -> Tensor | None:
+        """Weights of the rows of `_few_linearised`."""
+        weight = self.linearised_weights
+        return None if weight is None else weight[:: self._few_every]
+
+    @cached_property
     def _few_linearised(self) -> Linearisation:
         """A part of it."""
-        at = self.linearised
-        every = -(-len(at.parameter) // JACOBIAN_ROWS) or 1
+        at, every = self.linearised, self._few_every
         return Linearisation(
             at.parameter[::every],
             at.jacobian[::every],

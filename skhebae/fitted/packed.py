@@ -97,7 +97,11 @@ def check_moments(moments: dict[str, Any], d: int) -> None:
     ValueError
         Naming what is wrong.
     """
-    check_integer(moments["n_rows"], "the number of rows", 1)
+    n_rows = moments["n_rows"]
+    if not isinstance(n_rows, float):  # a float is a sum of weights
+        check_integer(n_rows, "the number of rows", 1)
+    elif not (np.isfinite(n_rows) and n_rows > 0.0):
+        raise ValueError(f"the summed weight of the rows is {n_rows}, not a positive number")
     check_floats(moments["mean"], "the mean of the codes", (d,))
     for name in ("covariance", "spread"):
         check_floats(moments[name], f"the {name} of the codes", (d, d))

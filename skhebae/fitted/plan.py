@@ -144,7 +144,7 @@ def plan_fit(
         batches=batches,
         scaling=scaling,
         new_features=new_features,
-        side=SideInformation(index, log_size, has_missing),
+        side=SideInformation(index, log_size, table.weight, has_missing),
         checkpoint=file,
         resumed=resumed,
         seed=seed,
@@ -184,7 +184,7 @@ def make_run(
             noise=torch.Generator(device).manual_seed(own_noise),
             shared=shared,
         ),
-        weight_decay=resolve_weight_decay(parameters, plan.architecture, table.total_rows),
+        weight_decay=resolve_weight_decay(parameters, plan.architecture, table.rounded_weight),
         compiles=parameters.compile,
         uses_global_state=parameters.encoder is not None or parameters.decoder is not None,
         group=group,
@@ -212,11 +212,12 @@ def make_schedule(
     parameters: Parameters, table: Table, plan: FitPlan, model: Autoencoder, partial: bool
 ) -> Schedule:
     """Resolve how long and how to train."""
-    n_rows, n_processes = table.total_rows, table.group.size
+    n_rows, n_processes = table.rounded_weight, table.group.size
     starts_linear = plan.architecture.linear_path
     batch_size = parameters.batch_size
     if isinstance(batch_size, str):
-        own_rows = n_rows // n_processes
+        # Rows, and not their weights: a covariance of few is narrow, however much they count.
+        own_rows = table.total_rows // n_processes
         batch_size = auto_batch_size(
             own_rows, plan.architecture.n_components, starts_linear=starts_linear
         )
@@ -245,6 +246,7 @@ def make_schedule(
             n_processes * batch_size,
             model.likelihood.half_rows,
             starts_linear=starts_linear,
+            n_taken=table.total_rows,
         )
     return Schedule(
         n_epochs=int(n_epochs),
@@ -269,9 +271,10 @@ def split_rows(
     ValueError
         If too few rows are left.
     """
-    n_rows, group = len(table), table.group
+    counted, group = table.counted, table.group
+    n_rows = len(counted)
     if partial or not parameters.early_stopping:
-        return Split(np.arange(n_rows))
+        return Split(counted)
     n_validation = round(parameters.validation_fraction * n_rows)
     if group.size == 1:
         n_validation = max(2, n_validation)
@@ -282,7 +285,7 @@ def split_rows(
             f"{max(0, table.total_rows - held_out)} of {table.total_rows} samples to train on. Use "
             "early_stopping=False or more samples."
         )
-    shuffled = torch.randperm(n_rows, generator=order, device="cpu").numpy()
+    shuffled = counted[torch.randperm(n_rows, generator=order, device="cpu").numpy()]
     return Split(shuffled[n_validation:], shuffled[:n_validation])
 
 

@@ -33,16 +33,30 @@ class Decoded(NamedTuple):
         The likelihood's parameter.
     mask : Tensor of bool of shape (m, p) or None
         True where an entry is observed.
+    weight : Tensor of shape (m,) or None
+        How many rows each row stands for; None where each stands for itself.
     """
 
     x: Tensor
     parameter: Tensor
     mask: Tensor | None
+    weight: Tensor | None = None
 
     def every(self, step: int) -> Decoded:
         """Return each `step`-th row."""
-        mask = None if self.mask is None else self.mask[::step]
-        return Decoded(self.x[::step], self.parameter[::step], mask)
+        mask, weight = (None if of is None else of[::step] for of in (self.mask, self.weight))
+        return Decoded(self.x[::step], self.parameter[::step], mask, weight)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Add up values (m, ...) over rows, each as often as it counts, (...)."""
+        if self.weight is None:
+            return values.sum(dim=0)
+        total: Tensor = torch.tensordot(self.weight.to(values), values, dims=1)
+        return total
+
+    def n_counted(self) -> float:
+        """Count the rows that these stand for."""
+        return len(self.x) if self.weight is None else float(self.weight.double().sum())
 
 
 class Evidence(Protocol):
@@ -51,8 +65,8 @@ class Evidence(Protocol):
     #: Whether codes of training have less noise than their posterior, so that residuals are too
     #: small.
     lacks_noise: bool
-    #: Rows of the table in all processes.
-    n_rows: int
+    #: Rows of the table in all processes, or their summed weight.
+    n_rows: float
     #: Whether the table is a part of a stream, which may not stand for the others.
     is_part: bool
 

@@ -35,7 +35,7 @@ GAIN_BOUNDS = (0.0, 4.0)
 
 
 def regress(
-    sums: Tensor, noise_variance: Tensor, code_variance: Tensor, n_rows: int
+    sums: Tensor, noise_variance: Tensor, code_variance: Tensor, n_rows: float
 ) -> tuple[Tensor, Tensor]:
     """Return shift and gain of each feature by regression, and what is left, (p, 2) and (p,).
 
@@ -50,7 +50,7 @@ def regress(
     code_variance : Tensor of shape (p,)
         Variance of the output that codes lack: of outputs as sure as theirs, a part only follows
         the row's own noise.
-    n_rows : int
+    n_rows : float
 
     Returns
     -------
@@ -128,7 +128,8 @@ def score_sums(
     of shift, of both, and of gain.
     """
     sums = calibration.new_zeros(len(calibration), 5)
-    for x, parameter, mask in rows:
+    for part in rows:
+        x, parameter, mask = part.x, part.parameter, part.mask
         leaf = likelihood.calibrate(parameter, calibration).detach().requires_grad_()
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(log_prob(x, leaf).sum(), leaf)
@@ -138,7 +139,7 @@ def score_sums(
             slope, weight = slope * mask, weight * mask
         tilted = weight * contrast
         parts = (slope, slope * contrast, weight, tilted, tilted * contrast)
-        sums += torch.stack([part.sum(dim=0) for part in parts], dim=1)
+        sums += torch.stack([part.total(values) for values in parts], dim=1)
     return sums
 
 

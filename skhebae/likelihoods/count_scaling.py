@@ -94,16 +94,24 @@ class CountScaling(Scaling):
             If there are no counts at all.
         """
         totals, group = table.row_totals, table.group
-        positive = DistinctValues.gather(totals[totals > 0], group)
+        weight = table.weight
+        some = totals > 0
+        if weight is not None:
+            some &= weight > 0
+        positive = DistinctValues.gather(
+            totals[some], group, None if weight is None else weight[some]
+        )
         if positive.total() == 0:
             raise ValueError("X has no counts at all: every entry is 0.")
         typical, unit, sizes = positive.median(), 1.0, totals
         if table.size_factor is not None:
             # Means then add up to the counts. Medians, of skewed totals, would not do that.
-            parts = group.gather((totals.sum(), table.size_factor.sum()))
+            pair = (totals, table.size_factor)
+            own = [float(of.sum() if weight is None else weight @ of) for of in pair]
+            parts = group.gather(own)
             unit = sum(own for own, _ in parts) / sum(own for _, own in parts)
             sizes = table.size_factor * unit
-        second = SecondMoments(typical, sizes)
+        second = SecondMoments(typical, sizes, weight)
         normalised = FeatureScaling.measure(table, second)
         counts = table.column_totals + UNSEEN_COUNTS
         proportions = counts / counts.sum()
@@ -117,7 +125,7 @@ class CountScaling(Scaling):
             np.asarray(unit),
             dispersion=sums.dispersion(proportions),
             zero_share=sums.zeros / sums.n_rows,
-            log_size_quantiles=log_size_quantiles(sizes, table.batch, group),
+            log_size_quantiles=log_size_quantiles(sizes, table.batch, group, weight),
             constant=normalised.constant,
         )
 
@@ -142,12 +150,12 @@ class CountScaling(Scaling):
             shape = (len(self.log_size_quantiles), SIZE_QUANTILES)
             check_floats(self.log_size_quantiles, "log_size_quantiles", shape)
 
-    def take_in(self, table: Table, n_rows: int) -> tuple[Self, NDArray[np.intp]]:
+    def take_in(self, table: Table, n_rows: float) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that vary for the first time, over all rows so far."""
         sizes = table.row_totals
         if table.size_factor is not None:
             sizes = table.size_factor * self.size_unit
-        second = SecondMoments(float(self.typical_size), sizes)
+        second = SecondMoments(float(self.typical_size), sizes, table.weight)
         features, measured = first_variation(self, table, n_rows, second)
         if len(features) == 0:
             return self, features
@@ -262,17 +270,25 @@ class SecondMoments:
         What rows are normalised to.
     sizes : ndarray of shape (n_rows,)
         Exposures of all rows of this process.
+    weight : ndarray of shape (n_rows,), optional
+        How many rows each row stands for.
     """
 
-    def __init__(self, total: float, sizes: NDArray[np.float64]) -> None:
-        self._total, self._sizes, self._done = total, sizes, 0
+    def __init__(
+        self,
+        total: float,
+        sizes: NDArray[np.float64],
+        weight: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._total, self._sizes, self._weight, self._done = total, sizes, weight, 0
         self._sums: CountSums | None = None
 
     def __call__(self, counts: Matrix) -> Matrix:
         """Return `log_normalised` counts."""
-        sizes = self._sizes[self._done : self._done + counts.shape[0]]
+        rows = slice(self._done, self._done + counts.shape[0])
         self._done += counts.shape[0]
-        own = CountSums.of(counts, sizes)
+        weight = None if self._weight is None else self._weight[rows]
+        own = CountSums.of(counts, self._sizes[rows], weight)
         self._sums = own if self._sums is None else self._sums + own
         return log_normalised(counts, self._total)
 
@@ -283,18 +299,18 @@ class SecondMoments:
 
 @dataclass(frozen=True)
 class CountSums:
-    """Sums over rows that give the dispersions of features.
+    """Sums over rows, as often as each counts, that give the dispersions of features.
 
     Attributes
     ----------
-    n_rows : int
+    n_rows : float
     counts, squares, by_size, zeros : ndarray of shape (n_features,)
         Sums of counts, of their squares, of counts times exposures, and of zeros.
     square_sizes : float
         Sum of squared exposures.
     """
 
-    n_rows: int
+    n_rows: float
     counts: NDArray[np.float64]
     squares: NDArray[np.float64]
     by_size: NDArray[np.float64]
@@ -302,8 +318,15 @@ class CountSums:
     square_sizes: float
 
     @classmethod
-    def of(cls, counts: Matrix, sizes: NDArray[np.float64]) -> CountSums:
+    def of(
+        cls,
+        counts: Matrix,
+        sizes: NDArray[np.float64],
+        weight: NDArray[np.float64] | None = None,
+    ) -> CountSums:
         """Add up the rows of an ndarray or CSR matrix."""
+        if weight is not None:
+            return cls._of_weighted(counts, sizes, weight)
         wide = counts.astype(np.float64)
         squares = wide.multiply(wide) if sparse.issparse(wide) else np.square(wide)
         present = np.asarray((counts != 0).sum(axis=0), dtype=np.float64).ravel()
@@ -316,7 +339,26 @@ class CountSums:
             float(sizes @ sizes),
         )
 
-    def with_zeros(self, features: NDArray[np.intp], n_rows: int, typical_size: float) -> CountSums:
+    @classmethod
+    def _of_weighted(
+        cls, counts: Matrix, sizes: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> CountSums:
+        """Add up rows with weights."""
+        wide = counts.astype(np.float64)
+        squares = wide.multiply(wide) if sparse.issparse(wide) else np.square(wide)
+        total = float(weight.sum())
+        return cls(
+            total,
+            weight @ wide,
+            weight @ squares,
+            (weight * sizes) @ wide,
+            total - weight @ (counts != 0).astype(np.float64),
+            float(weight @ np.square(sizes)),
+        )
+
+    def with_zeros(
+        self, features: NDArray[np.intp], n_rows: float, typical_size: float
+    ) -> CountSums:
         """Return the sums of some features over further rows, of typical exposure, without them."""
         return CountSums(
             self.n_rows + n_rows,
@@ -345,24 +387,52 @@ class CountSums:
 
 
 def log_size_quantiles(
-    sizes: NDArray[np.float64], batch: NDArray[np.intp] | None, group: Group
+    sizes: NDArray[np.float64],
+    batch: NDArray[np.intp] | None,
+    group: Group,
+    weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return quantiles of the logarithms of exposures: of all rows, and of each batch.
 
     A batch without a positive exposure gets those of all rows.
     """
-    kept = sizes > 0
+    kept = sizes > 0 if weight is None else (sizes > 0) & (weight > 0)
     last = -1 if batch is None else int(batch.max(initial=-1))
-    parts = group.gather((sizes[kept], None if batch is None else batch[kept], last))
-    every = np.log(np.concatenate([own for own, _, _ in parts]))
+    labels, own_weight = (None if of is None else of[kept] for of in (batch, weight))
+    parts = group.gather((sizes[kept], labels, last, own_weight))
+    every = np.log(np.concatenate([own for own, *_ in parts]))
+    counts = None if weight is None else np.concatenate([own for *_, own in parts])
     places = np.linspace(0.0, 1.0, SIZE_QUANTILES)
-    rows = [np.quantile(every, places)]
-    n_batches = 1 + max(last for _, _, last in parts)
+    rows = [quantiles(every, places, counts)]
+    n_batches = 1 + max(last for _, _, last, _ in parts)
     if n_batches:
-        index = np.concatenate([own for _, own, _ in parts])
+        index = np.concatenate([own for _, own, _, _ in parts])
         order = np.argsort(index, kind="stable")
         ends = np.searchsorted(index[order], np.arange(n_batches + 1))
         for start, stop in pairwise(ends):
-            some = every[order[start:stop]]
-            rows.append(np.quantile(some, places) if len(some) else rows[0])
+            some = order[start:stop]
+            own_counts = None if counts is None else counts[some]
+            rows.append(quantiles(every[some], places, own_counts) if len(some) else rows[0])
     return np.stack(rows)
+
+
+def quantiles(
+    values: NDArray[np.float64],
+    places: NDArray[np.float64],
+    counts: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return quantiles of values that occur as often as `counts` says, by default once."""
+    if counts is None:
+        result: NDArray[np.float64] = np.quantile(values, places)
+        return result
+    order = np.argsort(values, kind="stable")
+    ends = np.cumsum(counts[order])
+    # As numpy interpolates between neighbours of the repeated values.
+    at = places * max(ends[-1] - 1.0, 0.0)
+    below = np.floor(at)
+    low, high = (
+        values[order][np.searchsorted(ends, of, side="right").clip(max=len(ends) - 1)]
+        for of in (below, np.ceil(at))
+    )
+    result = low + (at - below) * (high - low)
+    return result

@@ -378,14 +378,14 @@ class NegativeBinomialLikelihood(CountLikelihood):
             information = self._information(part.parameter, *values.unbind(dim=1))
             if part.mask is not None:
                 information = information * part.mask
-            return total - 0.5 * (information.sum(dim=0) @ code_variance)
+            return total - 0.5 * (part.total(information) @ code_variance)
 
         adopt(trained)
         centre = self._centre(common_log_theta(rows, code_variance, evidence))
         values = most_likely(log_prob, trained, centre, rows, evidence, adopt)
         n_fitted = evidence.sum(
             torch.tensor(
-                float(sum(len(part.x) for part in rows)), dtype=torch.float64, device="cpu"
+                float(sum(part.n_counted() for part in rows)), dtype=torch.float64, device="cpu"
             )
         )
         self._set_values(torch.lerp(trained, values, float(n_fitted) / evidence.n_rows))
@@ -405,10 +405,10 @@ class NegativeBinomialLikelihood(CountLikelihood):
 
     def _total_log_prob(self, rows: Decoded, *values: Tensor) -> Tensor:
         """Sum the log-probabilities of rows for some feature-wise parameters, ()."""
-        x, log_mean, mask = rows
+        x, log_mean, mask = rows.x, rows.parameter, rows.mask
         if mask is None:
-            return self._row_log_prob(x, log_mean, *values).sum()
-        return self._entry_log_prob(x, log_mean, *values).where(mask, 0.0).sum()
+            return rows.total(self._row_log_prob(x, log_mean, *values))
+        return rows.total(self._entry_log_prob(x, log_mean, *values).where(mask, 0.0)).sum()
 
     def _row_log_prob(self, x: Tensor, log_mean: Tensor, *values: Tensor) -> Tensor:
         return negative_binomial_log_prob(x, log_mean, *values)

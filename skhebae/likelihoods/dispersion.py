@@ -60,14 +60,17 @@ def common_log_theta(rows: list[Decoded], code_variance: Tensor, evidence: Evide
         Sums over processes.
     """
     sums = torch.zeros(2, dtype=torch.float64, device="cpu")
-    for x, log_mean, mask in rows:
-        mean = log_mean.exp()
+    for part in rows:
+        x, mask = part.x, part.mask
+        mean = part.parameter.exp()
         square = mean.square()
         surplus = (x - mean).square() + code_variance * square - x
         if mask is not None:
             square, surplus = square * mask, surplus * mask
+        if part.weight is not None:
+            square, surplus = (part.weight[:, None] * of for of in (square, surplus))
         # In float64, which some devices do not have.
-        sums += torch.stack([part.cpu().double().sum() for part in (surplus, square)])
+        sums += torch.stack([of.cpu().double().sum() for of in (surplus, square)])
     excess, squares = (float(of) for of in evidence.sum(sums))
     squares = max(squares, 1e-30)
     dispersion = max(excess / squares, math.sqrt(2.0 / squares))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +11,42 @@ from skhebae.distributed import Group
 
 
 class DistinctValues(NamedTuple):
-    """Distinct numbers in ascending order, and how often each occurs."""
+    """Distinct numbers in ascending order, and how often each occurs, or its weight."""
 
     values: NDArray[np.float64]
-    counts: NDArray[np.intp]
+    counts: NDArray[Any]
 
     @classmethod
-    def gather(cls, values: NDArray[np.float64], group: Group) -> DistinctValues:
-        """Gather those of all processes: of row totals there are far fewer than rows."""
-        parts = group.gather(np.unique(values, return_counts=True))
+    def gather(
+        cls,
+        values: NDArray[np.float64],
+        group: Group,
+        weight: NDArray[np.float64] | None = None,
+    ) -> DistinctValues:
+        """Gather those of all processes: of row totals there are far fewer than rows.
+
+        Numbers have weights, as often as each occurs, in all processes or in none.
+        """
+        if weight is None:
+            parts = group.gather(np.unique(values, return_counts=True))
+        else:
+            own, inverse = np.unique(values, return_inverse=True)
+            parts = group.gather((own, np.bincount(inverse, weight, minlength=len(own))))
         distinct, places = np.unique(np.concatenate([own for own, _ in parts]), return_inverse=True)
-        counts = np.zeros(len(distinct), dtype=np.intp)
+        counts = np.zeros(len(distinct), dtype=np.intp if weight is None else np.float64)
         np.add.at(counts, places, np.concatenate([n for _, n in parts]))
         return cls(distinct, counts)
 
-    def total(self) -> int:
+    def total(self) -> float:
         """Count the numbers, repetitions included."""
-        return int(self.counts.sum())
+        total: float = self.counts.sum().item()
+        return total
 
     def median(self) -> float:
         """Return the mean of the two numbers in the middle."""
         n = self.total()
-        places = np.searchsorted(np.cumsum(self.counts), [(n - 1) // 2, n // 2], side="right")
+        middle = [max((n - 1) // 2, 0), n // 2]
+        places = np.searchsorted(np.cumsum(self.counts), middle, side="right")
         return float(self.values[places].mean())
 
     def log_deviation(self) -> float:

@@ -202,11 +202,11 @@ class GaussianLikelihood(Likelihood):
 
 def sums_of_products(rows: Decoded) -> Tensor:
     """Return sums of x, the output o, x^2, x o, o^2 and 1 over observed entries, (p, 6)."""
-    x, output, mask = rows
+    x, output, mask = rows.x, rows.parameter, rows.mask
     if mask is not None:
         x, output = x * mask, output * mask
-        count = mask.sum(dim=0).to(x)
+        count = rows.total(mask.to(x))
     else:
-        count = torch.full_like(x.sum(dim=0), len(x))
+        count = torch.full_like(x[0], rows.n_counted())
     parts = (x, output, x.square(), x * output, output.square())
-    return torch.stack([*(part.sum(dim=0) for part in parts), count], dim=1)
+    return torch.stack([*(rows.total(part) for part in parts), count], dim=1)

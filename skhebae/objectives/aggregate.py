@@ -33,7 +33,13 @@ class Aggregate(NamedTuple):
     factor: Tensor
 
 
-def aggregate(mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool) -> Aggregate:
+def aggregate(
+    mu: Tensor,
+    eps: Tensor,
+    pseudo_rows: float,
+    diagonal: bool,
+    weight: Tensor | None = None,
+) -> Aggregate:
     """Compute the moments of codes, noise that follows them, and their divergence.
 
     Equations 7 and 8 of arXiv:2007.10389, with S under an inverse-Wishart hyperprior.
@@ -46,14 +52,22 @@ def aggregate(mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool) -> Ag
         Weight of the hyperprior.
     diagonal : bool
         Whether F is the root of the diagonal of S instead of its Cholesky factor.
+    weight : Tensor of shape (B,), optional
+        How many rows each row stands for.
 
     Returns
     -------
     Aggregate
         NaN where S is not finite.
     """
-    mean, sample_covariance = minibatch_moments(in_double(mu))
-    covariance = regularised_covariance(sample_covariance, len(mu), pseudo_rows)
+    if weight is None:
+        n_rows: int | Tensor = len(mu)
+        mean, sample_covariance = minibatch_moments(in_double(mu))
+    else:
+        wide = in_double(weight)
+        n_rows = wide.sum().clamp_min(1.0)
+        mean, sample_covariance = minibatch_moments(in_double(mu), wide)
+    covariance = regularised_covariance(sample_covariance, n_rows, pseudo_rows)
     root = cholesky_factor(covariance)
     factor = (covariance.diagonal().sqrt().diag() if diagonal else root).to(mu.dtype)
     divergence = gaussian_kl_to_standard(mean, root).to(mu.dtype)

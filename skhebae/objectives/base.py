@@ -31,8 +31,8 @@ class Terms(NamedTuple):
         ``KL(q(z | x_i) || p(z))``, penalised or not, for the standard bound that is
         reported next to the objective's own; None where q is a point.
     batch_sizes : Tensor of shape (n_present,) or None
-        Rows of the experimental batches in the whole minibatch, where `minibatch_penalty` depends
-        on them.
+        Rows of the experimental batches in the whole minibatch, or their summed weights, where
+        `minibatch_penalty` depends on them.
     """
 
     reconstruction: Tensor
@@ -91,7 +91,9 @@ class Objective(ABC):
         """Return the terms of one minibatch of standardised rows.
 
         With several processes, `minibatch` holds the rows of this one. Take codes for
-        minibatch-level terms from ``minibatch.gather``, and noise from ``minibatch.draw``.
+        minibatch-level terms from ``minibatch.gather``, and noise from ``minibatch.draw``. Terms of
+        rows are averaged by ``minibatch.weight``, if there is one; those of the minibatch heed it
+        themselves, as ``minibatch.gathered_weight()``.
         """
 
     @abstractmethod
@@ -99,24 +101,24 @@ class Objective(ABC):
         """Return the diagonal of ``D_i``, standard deviations (n, n_components)."""
 
     @abstractmethod
-    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+    def noise_covariance(self, code_covariance: Tensor, n_rows: float) -> Tensor:
         """Return ``C`` in each row's posterior ``N(mu_i, D_i C D_i)``, (d, d).
 
         Parameters
         ----------
         code_covariance : Tensor of shape (d, d)
             Sample covariance of the codes (posterior means) of the training set.
-        n_rows : int
-            Rows of a minibatch of training.
+        n_rows : float
+            Rows of a minibatch of training, or their summed weights.
         """
 
     def prior_penalty(
-        self, n_rows: int, n_components: int, batch_sizes: Tensor | None = None
+        self, n_rows: float, n_components: int, batch_sizes: Tensor | None = None
     ) -> float | Tensor:
         """Return the mean penalty of a minibatch of codes drawn from the prior.
 
         Penalties are reported relative to this value. `batch_sizes` is what the objective
-        returned in `Terms`.
+        returned in `Terms`. `n_rows` is an integer, or the sum of weights.
         """
         return 0.0
 

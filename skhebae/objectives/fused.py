@@ -22,13 +22,19 @@ from skhebae.objectives.aggregate import Aggregate
 FloatArray = NDArray[np.float64]
 
 
-def fused_aggregate(mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool) -> Aggregate:
+def fused_aggregate(
+    mu: Tensor,
+    eps: Tensor,
+    pseudo_rows: float,
+    diagonal: bool,
+    weight: Tensor | None = None,
+) -> Aggregate:
     """Compute what `aggregate` does, for codes and numbers of one dtype on the CPU.
 
     The factor has no gradient.
     """
     parts: tuple[Tensor, Tensor, Tensor]
-    parts = _Aggregate.apply(mu, eps, pseudo_rows, diagonal)  # type: ignore[no-untyped-call]
+    parts = _Aggregate.apply(mu, eps, pseudo_rows, diagonal, weight)  # type: ignore[no-untyped-call]
     return Aggregate(*parts)
 
 
@@ -37,21 +43,38 @@ class _Aggregate(torch.autograd.Function):
 
     With ``c = mu - m`` and ``M = 2 dloss/dS`` (symmetric) the gradient by mu is
     ``c M / (nu + B - 1) + m / B dloss/dKL``. The divergence contributes ``I - S^-1`` to M, and the
-    factor contributes `_by_covariance`.
+    factor contributes `_by_covariance`. Rows with weights have them as factors, whose sum is B.
     """
 
     @staticmethod
     @np.errstate(all="ignore")  # codes that are not finite are named by the training loop
     def forward(
-        ctx: Any, mu: Tensor, eps: Tensor, pseudo_rows: float, diagonal: bool
+        ctx: Any,
+        mu: Tensor,
+        eps: Tensor,
+        pseudo_rows: float,
+        diagonal: bool,
+        row_weight: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate in double."""
         codes = mu.detach().numpy().astype(np.float64)
         n_rows, n_components = codes.shape
-        mean = codes.sum(axis=0) / n_rows
-        centred = codes - mean
-        weight = pseudo_rows + n_rows - 1
-        covariance = centred.T @ centred
+        if row_weight is None:
+            total, counted = n_rows, None
+            mean = codes.sum(axis=0) / n_rows
+            centred = codes - mean
+            weight = pseudo_rows + n_rows - 1
+            covariance = centred.T @ centred
+        else:
+            rows = row_weight.numpy().astype(np.float64)
+            total = rows.sum()
+            mean = rows @ codes / total
+            centred = codes - mean
+            weight = pseudo_rows + max(total - 1.0, 0.0)
+            # As `minibatch_moments` has it, less than a row has no scatter.
+            counted = rows[:, None] * min(max(total - 1.0, 0.0), 1.0)
+            covariance = (counted * centred).T @ centred
+            counted = counted, rows[:, None]
         on_diagonal = covariance.ravel()[:: n_components + 1]  # a view
         on_diagonal += pseudo_rows
         covariance /= weight
@@ -66,6 +89,7 @@ class _Aggregate(torch.autograd.Function):
         narrow = torch.from_numpy(factor).to(mu.dtype)
         ctx.dtype = mu.dtype
         ctx.parts = mean, centred, root, factor, eps.numpy(), weight, diagonal
+        ctx.weights = total, counted
         ctx.mark_non_differentiable(narrow)
         ctx.set_materialize_grads(False)
         return eps @ narrow.T, torch.tensor(divergence, dtype=mu.dtype, device="cpu"), narrow
@@ -75,7 +99,7 @@ class _Aggregate(torch.autograd.Function):
     @np.errstate(all="ignore")
     def backward(
         ctx: Any, by_noise: Tensor | None, by_divergence: Tensor | None, _: None
-    ) -> tuple[Tensor, None, None, None]:
+    ) -> tuple[Tensor, None, None, None, None]:
         """Return the derivative by mu."""
         mean, centred, root, factor, eps, weight, diagonal = ctx.parts
         slope = 0.0 if by_divergence is None else by_divergence.item()
@@ -85,9 +109,13 @@ class _Aggregate(torch.autograd.Function):
         if by_noise is not None:
             by_factor = (by_noise.numpy().T @ eps).astype(np.float64)
             by_covariance += _by_covariance(by_factor, factor, inverse, diagonal)
+        total, counted = ctx.weights
         by_mu = centred @ (by_covariance / weight)
-        by_mu += slope / len(centred) * mean
-        return torch.from_numpy(by_mu).to(ctx.dtype), None, None, None
+        if counted is None:
+            by_mu += slope / total * mean
+        else:
+            by_mu = counted[0] * by_mu + counted[1] * (slope / total * mean)
+        return torch.from_numpy(by_mu).to(ctx.dtype), None, None, None, None
 
 
 def _by_covariance(

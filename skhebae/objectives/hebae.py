@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from skhebae.data import Minibatch
 from skhebae.divergences import group_kl_to_standard, in_double, regularised_covariance
-from skhebae.finite_sample import expected_group_kl, expected_prior_kl
+from skhebae.finite_sample import (
+    expected_group_kl,
+    expected_prior_kl,
+    expected_prior_kl_of_weight,
+)
 from skhebae.model import Autoencoder, one_hot
 from skhebae.objectives.aggregate import aggregate
 from skhebae.objectives.base import Objective, Terms
@@ -78,20 +85,20 @@ class HEBAEObjective(Objective):
     def __call__(self, model: Autoencoder, minibatch: Minibatch) -> Terms:
         """Evaluate equations 7 and 8 on one minibatch."""
         mu, scales = model.encode(minibatch)
-        codes = minibatch.gather(mu)
+        codes, weight = minibatch.gather(mu), minibatch.gathered_weight()
         spread = self.spread(scales, mu.shape[1])
         share = self.row_share
         # The fused form has no gradient of the factor, which each row's divergence needs.
         fused = mu.device.type == "cpu" and share == 0.0 and not torch.compiler.is_compiling()
         noise, divergence, factor = (fused_aggregate if fused else aggregate)(
-            codes, minibatch.draw(mu), self.covariance_prior, self.covariance == "diag"
+            codes, minibatch.draw(mu), self.covariance_prior, self.covariance == "diag", weight
         )
         # At a share of 0 it is reported and not penalised: build no graph for its gradient.
         with torch.set_grad_enabled(share > 0.0 and torch.is_grad_enabled()):
             row_divergence = model.prior.scaled_kl(mu, spread, factor)
         batch_sizes = None
         if self.batch_share > 0.0 and model.n_batches > 1:
-            by_batch, batch_sizes = self._batch_divergence(model, minibatch, codes)
+            by_batch, batch_sizes = self._batch_divergence(model, minibatch, codes, weight)
             divergence = torch.lerp(divergence, by_batch, self.batch_share)
         z = torch.addcmul(mu, spread, minibatch.own(noise))
         return Terms(
@@ -103,7 +110,7 @@ class HEBAEObjective(Objective):
         )
 
     def _batch_divergence(
-        self, model: Autoencoder, minibatch: Minibatch, codes: Tensor
+        self, model: Autoencoder, minibatch: Minibatch, codes: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Average the divergences of the moments of each experimental batch's codes, ().
 
@@ -117,8 +124,11 @@ class HEBAEObjective(Objective):
             n_batches = len(present)
         wide = in_double(codes)
         labels = one_hot(batch, n_batches, wide.dtype)
-        divergence = group_kl_to_standard(wide, labels, self.covariance_prior)
-        return divergence.to(codes.dtype), labels.sum(dim=0)
+        if weight is not None:
+            weight = weight.to(wide)
+        divergence = group_kl_to_standard(wide, labels, self.covariance_prior, weight)
+        sizes = labels.sum(dim=0) if weight is None else weight @ labels
+        return divergence.to(codes.dtype), sizes
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
         """Return ``exp(log_scale)`` with ``log_scale = log softplus(head)``, (n, d).
@@ -129,7 +139,7 @@ class HEBAEObjective(Objective):
         """
         return functional.softplus(scales).clamp_min(SMALLEST_SPREAD).expand(-1, n_components)
 
-    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+    def noise_covariance(self, code_covariance: Tensor, n_rows: float) -> Tensor:
         """Return ``S`` of equation 6, or its diagonal, (d, d).
 
         From the codes of the whole training set, with the weight that the
@@ -139,17 +149,23 @@ class HEBAEObjective(Objective):
         return covariance.diagonal().diag() if self.covariance == "diag" else covariance
 
     def prior_penalty(
-        self, n_rows: int, n_components: int, batch_sizes: Tensor | None = None
+        self, n_rows: float, n_components: int, batch_sizes: Tensor | None = None
     ) -> float | Tensor:
         """Return the mean divergence of the moments of `n_rows` draws from N(0, I)."""
-        own = 1.0 - self.row_share
-        expected = own * expected_prior_kl(n_rows, n_components, self.covariance_prior)
+        own, nu = 1.0 - self.row_share, self.covariance_prior
+        counts = isinstance(n_rows, Integral)
+        if counts:
+            expected = own * expected_prior_kl(int(n_rows), n_components, nu)
+        else:
+            expected = own * expected_prior_kl_of_weight(n_rows, n_components, nu)
         if batch_sizes is None:
             return expected
-        device = batch_sizes.device
-        by_size = expected_group_kl(n_rows, n_components, self.covariance_prior, device)
+        # Sums of weights share few tables of sizes.
+        most = int(n_rows) if counts else 2 ** math.ceil(math.log2(max(n_rows, 1.0)))
+        by_size = expected_group_kl(most, n_components, nu, batch_sizes.device)
         # In single precision, like all terms of the loss.
-        by_batch = own * (batch_sizes.to(by_size) * by_size[batch_sizes.long()]).sum() / n_rows
+        by_batch = own * (batch_sizes.to(by_size) * by_size[batch_sizes.round().long()]).sum()
+        by_batch = by_batch / n_rows
         return (1.0 - self.batch_share) * expected + self.batch_share * by_batch
 
     def supports(self, prior: Prior) -> bool:

@@ -56,7 +56,7 @@ class VAEObjective(Objective):
         """Return ``exp(log_var / 2)``, (n, d)."""
         return (0.5 * bounded_log_var(scales)).exp()
 
-    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+    def noise_covariance(self, code_covariance: Tensor, n_rows: float) -> Tensor:
         """Return the identity: the posterior is mean-field, (d, d)."""
         return torch.eye(
             len(code_covariance), dtype=code_covariance.dtype, device=code_covariance.device

@@ -37,14 +37,16 @@ class WAEObjective(Objective):
         prior_draws = model.prior.from_normal(minibatch.draw(mu))
         return Terms(
             reconstruction=-model.log_prob(minibatch, mu),
-            minibatch_penalty=multiquadratic_mmd(minibatch.gather(mu), prior_draws),
+            minibatch_penalty=multiquadratic_mmd(
+                minibatch.gather(mu), prior_draws, minibatch.gathered_weight()
+            ),
         )
 
     def spread(self, scales: Tensor, n_components: int) -> Tensor:
         """Return zeros: a code is a point, (n, d)."""
         return scales.new_zeros(len(scales), n_components)
 
-    def noise_covariance(self, code_covariance: Tensor, n_rows: int) -> Tensor:
+    def noise_covariance(self, code_covariance: Tensor, n_rows: float) -> Tensor:
         """Return the identity, which a spread of 0 multiplies, (d, d)."""
         return torch.eye(
             len(code_covariance), dtype=code_covariance.dtype, device=code_covariance.device

@@ -193,7 +193,8 @@ def train_epoch(
     if unfinished is not None:
         unfinished.begin(generators.order, noise, run.model.device)
     order = rows.shuffled(indices, generators.order)
-    plan = plan_epoch(order, schedule.batch_size, run.group, generators.shared or generators.noise)
+    shared = generators.shared or generators.noise
+    plan = plan_epoch(order, schedule.batch_size, run.group, shared, rows.weight)
 
     def move(minibatch: Minibatch, i: int) -> LossTerms:
         run.optimizer.learning_rate = schedule.rate(epoch, i / len(plan.indices))
@@ -239,7 +240,7 @@ def validate(run: Run, rows: Rows, indices: NDArray[np.intp], schedule: Schedule
     generator = torch.Generator(run.model.device).manual_seed(0)
     order = rows.shuffled(indices, torch.Generator().manual_seed(0))
     # All noise of held-out rows is drawn for the whole minibatch.
-    plan = plan_epoch(order, schedule.batch_size, run.group, generator)
+    plan = plan_epoch(order, schedule.batch_size, run.group, generator, rows.weight)
 
     def evaluate(minibatch: Minibatch, i: int) -> LossTerms:
         return loss_terms(run, minibatch.replace(shard=plan.shards[i], generator=generator))
@@ -253,7 +254,7 @@ def run_epoch(
     step: Callable[[Minibatch, int], LossTerms],
     rows: Rows,
     minibatches: Sequence[NDArray[np.intp]],
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[float] | None = None,
     unfinished: UnfinishedEpoch | None = None,
 ) -> dict[str, float]:
     """Apply `step` to every minibatch; return the means of its terms, weighted by `sizes`.

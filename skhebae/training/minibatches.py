@@ -19,13 +19,13 @@ class EpochPlan(NamedTuple):
     indices : list of ndarray of int
         This process's rows of each minibatch.
     shards : list of Shard
-    sizes : list of int
-        Rows of each minibatch in all processes.
+    sizes : list of float
+        Rows of each minibatch in all processes, or their summed weights.
     """
 
     indices: list[NDArray[np.intp]]
     shards: list[Shard]
-    sizes: list[int]
+    sizes: list[float]
 
 
 def count_minibatches(n_rows: int, batch_size: int, group: Group) -> int:
@@ -34,7 +34,11 @@ def count_minibatches(n_rows: int, batch_size: int, group: Group) -> int:
 
 
 def plan_epoch(
-    order: NDArray[np.intp], batch_size: int, group: Group, generator: torch.Generator
+    order: NDArray[np.intp],
+    batch_size: int,
+    group: Group,
+    generator: torch.Generator,
+    weight: NDArray[np.float64] | None = None,
 ) -> EpochPlan:
     """Split rows into minibatches of at least `batch_size` rows per process.
 
@@ -49,12 +53,19 @@ def plan_epoch(
     group : Group
     generator : torch.Generator
         For the noise of whole minibatches, in the same state in all processes.
+    weight : ndarray of shape (n_samples,), optional
+        Weights of the rows of this process; given in all processes or in none.
     """
     counts = group.gather(len(order))
     n_minibatches = max(1, sum(counts) // (group.size * batch_size))
     shards = group.shards(counts, n_minibatches, generator)
     indices = np.array_split(order, n_minibatches)
-    sizes = [shard.total_rows(len(own)) for shard, own in zip(shards, indices, strict=True)]
+    if weight is None:
+        rows = [shard.total_rows(len(own)) for shard, own in zip(shards, indices, strict=True)]
+        return EpochPlan(indices, shards, list(rows))
+    parts = group.gather([float(weight[own].sum()) for own in indices])
+    sizes = [sum(together) for together in zip(*parts, strict=True)]
+    shards = [shard.weighing(size) for shard, size in zip(shards, sizes, strict=True)]
     return EpochPlan(indices, shards, sizes)
 
 

@@ -48,7 +48,7 @@ def loss_terms(
     objective, model = run.objective, run.model
     terms = (evaluate or objective)(model, minibatch)
     reconstruction = minibatch.mean(terms.reconstruction)
-    size = minibatch.total_rows(), model.n_components
+    size = minibatch.total_weight(), model.n_components
     sizes = () if terms.batch_sizes is None else (terms.batch_sizes,)
     reference = objective.prior_penalty(*size, *sizes)
     penalty = terms.penalty(minibatch.mean) - reference
@@ -104,7 +104,8 @@ class Stepper:
         if self._measures_variance and run.n_steps % CODE_VARIANCE_STEPS == 0:
             measure_code_variance(run, minibatch)
         run.n_steps += 1
-        if self._graphed is None:
+        # A capture would freeze the summed weights, which differ.
+        if self._graphed is None or minibatch.weight is not None:
             return self._move(minibatch)
         return LossTerms(*self._graphed(minibatch).unbind())
 
@@ -147,7 +148,7 @@ def measure_code_variance(run: Run, minibatch: Minibatch) -> None:
         if len(few) > 0:
             mu, _ = model.encode(few)
             at = linearise(model, mu, few)
-            variance = code_variance(model, at, run.objective.row_weight)
+            variance = code_variance(model, at, run.objective.row_weight, few.weight)
         model.likelihood.set_code_variance(minibatch.shard.average(variance))
     for module, training in modes.items():
         module.training = training
