@@ -59,7 +59,7 @@ def expected_factors(x: Tensor, mask: Tensor, factors: Factors) -> tuple[Tensor,
     return torch.cholesky_solve(right[:, :, None], root)[:, :, 0], root
 
 
-def fit_factors(x: Tensor, mask: Tensor, start: Factors) -> Factors:
+def fit_factors(x: Tensor, mask: Tensor, start: Factors, weight: Tensor | None = None) -> Factors:
     """Fit factor analysis to rows with missing entries, by expectation maximisation.
 
     Loadings have independent priors N(0, 1) in the unit of the noise, so that a feature that is
@@ -72,26 +72,29 @@ def fit_factors(x: Tensor, mask: Tensor, start: Factors) -> Factors:
     mask : Tensor of shape (n, p), float64
         1 where an entry is observed, else 0. Each feature has an observed entry.
     start : Factors
+    weight : Tensor of shape (n,), optional
+        How many rows each row stands for.
     """
     centre, loadings, noise = start
     p, k = loadings.shape
-    counts = mask.sum(dim=0)
+    counted = mask if weight is None else mask * weight[:, None]
+    counts = counted.sum(dim=0)
     identity = torch.eye(k, dtype=x.dtype, device=x.device)
-    variance = ((x - centre).square() * mask).sum(dim=0) / counts
+    variance = ((x - centre).square() * counted).sum(dim=0) / counts
     least = SMALLEST_NOISE * variance.mean().clamp_min(TINY)
     for _ in range(EM_STEPS):
-        residual = (x - centre) * mask
+        residual = (x - centre) * counted
         z, root = expected_factors(x, mask, Factors(centre, loadings, noise))
         covariance = torch.cholesky_inverse(root)
         second = (covariance + z[:, :, None] * z[:, None, :]).reshape(-1, k * k)
-        within = (mask.T @ second).view(p, k, k) + noise[:, None, None] * identity
+        within = (counted.T @ second).view(p, k, k) + noise[:, None, None] * identity
         loadings = torch.linalg.solve(within, (residual.T @ z)[:, :, None])[:, :, 0]
-        residual = (residual - z @ loadings.T) * mask
-        shift = residual.sum(dim=0) / counts
-        spread = ((mask.T @ covariance.reshape(-1, k * k)).view(p, k, k) @ loadings[:, :, None])[
+        residual = x - centre - z @ loadings.T
+        shift = (residual * counted).sum(dim=0) / counts
+        spread = ((counted.T @ covariance.reshape(-1, k * k)).view(p, k, k) @ loadings[:, :, None])[
             ..., 0
         ]
-        squares = residual.square().sum(dim=0) - counts * shift.square()
+        squares = (residual.square() * counted).sum(dim=0) - counts * shift.square()
         squares = squares + (spread * loadings).sum(dim=1)
         before = noise
         noise = (squares + PSEUDO_ENTRIES * PSEUDO_SHARE * variance) / (counts + PSEUDO_ENTRIES)

@@ -18,7 +18,7 @@ from skhebae.data.scaling import FeatureScaling, Scaling, first_variation
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, is_mapped, is_stored, without_mask
 from skhebae.data.streams import is_stream, one_ahead, table_of
-from skhebae.data.table import Checked, Matrix, Table, row_totals
+from skhebae.data.table import Checked, Matrix, Table, observed_part, row_totals
 from skhebae.data.values import has_missing, value_range
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "is_stream",
     "map_rows",
     "minibatch_indices",
+    "observed_part",
     "one_ahead",
     "open_rows",
     "row_totals",

@@ -143,7 +143,7 @@ class Scaling(ABC):
     def log_size(
         self,
         n_rows: int,
-        totals: Callable[[], NDArray[np.float64]] | None,
+        totals: Callable[..., NDArray[np.float64]] | None,
         size_factor: NDArray[np.float64] | None,
     ) -> NDArray[np.float64] | None:
         """Return the logarithm of each row's exposure, (n_rows,); None if rows have none.
@@ -152,7 +152,8 @@ class Scaling(ABC):
         ----------
         n_rows : int
         totals : callable or None
-            Returns row totals, which are the exposures where no size factors are given.
+            Returns row totals, which are the exposures where no size factors are given. It may be
+            given the share of each feature in them, which missing entries are to have.
         size_factor : ndarray of shape (n_rows,) or None
 
         Raises
@@ -167,7 +168,9 @@ class Scaling(ABC):
             )
         return None
 
-    def size_factors(self, totals: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    def size_factors(
+        self, totals: Callable[..., NDArray[np.float64]]
+    ) -> NDArray[np.float64] | None:
         """Return size factors that decode rows at their own totals; None if rows have none."""
         return None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.utils import gen_batches
 
 from skhebae.data.values import has_missing
@@ -15,6 +16,9 @@ from skhebae.process import cached_property
 
 #: Rows per chunk of a pass over the table.
 CHUNK_ROWS = 4096
+
+#: Smallest share of the features that a row may have values in.
+TINY = 1e-12
 
 Matrix = Any  # numpy.ndarray, scipy CSR or StoredTable; scipy's stubs have no common type
 
@@ -105,6 +109,15 @@ class Table:
         """Sum of each row of this process, (n_samples,)."""
         return row_totals(self.X)
 
+    def weighted_sum(self, values: NDArray[np.float64]) -> float:
+        """Add up a value of each row, over all processes."""
+        own = values.sum() if self.weight is None else self.weight @ values
+        return float(sum(self.group.gather(float(own))))
+
+    def totals_at(self, shares: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Return `row_totals` with missing entries at these shares of features."""
+        return row_totals(self.X, shares) if self.has_missing else self.row_totals
+
     @cached_property
     def column_totals(self) -> NDArray[np.float64]:
         """Weighted sum of each feature over the rows of all processes, (n_features,)."""
@@ -118,7 +131,37 @@ class Table:
         return total
 
 
-def row_totals(X: Matrix) -> NDArray[np.float64]:
-    """Sum each row, (n_samples,)."""
+def row_totals(X: Matrix, shares: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Sum each row, (n_samples,).
+
+    Where entries are missing, as if they had the usual share of the row.
+
+    Parameters
+    ----------
+    X : ndarray, CSR or StoredTable of shape (n_samples, n_features)
+    shares : ndarray of shape (n_features,), optional
+        Of features in all rows, which add up to 1; by default missing entries count as 0.
+    """
     # A sparse matrix returns a matrix of sums, and integers of few bits would overflow.
-    return np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
+    totals: NDArray[np.float64] = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
+    if not np.isnan(totals).any():
+        return totals
+    for rows in gen_batches(len(totals), CHUNK_ROWS):
+        lacking = np.flatnonzero(np.isnan(totals[rows]))
+        if len(lacking):
+            known, seen = observed_part(X[rows][lacking])
+            part = 1.0 if shares is None else np.maximum(seen @ shares, TINY)
+            totals[rows.start + lacking] = known.sum(axis=1) / part
+    return totals
+
+
+def observed_part(X: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return dense rows with 0 where an entry is missing, and 1 where it is not and 0 where it is.
+
+    Both of shape (n, p).
+    """
+    dense: NDArray[np.float64] = (X.toarray() if sparse.issparse(X) else np.asarray(X)).astype(
+        np.float64
+    )
+    missing = np.isnan(dense)
+    return np.where(missing, 0.0, dense), 1.0 - missing

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -366,7 +367,7 @@ class FittedAutoencoder:
     @in_plain_modes
     def size_factors(self, X: Matrix) -> FloatArray | None:
         """Return size factors that decode rows at their own totals; None if rows have none."""
-        return self.scaling.size_factors(lambda: row_totals(X))
+        return self.scaling.size_factors(partial(row_totals, X))
 
     @in_plain_modes
     def batch_labels(self, batch: ArrayLike, n_rows: int) -> NDArray[Any]:
@@ -548,7 +549,7 @@ class FittedAutoencoder:
     ) -> Float32Array:
         """Apply a row-wise function that decodes to rows."""
         n_rows = int(X.shape[0])
-        side = self._side(n_rows, batch, size_factor, lambda: row_totals(X))
+        side = self._side(n_rows, batch, size_factor, partial(row_totals, X))
         return self._map_rows(function, X, side, numbers_per_row, finish)
 
     def _map_codes(
@@ -589,7 +590,7 @@ class FittedAutoencoder:
         n_rows: int,
         batch: ArrayLike | None,
         size_factor: ArrayLike | None,
-        totals: Callable[[], FloatArray] | None = None,
+        totals: Callable[..., FloatArray] | None = None,
     ) -> SideInformation:
         """Check what the user says about rows; exposures are their `totals` by default."""
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)

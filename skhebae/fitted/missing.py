@@ -36,23 +36,28 @@ def fit_fill(run: Run, rows: Rows, indices: NDArray[np.intp]) -> LinearFill:
     model, group = run.model, run.group
     n_factors = min(MOST_FACTORS, model.n_components, model.n_features)
     wanted = max(1, PRODUCTS // (model.n_features * n_factors**2 * group.size))
-    inputs, masks = (
-        [np.empty((0, model.n_features), dtype=np.float32)],
-        [np.empty((0, model.n_features), dtype=bool)],
-    )
+    width = 2 * model.n_features + 1
+    parts = [np.empty((0, width), dtype=np.float32)]
     with group.agreement(), torch.no_grad():  # where a process cannot read its rows
         chosen = rows.ordered(indices[:: max(1, -(-len(indices) // wanted))])
         for _, minibatch in take_chunks(rows, chosen, CHUNK_ROWS):
-            assert minibatch.mask is not None
-            inputs.append(model.encoder_input(minibatch).cpu().numpy())
-            masks.append(minibatch.mask.cpu().numpy())
-    x, mask = (
-        torch.from_numpy(np.concatenate(group.gather(np.concatenate(parts))).astype(np.float64))
-        for parts in (inputs, masks)
+            seen, weight = minibatch.mask, minibatch.weight
+            assert seen is not None
+            inputs = model.encoder_input(minibatch)
+            counts = torch.ones_like(inputs[:, 0]) if weight is None else weight
+            own = torch.cat([inputs, seen.to(inputs), counts[:, None].to(inputs)], dim=1)
+            parts.append(own.cpu().numpy())
+    together = np.concatenate(group.gather(np.concatenate(parts))).astype(np.float64)
+    p = model.n_features
+    x, mask, weights = (
+        torch.from_numpy(together[:, columns]) for columns in (slice(p), slice(p, 2 * p), 2 * p)
     )
+
+    def fit() -> Factors:
+        return fit_factors(x, mask, start_factors(x, mask, n_factors), weights)
+
     # Machines may round differently.
-    factors = group.from_first(lambda: fit_factors(x, mask, start_factors(x, mask, n_factors)))
-    return LinearFill(factors).to(model.device)
+    return LinearFill(group.from_first(fit)).to(model.device)
 
 
 def regressed_fill(regression: CodeRegression) -> LinearFill:

@@ -122,7 +122,7 @@ def plan_fit(
             outside.see_table(table.X)
     has_missing = scaling.may_miss and table.has_missing
     n_done = 0 if earlier is None else len(earlier.history["loss"])
-    log_size = scaling.log_size(len(table), lambda: table.row_totals, table.size_factor)
+    log_size = scaling.log_size(len(table), table.totals_at, table.size_factor)
     file, resumed = None, None
     if checkpoint is not None:
         device = resolve_device(parameters.device).type

@@ -13,8 +13,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import logit
 from sklearn.preprocessing import normalize
+from sklearn.utils import gen_batches
 
-from skhebae.data import FeatureScaling, Matrix, Scaling, Table, first_variation, row_totals
+from skhebae.data import (
+    FeatureScaling,
+    Matrix,
+    Scaling,
+    Table,
+    first_variation,
+    has_missing,
+    observed_part,
+    row_totals,
+)
 from skhebae.distributed import Group
 from skhebae.files import check_floats
 from skhebae.likelihoods.distinct_values import DistinctValues
@@ -27,6 +37,9 @@ SMALLEST_DISPERSION = 1e-8
 
 #: Shares of extra zeros among which a start is chosen.
 ZERO_SHARES = np.linspace(0.01, 0.95, 48)
+
+#: Rows per chunk of a pass over a table with missing entries, which is made dense.
+CHUNK_ROWS = 1024
 
 #: Quantiles that describe a distribution of exposures: every fortieth part.
 SIZE_QUANTILES = 41
@@ -93,7 +106,9 @@ class CountScaling(Scaling):
         ValueError
             If there are no counts at all.
         """
-        totals, group = table.row_totals, table.group
+        group = table.group
+        shares = usual_shares(table) if table.has_missing else None
+        totals = table.totals_at(shares)
         weight = table.weight
         some = totals > 0
         if weight is not None:
@@ -111,9 +126,12 @@ class CountScaling(Scaling):
             parts = group.gather(own)
             unit = sum(own for own, _ in parts) / sum(own for _, own in parts)
             sizes = table.size_factor * unit
-        second = SecondMoments(typical, sizes, weight)
+        second = SecondMoments(typical, sizes, weight, None if shares is None else totals)
         normalised = FeatureScaling.measure(table, second)
-        counts = table.column_totals + UNSEEN_COUNTS
+        if shares is None:
+            counts = table.column_totals + UNSEEN_COUNTS
+        else:
+            counts = shares * table.weighted_sum(totals) + UNSEEN_COUNTS
         proportions = counts / counts.sum()
         sums = second.over_all(group)
         return cls(
@@ -152,16 +170,21 @@ class CountScaling(Scaling):
 
     def take_in(self, table: Table, n_rows: float) -> tuple[Self, NDArray[np.intp]]:
         """Measure the features that vary for the first time, over all rows so far."""
-        sizes = table.row_totals
+        sizes = totals = table.totals_at(self.proportions)
         if table.size_factor is not None:
             sizes = table.size_factor * self.size_unit
-        second = SecondMoments(float(self.typical_size), sizes, table.weight)
+        second = SecondMoments(
+            float(self.typical_size),
+            sizes,
+            table.weight,
+            totals if table.has_missing else None,
+        )
         features, measured = first_variation(self, table, n_rows, second)
         if len(features) == 0:
             return self, features
         sums = second.over_all(table.group).with_zeros(features, n_rows, float(self.typical_size))
         shares = self.proportions.copy()
-        all_counts = n_rows * self.typical_size + table.column_totals.sum()
+        all_counts = n_rows * self.typical_size + table.weighted_sum(totals)
         shares[features] = (sums.counts + UNSEEN_COUNTS) / all_counts
         parts = {"proportions": shares / shares.sum()}
         if self.dispersion is not None and self.zero_share is not None:
@@ -185,7 +208,7 @@ class CountScaling(Scaling):
     def log_size(
         self,
         n_rows: int,
-        totals: Callable[[], NDArray[np.float64]] | None,
+        totals: Callable[..., NDArray[np.float64]] | None,
         size_factor: NDArray[np.float64] | None,
     ) -> NDArray[np.float64]:
         """Return the logarithm of each row's exposure, (n_rows,).
@@ -197,13 +220,13 @@ class CountScaling(Scaling):
             sizes = size_factor * self.size_unit
         elif totals is not None:
             # A row of zeros says nothing, at any exposure.
-            sizes = np.maximum(totals(), 1.0)
+            sizes = np.maximum(totals(self.proportions), 1.0)
         result: NDArray[np.float64] = np.log(sizes)
         return result
 
-    def size_factors(self, totals: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+    def size_factors(self, totals: Callable[..., NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return size factors that decode rows at their own totals, (n_rows,)."""
-        result: NDArray[np.float64] = np.maximum(totals(), 1.0) / self.size_unit
+        result: NDArray[np.float64] = np.maximum(totals(self.proportions), 1.0) / self.size_unit
         return result
 
     def draw_size_factors(
@@ -272,6 +295,8 @@ class SecondMoments:
         Exposures of all rows of this process.
     weight : ndarray of shape (n_rows,), optional
         How many rows each row stands for.
+    totals : ndarray of shape (n_rows,), optional
+        Totals of rows some of whose entries are missing.
     """
 
     def __init__(
@@ -279,8 +304,10 @@ class SecondMoments:
         total: float,
         sizes: NDArray[np.float64],
         weight: NDArray[np.float64] | None = None,
+        totals: NDArray[np.float64] | None = None,
     ) -> None:
         self._total, self._sizes, self._weight, self._done = total, sizes, weight, 0
+        self._totals = totals
         self._sums: CountSums | None = None
 
     def __call__(self, counts: Matrix) -> Matrix:
@@ -290,7 +317,12 @@ class SecondMoments:
         weight = None if self._weight is None else self._weight[rows]
         own = CountSums.of(counts, self._sizes[rows], weight)
         self._sums = own if self._sums is None else self._sums + own
-        return log_normalised(counts, self._total)
+        if self._totals is None or not has_missing(counts):
+            return log_normalised(counts, self._total)
+        factor = (self._total / np.maximum(self._totals[rows], 1.0))[:, None]
+        if sparse.issparse(counts):
+            return counts.multiply(factor).tocsr().log1p()
+        return np.log1p(counts * factor)
 
     def over_all(self, group: Group) -> CountSums:
         """Return the sums over the rows of all processes."""
@@ -303,19 +335,20 @@ class CountSums:
 
     Attributes
     ----------
-    n_rows : float
+    n_rows : float or ndarray of shape (n_features,)
+        Rows in which each feature is observed.
     counts, squares, by_size, zeros : ndarray of shape (n_features,)
         Sums of counts, of their squares, of counts times exposures, and of zeros.
-    square_sizes : float
-        Sum of squared exposures.
+    square_sizes : float or ndarray of shape (n_features,)
+        Sum of their squared exposures.
     """
 
-    n_rows: float
+    n_rows: float | NDArray[np.float64]
     counts: NDArray[np.float64]
     squares: NDArray[np.float64]
     by_size: NDArray[np.float64]
     zeros: NDArray[np.float64]
-    square_sizes: float
+    square_sizes: float | NDArray[np.float64]
 
     @classmethod
     def of(
@@ -325,6 +358,8 @@ class CountSums:
         weight: NDArray[np.float64] | None = None,
     ) -> CountSums:
         """Add up the rows of an ndarray or CSR matrix."""
+        if has_missing(counts):
+            return cls._of_observed(counts, sizes, weight)
         if weight is not None:
             return cls._of_weighted(counts, sizes, weight)
         wide = counts.astype(np.float64)
@@ -356,17 +391,37 @@ class CountSums:
             float(weight @ np.square(sizes)),
         )
 
+    @classmethod
+    def _of_observed(
+        cls, counts: Matrix, sizes: NDArray[np.float64], weight: NDArray[np.float64] | None
+    ) -> CountSums:
+        """Add up rows with missing entries, which do not count."""
+        weight = np.ones(len(sizes)) if weight is None else weight
+        known, seen = observed_part(counts)
+        return cls(
+            weight @ seen,
+            weight @ known,
+            weight @ np.square(known),
+            (weight * sizes) @ known,
+            weight @ (seen * (known == 0.0)),
+            (weight * np.square(sizes)) @ seen,
+        )
+
     def with_zeros(
         self, features: NDArray[np.intp], n_rows: float, typical_size: float
     ) -> CountSums:
         """Return the sums of some features over further rows, of typical exposure, without them."""
+        own_rows, own_sizes = (
+            of[features] if isinstance(of, np.ndarray) else of
+            for of in (self.n_rows, self.square_sizes)
+        )
         return CountSums(
-            self.n_rows + n_rows,
+            own_rows + n_rows,
             self.counts[features],
             self.squares[features],
             self.by_size[features],
             self.zeros[features] + n_rows,
-            self.square_sizes + n_rows * typical_size**2,
+            own_sizes + n_rows * typical_size**2,
         )
 
     def __add__(self, other: CountSums) -> CountSums:
@@ -384,6 +439,28 @@ class CountSums:
         own, prior = 0.5 * means, common**-2
         result: NDArray[np.float64] = (0.5 * excess + prior * common) / (own + prior)
         return np.maximum(result, SMALLEST_DISPERSION)
+
+
+def usual_shares(table: Table) -> NDArray[np.float64]:
+    """Return the share of each feature in the counts of rows with missing entries, (n_features,).
+
+    Each feature's counts over the depths of the rows in which it is observed. The depths follow
+    from shares in turn, hence two passes.
+    """
+    weight = np.ones(len(table)) if table.weight is None else table.weight
+    shares = np.full(table.n_features, 1.0 / table.n_features)
+    depths = np.ones(len(table))
+    for _ in range(2):
+        sums = np.zeros((2, table.n_features))
+        for rows in gen_batches(len(table), CHUNK_ROWS):
+            known, seen = observed_part(table.X[rows])
+            sums += np.stack([weight[rows] @ known, (weight[rows] * depths[rows]) @ seen])
+        counts, exposure = np.sum(table.group.gather(sums), axis=0)
+        shares = counts / np.maximum(exposure, SMALLEST_DISPERSION)
+        shares = shares / max(shares.sum(), SMALLEST_DISPERSION)
+        depths = row_totals(table.X, shares)
+    result: NDArray[np.float64] = shares
+    return result
 
 
 def log_size_quantiles(
@@ -434,5 +511,5 @@ def quantiles(
         values[order][np.searchsorted(ends, of, side="right").clip(max=len(ends) - 1)]
         for of in (below, np.ceil(at))
     )
-    result = low + (at - below) * (high - low)
-    return result
+    interpolated: NDArray[np.float64] = low + (at - below) * (high - low)
+    return interpolated

@@ -65,9 +65,12 @@ USUAL_ZI_LOGIT = -3.0
 
 
 def are_counts(X: Matrix) -> bool:
-    """Whether all entries of an ndarray or CSR matrix are integers >= 0."""
+    """Whether all entries of an ndarray or CSR matrix are integers >= 0, and none is missing.
+
+    What is counted is known; genotypes, which are not, are no counts.
+    """
     values = X.data if sparse.issparse(X) else X
-    return not (value_range(values)[0] < 0 or are_fractional(values).any())
+    return bool(values.size == 0 or (values.min() >= 0 and not are_fractional(values).any()))
 
 
 def are_fractional(values: NDArray[Any]) -> NDArray[np.bool_]:
