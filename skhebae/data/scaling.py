@@ -180,20 +180,6 @@ class Scaling(ABC):
         """Draw size factors for sampled rows of some batches; None if rows have none."""
         return None
 
-    def usual_values(
-        self, rows: NDArray[np.floating[Any]], found: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """Return what to fill into features that rows lack, (n_features,) or (n, n_features).
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n, n_features)
-            In the original units, 0 where a feature is lacking.
-        found : ndarray of bool of shape (n_features,)
-            False for features that all rows lack.
-        """
-        return self.location
-
 
 @dataclass(frozen=True)
 class FeatureScaling(Scaling):

@@ -377,22 +377,6 @@ class FittedAutoencoder:
         labels: NDArray[Any] = self.batches[index]
         return labels
 
-    @in_plain_modes
-    def fill_features(self, X: Float32Array, found: NDArray[np.bool_]) -> Float32Array:
-        """Fill the features that all rows lack with their usual values, (n, p).
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, p)
-            With zeros in the features that are lacking.
-        found : ndarray of bool of shape (p,)
-            False for features that are lacking.
-        """
-        usual = self.scaling.usual_values(X, found)
-        filled = X.copy()
-        filled[:, ~found] = np.broadcast_to(usual, X.shape)[:, ~found]
-        return filled
-
     # Bounds and likelihoods of rows, (n,), nats
 
     @in_plain_modes

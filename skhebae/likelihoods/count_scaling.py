@@ -270,17 +270,6 @@ class CountScaling(Scaling):
         columns = np.arange(len(best))
         return -np.log(dispersion[best, columns]), logit(ZERO_SHARES[best])
 
-    def usual_values(
-        self, rows: NDArray[np.floating[Any]], found: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """Return counts whose log-normalised value at each row's depth is the mean of `fit`.
-
-        They need not be integers.
-        """
-        depth = row_totals(rows) / self.proportions[found].sum()
-        result: NDArray[np.float64] = depth[:, None] * (np.expm1(self.location) / self.typical_size)
-        return result
-
 
 class SecondMoments:
     """Log-normalises chunks of counts in order, and adds up their second moments as they pass.

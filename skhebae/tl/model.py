@@ -52,7 +52,7 @@ def project(
     model: BaseAutoencoder,
     *,
     layer: str | Default | None = AS_FITTED,
-    missing: Literal["mean", "zero", "error"] = "mean",
+    missing: Literal["infer", "zero", "error"] = "infer",
     max_missing: float = MAX_MISSING,
     key_added: str | None = None,
     copy: bool = False,
@@ -71,9 +71,9 @@ def project(
         From `hebae`, `vae` or `wae` with ``return_model=True``, or loaded.
     layer : str or None, optional
         Layer to use, None for X. By default that of the cells of the fit.
-    missing : {"mean", "zero", "error"}, default="mean"
-        What a gene of the model that `query` lacks counts as: its mean over the cells
-        of the fit (log-normalised, for counts), no counts, or an error.
+    missing : {"infer", "zero", "error"}, default="infer"
+        What a gene of the model that `query` lacks counts as: a missing entry, which the encoder
+        sees as expected given the genes that are there; no counts; or an error.
     max_missing : float, default=0.2
         Share of the model's genes that may be missing.
     key_added : str, optional
@@ -336,8 +336,8 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
     -----
     MissingGenesWarning
     """
-    if missing not in ("mean", "zero", "error"):
-        raise ValueError(f"missing={missing!r} must be 'mean', 'zero' or 'error'.")
+    if missing not in ("infer", "zero", "error"):
+        raise ValueError(f"missing={missing!r} must be 'infer', 'zero' or 'error'.")
     present = adata.var_names.astype(str)
     refuse_twins(present[present.duplicated()].intersection(names).unique())
     # Other genes may have several columns: take the first of each name.
@@ -359,7 +359,7 @@ def match_genes(adata: AnnData, names: NDArray[Any], missing: str, max_missing: 
                 "the same kind (symbols or Ensembl identifiers)?"
             )
         warn_caller(
-            f"{what}. They count as {'their mean' if missing == 'mean' else 'zero'} "
+            f"{what}. They count as {'unknown' if missing == 'infer' else 'zero'} "
             f"(missing={missing!r}).",
             MissingGenesWarning,
         )
@@ -377,12 +377,10 @@ def transform_partial(
     dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
     # In its own precision: values may be small next to their offset.
     dtype = np.result_type(dense.dtype, np.float32)
-    rows = np.zeros((block.shape[0], len(genes.found)), dtype=dtype)
+    lacking = np.nan if missing == "infer" else 0.0
+    rows = np.full((block.shape[0], len(genes.found)), lacking, dtype=dtype)
     rows[:, genes.found] = dense
-    rows = model.validate_rows(rows)
-    if missing == "mean":
-        rows = model.fitted_.fill_features(rows, genes.found)
-    return model.fitted_.encode(rows, labels)
+    return model.fitted_.encode(model.validate_rows(rows), labels)
 
 
 def own_batches(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:
