@@ -211,6 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     made.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     made.add_argument("--data-dir", type=Path, help="folder of the sets")
     made.add_argument("--removed", nargs="+", choices=REMOVED, default=REMOVED)
+    made.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = made.parse_args(argv)
     limit_threads(arguments.threads)
@@ -224,11 +225,12 @@ def main(argv: list[str] | None = None) -> None:
             if removed == NOTHING and name != LABELLED:
                 continue
             methods = OURS if removed == NOTHING else METHODS
-            for seed, method in product(arguments.seeds, methods):
+            chosen = [method for method in methods if method in arguments.methods]
+            for seed, method in product(arguments.seeds, chosen):
                 cell = {"removed": removed, "seed": seed, "method": method}
                 if not results.has(data=name, **cell):
                     with unwarned():
                         row = measure(dataset, **cell, now=now)
                     results.add({"data": name, **cell, **row})
-    if results.rows:
+    if set(METHODS) == {row["method"] for row in results.rows}:
         print(*summary(results.rows), sep="\n")
