@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from skhebae import AutoencoderTransformer, HEBAETransformer, VAETransformer
-from skhebae.data import Minibatch
+from skhebae.data import FeatureScaling, Minibatch
 from skhebae.diagnostics import latent_report
 from skhebae.exceptions import LatentWarning, ModelFileError
 from skhebae.objectives import HEBAEObjective, VAEObjective, WAEObjective
@@ -326,10 +326,14 @@ def test_scikit_learns_checks(params):
 
 
 def test_missing_values_need_a_scaling_that_marks_them():
-    with pytest.raises(TypeError, match=r"FeatureScaling\.may_miss is False"):
+    class Unmarked(FeatureScaling):
+        may_miss = False
+
+    with pytest.raises(TypeError, match=r"Unmarked\.may_miss is False"):
 
         class Careless(parts.LaplaceLikelihood):
             accepts_missing = True
+            scaling_class = Unmarked
 
 
 # Subclasses as scikit-learn's users write them

@@ -105,6 +105,20 @@ class Table:
         return any(self.group.gather(has_missing(self.X)))
 
     @cached_property
+    def observed_counts(self) -> NDArray[np.intp]:
+        """Number of rows of all processes in which each feature is observed, (n_features,)."""
+        own = np.zeros(self.n_features, dtype=np.intp)
+        for rows in gen_batches(len(self), CHUNK_ROWS):
+            chunk = self.X[rows]
+            if sparse.issparse(chunk):
+                missing = chunk.indices[np.isnan(chunk.data)]
+                own += chunk.shape[0] - np.bincount(missing, minlength=self.n_features)
+            else:
+                own += (~np.isnan(np.asarray(chunk, dtype=np.float64))).sum(axis=0)
+        total: NDArray[np.intp] = np.sum(self.group.gather(own), axis=0)
+        return total
+
+    @cached_property
     def row_totals(self) -> NDArray[np.float64]:
         """Sum of each row of this process, (n_samples,)."""
         return row_totals(self.X)

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
 from skhebae.data import Checked, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
 from skhebae.distributed import Group
-from skhebae.estimators.recognise import as_table, explained
+from skhebae.estimators.recognise import SHOWN, as_table, explained
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.agreement import agree_on_weights, check_same, check_total_rows
 from skhebae.fitted.fingerprint import describe_parameters
@@ -71,6 +71,8 @@ def agreed_table(
         table = Table(rows, labels, factors, group, weight)
         table = replace(table, weight=agree_on_weights(table))
         check_total_rows(table, min_samples)
+        if earlier is None and table.has_missing:
+            refuse_empty_features(table, names)
         return without_weight_0(table)
 
 
@@ -90,6 +92,23 @@ def without_weight_0(table: Table) -> Table:
         table = Table(table.X[kept], batch, size_factor, table.group, weight)
     are_ones = bool(np.all(weight == 1.0)) if weight is not None else True
     return replace(table, weight=None) if all(table.group.gather(are_ones)) else table
+
+
+def refuse_empty_features(table: Table, names: NDArray[Any] | None) -> None:
+    """Raise if a feature has no value in any process.
+
+    Raises
+    ------
+    ValueError
+        Naming the feature.
+    """
+    empty = np.flatnonzero(table.observed_counts == 0)
+    if len(empty):
+        shown = [str(j) if names is None else repr(str(names[j])) for j in empty[:SHOWN]]
+        raise ValueError(
+            f"X has no value in column {', '.join(shown)}{', ...' if len(empty) > SHOWN else ''}, "
+            "only NaN. Remove it."
+        )
 
 
 def validate_table(
