@@ -82,6 +82,42 @@ def test_columns_that_are_not_numbers(cls, X, message):
         cls().fit(X)
 
 
+BAD_WEIGHTS = {
+    "wrong length": (np.ones(19), r"sample_weight has shape \(19,\), but X has 20 rows"),
+    "two columns": (np.ones((20, 2)), r"sample_weight has shape \(20, 2\)"),
+    "negative": (np.r_[np.ones(19), -1.0], r"sample_weight is -1\.0 in row 19.*>= 0"),
+    "nan": (np.r_[np.nan, np.ones(19)], r"sample_weight is nan in row 0"),
+    "infinite": (np.r_[np.inf, np.ones(19)], r"sample_weight is inf in row 0"),
+    "text": (np.array(["a"] * 20), "sample_weight holds what is no number"),
+    "complex": (np.ones(20, dtype=complex), "sample_weight holds what is no number"),
+    "none": (np.zeros(20), "sample_weight is zero in every row"),
+    "little": (
+        np.full(20, 0.05),
+        r"sample_weight adds up to 1, less than.*weights count rows; scale them so that they add "
+        "up to the number of rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
+@pytest.mark.parametrize("kind", list(BAD_WEIGHTS))
+def test_bad_weights_never_reach_training(cls, method, kind):
+    weight, message = BAD_WEIGHTS[kind]
+    estimator = cls()
+    with pytest.raises(ValueError, match=message):
+        getattr(estimator, method)(with_value(0.5), sample_weight=weight)
+    assert not any(name.endswith("_") for name in vars(estimator))
+
+
+@pytest.mark.parametrize("kind", ["wrong length", "negative", "nan", "none"])
+def test_bad_weights_of_scores(fitted, table, kind):
+    weight, message = BAD_WEIGHTS[kind]
+    message = message.replace("20 rows", "21 rows")
+    weight = weight if kind == "wrong length" else np.r_[weight, weight[1]]
+    with pytest.raises(ValueError, match=message):
+        fitted.score(table[:21], sample_weight=weight)
+
+
 def test_wrong_column_names(cls, table, brief):
     frame = pd.DataFrame(table, columns=[f"c{i}" for i in range(12)])
     estimator = cls(**brief).fit(frame)

@@ -322,7 +322,9 @@ def test_a_fit_does_not_continue_with_another_prior(wine):
 def test_scikit_learns_checks(params):
     estimator = AutoencoderTransformer(2, max_iter=2, random_state=0, **params)
     for checked, check in estimator_checks_generator(estimator):
-        check(checked)
+        # See tests/test_sklearn_contract.py.
+        if "sample_weight_equivalence" not in check.func.__name__:
+            check(checked)
 
 
 def test_missing_values_need_a_scaling_that_marks_them():

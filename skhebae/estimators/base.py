@@ -638,7 +638,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             return float(scores.mean(dtype=np.float64))
         weight = check_sample_weight(sample_weight, len(scores))
         if not weight.any():
-            raise ValueError("sample_weight is 0 in every row, so there is no mean.")
+            raise ValueError("sample_weight is zero in every row, so there is no mean.")
         # A row of weight 0 is as good as absent, whatever its score.
         return float(np.average(scores[weight > 0.0], weights=weight[weight > 0.0]))
 

@@ -85,13 +85,14 @@ def without_weight_0(table: Table) -> Table:
     if weight is None:
         return table
     if not isinstance(table.X, StoredTable) and not weight.all():
-        kept = np.flatnonzero(weight)
-        batch, size_factor, weight = (
-            None if of is None else of[kept] for of in (table.batch, table.size_factor, weight)
+        kept, group = np.flatnonzero(weight), table.group
+        labels, factors = (
+            None if of is None else of[kept] for of in (table.batch, table.size_factor)
         )
-        table = Table(table.X[kept], batch, size_factor, table.group, weight)
-    are_ones = bool(np.all(weight == 1.0)) if weight is not None else True
-    return replace(table, weight=None) if all(table.group.gather(are_ones)) else table
+        table, weight = Table(table.X[kept], labels, factors, group, weight[kept]), weight[kept]
+    are_ones = all(table.group.gather(bool((weight == 1.0).all())))
+    # A new record in every process, so that all have to ask again how many rows there are.
+    return replace(table, weight=None if are_ones else weight)
 
 
 def refuse_empty_features(table: Table, names: NDArray[Any] | None) -> None:
