@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skhebae import HEBAETransformer
+from skhebae import HEBAEImputer, HEBAETransformer
 from skhebae.exceptions import DistributedWarning
 
 OWN_CHECKS = [
@@ -43,7 +43,8 @@ EXPECTED_FAILURES = {
 
 def estimators():
     """Default parameters but for few epochs, and a seed the checks would set anyway."""
-    return [cls(max_iter=5) for cls in ESTIMATORS]
+    imputer = HEBAEImputer(HEBAETransformer(max_iter=5))
+    return [*(cls(max_iter=5) for cls in ESTIMATORS), imputer]
 
 
 def generated():

@@ -96,8 +96,8 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
-            As `HEBAETransformer.impute` returns it.
+        ndarray or CSR matrix of shape (n_samples, n_features)
+            As `HEBAETransformer.impute` returns it for an array; a frame if `set_output` says so.
 
         Raises
         ------
@@ -105,7 +105,8 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             As `HEBAETransformer.impute`.
         """
         check_is_fitted(self)
-        return self.autoencoder_.impute(X)
+        # An array for a frame, unless `set_output` asks for frames, as scikit-learn's imputers.
+        return self.autoencoder_.impute(self.autoencoder_.validate_rows(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
