@@ -106,7 +106,8 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         # An array for a frame, unless `set_output` asks for frames, as scikit-learn's imputers.
-        return self.autoencoder_.impute(self.autoencoder_.validate_rows(X))
+        filled = self.autoencoder_.impute(X)
+        return filled.to_numpy() if hasattr(filled, "to_numpy") else filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
