@@ -1,6 +1,8 @@
 """Tables of any kind: standardisation, reading, and minibatches in random order."""
 
 from skhebae.data.chunks import map_rows, rows_per_chunk
+from skhebae.data.columns import Column, Columns
+from skhebae.data.frames import find_kinds, find_library, measure_columns
 from skhebae.data.minibatch import Minibatch
 from skhebae.data.moments import FeatureMoments
 from skhebae.data.outside import Outside, watched
@@ -21,6 +23,8 @@ from skhebae.data.table import Checked, Matrix, Table, row_totals
 __all__ = [
     "NO_SIDE_INFORMATION",
     "Checked",
+    "Column",
+    "Columns",
     "FeatureMoments",
     "FeatureScaling",
     "Matrix",
@@ -33,11 +37,14 @@ __all__ = [
     "StoredTable",
     "StreamedRows",
     "Table",
+    "find_kinds",
+    "find_library",
     "first_variation",
     "is_mapped",
     "is_stored",
     "is_stream",
     "map_rows",
+    "measure_columns",
     "minibatch_indices",
     "one_ahead",
     "open_rows",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skhebae.data.columns import Columns
 from skhebae.distributed import SINGLE, Group
 from skhebae.process import cached_property
 
@@ -49,12 +50,15 @@ class Table:
     size_factor : ndarray of shape (n_samples,), optional
         Validated size factors.
     group : Group
+    columns : Columns, optional
+        Columns of a mixed frame, which `X` holds as numbers, NaN where they are missing.
     """
 
     X: Matrix
     batch: NDArray[Any] | None = None
     size_factor: NDArray[np.float64] | None = None
     group: Group = SINGLE
+    columns: Columns | None = None
 
     def __len__(self) -> int:
         return int(self.X.shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import field, replace
 from numbers import Integral
@@ -37,7 +37,7 @@ from skhebae.estimators.tables import agreed_table, validate_table
 from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group, is_alone
-from skhebae.likelihoods import find_likelihood
+from skhebae.likelihoods import find_likelihood, resolve_likelihood
 from skhebae.process import in_plain_modes
 from skhebae.training import resolve_device
 
@@ -355,7 +355,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         likelihood = self.fitted_.architecture.likelihood
         return validate_table(
-            self, X, likelihood, window_mb=self.window_mb, reset=False, min_samples=1
+            self,
+            X,
+            likelihood,
+            window_mb=self.window_mb,
+            reset=False,
+            min_samples=1,
+            columns=self.fitted_.columns,
         )
 
     def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
@@ -434,7 +440,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
                 f"n_components={self._n_features_out}. Pass codes as transform returns them."
             )
-        return self.fitted_.decode(codes, batch, size_factor)
+        return self._as_fitted(self.fitted_.decode(codes, batch, size_factor))
 
     @in_plain_modes
     def sample(
@@ -443,10 +449,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         latent: Literal["mixture", "gaussian", "prior"] = "mixture",
         random_state: int | np.random.RandomState | None = None,
         *,
-        noise: bool = False,
+        noise: bool | None = None,
         batch: ArrayLike | str | None = None,
         size_factor: ArrayLike | None = None,
-    ) -> Float32Array:
+    ) -> Any:
         """Generate rows: draw codes and decode them.
 
         Parameters
@@ -460,8 +466,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             moments need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
             Seeds this draw only; None draws afresh at every call.
-        noise : bool, default=False
-            Draw from p(x | z) instead of returning its mean. For counts without a
+        noise : bool, default=None
+            Draw from p(x | z) instead of returning its mean. None draws for mixed frames, whose
+            most likely categories are no sample, and not for others. For counts without a
             `size_factor`, exposures are drawn too, from the distribution of those of `fit`, for
             each batch its own.
         batch : label or array-like of shape (n_samples,), optional
@@ -493,9 +500,17 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if not isinstance(latent, str) or latent not in ("mixture", "gaussian", "prior"):
             raise ValueError(f"latent={latent!r} must be 'mixture', 'gaussian' or 'prior'.")
         rng = check_random_state(random_state)
-        return self.fitted_.sample(
+        if noise is None:
+            noise = self.fitted_.columns is not None
+        rows = self.fitted_.sample(
             int(n_samples), latent, rng, noise=noise, batch=batch, size_factor=size_factor
         )
+        return self._as_fitted(rows)
+
+    def _as_fitted(self, rows: NDArray[Any]) -> Any:
+        """Return rows as a frame with the dtypes of `fit`, if it was a mixed one."""
+        columns = self.fitted_.columns
+        return rows if columns is None else columns.decode(rows)
 
     @in_plain_modes
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
@@ -867,7 +882,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         with suppress(TypeError):  # a likelihood that does not exist is an error of `fit`
-            family = find_likelihood(self.likelihood)
+            by_dtype = isinstance(self.likelihood, Mapping)
+            family = find_likelihood(resolve_likelihood(self.likelihood, is_mixed=by_dtype))
             tags.input_tags.positive_only = family.support[0] >= 0
             tags.input_tags.allow_nan = family.accepts_missing
         tags.transformer_tags.preserves_dtype = ["float32"]

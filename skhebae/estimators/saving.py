@@ -152,6 +152,9 @@ def check_attributes(fitted: dict[str, Any]) -> None:
             raise ValueError(f"{name[:80]!r} is no attribute of a fitted estimator")
     n_features = fitted["_architecture"].get("n_features")
     check_integer(fitted.get("n_features_in_"), "n_features_in_", 1)
+    columns = fitted["_scaling"].get("columns")
+    if columns is not None:  # of a mixed frame
+        n_features = len(columns["items"])
     if fitted["n_features_in_"] != n_features:
         raise ValueError("n_features_in_ is not the number of features of the networks")
     if "feature_names_in_" in fitted and fitted["feature_names_in_"].shape != (n_features,):

@@ -9,14 +9,20 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
-from skhebae.data import Checked, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
+from skhebae.data import Checked, Columns, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
 from skhebae.distributed import Group
+from skhebae.estimators.mixed import encode_frame, find_columns
 from skhebae.estimators.recognise import as_table, explained
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.agreement import check_same, check_total_rows
 from skhebae.fitted.fingerprint import describe_parameters
 from skhebae.fitted.labels import check_new_labels, check_size_factor
-from skhebae.likelihoods import Likelihood, find_likelihood, likelihood_name
+from skhebae.likelihoods import (
+    Likelihood,
+    find_likelihood,
+    likelihood_name,
+    resolve_likelihood,
+)
 
 if TYPE_CHECKING:
     from skhebae.estimators.base import BaseAutoencoder
@@ -42,10 +48,16 @@ def agreed_table(
         In all processes, if the rows of any are not usable or processes disagree.
     """
     with group.agreement():
+        columns = earlier.columns if earlier is not None else None
+        if earlier is None:
+            columns = find_columns(X, estimator.likelihood, group)
         rows = validate_table(
             estimator,
             X,
-            estimator.likelihood if earlier is None else earlier.architecture.likelihood,
+            resolve_likelihood(estimator.likelihood, is_mixed=columns is not None)
+            if earlier is None
+            else earlier.architecture.likelihood,
+            columns=columns,
             window_mb=estimator.window_mb,
             reset=earlier is None,
             min_samples=min_samples if group.size == 1 else 0,
@@ -64,7 +76,7 @@ def agreed_table(
         n_rows = int(rows.shape[0])
         labels = None if batch is None else check_new_labels(batch, n_rows)
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
-        table = Table(rows, labels, factors, group)
+        table = Table(rows, labels, factors, group, columns)
         check_total_rows(table, min_samples)
         return table
 
@@ -77,6 +89,7 @@ def validate_table(
     window_mb: float,
     reset: bool,
     min_samples: int,
+    columns: Columns | None = None,
 ) -> Matrix:
     """Check a table: an ndarray or CSR matrix, finite, of the right width.
 
@@ -92,6 +105,8 @@ def validate_table(
     reset : bool
     min_samples : int
         Smallest number of rows.
+    columns : Columns, optional
+        Those of a mixed frame, which is to be returned as numbers.
 
     Raises
     ------
@@ -100,6 +115,8 @@ def validate_table(
     ValueError
         Naming what is wrong and the cure.
     """
+    if columns is not None:
+        return encode_frame(estimator, X, columns, reset=reset, min_samples=min_samples)
     X = as_table(X, image_shape=getattr(estimator, "image_shape", None))
     if is_stream(X):
         raise TypeError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from skhebae.code_map import CodeMap, CodeNoise
 from skhebae.data import (
     NO_SIDE_INFORMATION,
+    Columns,
     Matrix,
     Minibatch,
     Outside,
@@ -107,6 +108,11 @@ class FittedAutoencoder:
     def n_features(self) -> int:
         """Number of features."""
         return int(self.architecture.n_features)
+
+    @property
+    def columns(self) -> Columns | None:
+        """Columns of the mixed frame that the model was fitted to, if it was one."""
+        return self.scaling.columns
 
     @property
     def encodes_batch(self) -> bool:
@@ -568,7 +574,8 @@ class FittedAutoencoder:
             "n_iter_": len(self.history["loss"]),
             **self.learned,
         }
-        parts = {"_scaling": self.scaling, "_moments": self.moments, "_mixture": self.mixture.now()}
+        packed["_scaling"] = self.scaling.pack()
+        parts = {"_moments": self.moments, "_mixture": self.mixture.now()}
         for name, part in parts.items():
             packed[name] = {f.name: getattr(part, f.name) for f in fields(part)}  # type: ignore[arg-type]
         if self.axes is not None:
@@ -616,7 +623,7 @@ class FittedAutoencoder:
         """Invert `pack`, with the networks rebuilt on `device`."""
         architecture = Architecture.unpack(packed["_architecture"])
         family = find_likelihood(architecture.likelihood)
-        scaling = family.scaling_class(**packed["_scaling"])
+        scaling = family.scaling_class.unpack(packed["_scaling"])
         model = build_model(architecture, scaling, None)
         if "code_map.matrix" in packed["_weights"]:
             model.code_map = CodeMap.empty(architecture.n_components)

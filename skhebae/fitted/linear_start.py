@@ -141,13 +141,14 @@ def count_components(
     As scikit-learn's PCA does, the fewest whose share is larger.
     """
     likelihood = likelihood_class.from_scaling(scaling)
-    varies = torch.ones(table.n_features, dtype=torch.float32, device="cpu")
+    n_features = len(scaling.location)
+    varies = torch.ones(n_features, dtype=torch.float32, device="cpu")
     varies[torch.from_numpy(np.array(scaling.constant))] = 0.0
     inputs = collect_inputs(
         lambda minibatch: likelihood.encoder_input(minibatch.x * varies) * varies,
         open_rows(table.X, scaling, torch.device("cpu")),
         np.arange(len(table)),
-        table.n_features,
+        n_features,
         table.group,
     )
     if (inputs == inputs[0]).all():

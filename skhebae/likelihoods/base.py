@@ -230,6 +230,10 @@ class Likelihood(nn.Module, ABC):
         shift, gain = calibration.unbind(dim=1)
         return torch.addcmul(shift + (1.0 - gain) * self.initial_bias(), parameter, gain)
 
+    def set_calibration(self, calibration: Tensor) -> None:
+        """Set shift and gain of each feature, (p, 2)."""
+        self.calibration.copy_(calibration)
+
     def contrast(self, parameter: Tensor) -> Tensor:
         """Return what the gain of `calibrate` multiplies, (n, p)."""
         return parameter - self.initial_bias()
