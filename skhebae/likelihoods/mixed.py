@@ -221,6 +221,8 @@ class MixedLikelihood(Likelihood):
     scaling_class: ClassVar[type[Scaling]] = MixedScaling
     accepts_missing: ClassVar[bool] = True
     starts_linear: ClassVar[bool] = True
+    # To first order only: logits are no linear function of categories.
+    keeps_linear_start: ClassVar[bool] = False
     counts_code_variance: ClassVar[bool] = True
 
     def __init__(self, location: Tensor, scale: Tensor, parts: Sequence[Likelihood]) -> None:
