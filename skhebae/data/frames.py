@@ -21,6 +21,9 @@ FloatArray = NDArray[np.float64]
 #: Nanoseconds per second.
 NANOSECONDS = 1e9
 
+#: Types of categories, which a file can hold.
+PLAIN = (str, int, float, bool)
+
 #: Kinds by what pandas infers of a column of Python objects.
 INFERRED = {
     "integer": "integer",
@@ -154,9 +157,7 @@ def measure_columns(
     for j, (name, kind) in enumerate(kinds.items()):
         series = column_of(frame, j, library)
         family, options, has_levels = families[name]
-        levels, categories = (
-            find_levels(series, kind, library) if has_levels else (None, None)
-        )
+        levels, categories = find_levels(series, kind, library) if has_levels else (None, None)
         column = Column(
             name=name.item() if isinstance(name, np.generic) else name,
             kind=kind,
@@ -176,9 +177,7 @@ def measure_columns(
     return Columns(library, tuple(items))
 
 
-def find_levels(
-    series: Any, kind: str, library: str
-) -> tuple[list[Any], list[Any] | None]:
+def find_levels(series: Any, kind: str, library: str) -> tuple[list[Any], list[Any] | None]:
     """Return the values of a column in their order, and all categories that its dtype has."""
     if library == "pandas":
         present = [plain(value) for value in series.dropna().unique()]
@@ -188,7 +187,7 @@ def find_levels(
     else:
         present = series.drop_nulls().unique().to_list()
         is_enum = polars_name(series.dtype) == "Enum"
-        categories = series.cat.get_categories().to_list() if is_enum else None
+        categories = series.dtype.categories.to_list() if is_enum else None
     try:
         there = set(present)
     except TypeError:
@@ -196,6 +195,12 @@ def find_levels(
             f"X has a column {series.name!r} of {type(present[0]).__name__} objects, which are no "
             "categories. Drop it, or turn it into columns of plain values."
         ) from None
+    odd = [value for value in categories or there if not isinstance(value, PLAIN)]
+    if odd:
+        raise ValueError(
+            f"X has a column {series.name!r} with categories of type {type(odd[0]).__name__}. "
+            "Turn them into text, or into numbers."
+        )
     if categories is None:
         return sort_levels(there), None
     return [value for value in categories if value in there], categories
@@ -206,9 +211,7 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def encode_column(
-    frame: Any, j: int, column: Column, library: str
-) -> tuple[FloatArray, list[Any]]:
+def encode_column(frame: Any, j: int, column: Column, library: str) -> tuple[FloatArray, list[Any]]:
     """Return a column of a frame as numbers (n,), and the categories that `fit` did not see."""
     series = column_of(frame, j, library)
     encode = encode_pandas if library == "pandas" else encode_polars

@@ -403,7 +403,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         *,
         batch: ArrayLike | str | None = None,
         size_factor: ArrayLike | None = None,
-    ) -> Float32Array:
+    ) -> Any:
         """Map codes to rows, the means of p(x | z).
 
         Parameters

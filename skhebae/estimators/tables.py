@@ -9,7 +9,16 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
-from skhebae.data import Checked, Columns, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
+from skhebae.data import (
+    Checked,
+    Columns,
+    Matrix,
+    StoredTable,
+    Table,
+    is_mapped,
+    is_stored,
+    is_stream,
+)
 from skhebae.distributed import Group
 from skhebae.estimators.mixed import encode_frame, find_columns
 from skhebae.estimators.recognise import as_table, explained

@@ -613,6 +613,9 @@ class FittedAutoencoder:
         architecture["likelihood"] = factory_name(architecture["likelihood"])
         for name in FACTORIES:
             architecture.pop(name, None)
+        if self.columns is not None:
+            for item in packed["_scaling"]["columns"]["items"]:
+                item["family"] = factory_name(item["family"])
         write_model(path, kind, params, {**further, **packed})
 
     @classmethod

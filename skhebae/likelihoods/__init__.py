@@ -13,12 +13,19 @@ from skhebae.likelihoods.counts import (
     ZeroInflatedNegativeBinomialLikelihood,
     are_counts,
 )
-from skhebae.likelihoods.families import BY_DTYPE, choose_families, is_mixed
+from skhebae.likelihoods.families import (
+    BY_DTYPE,
+    choose_families,
+    is_mixed,
+    pack_families,
+    unpack_families,
+)
 from skhebae.likelihoods.gaussian import NOISE_VARIANCE_FLOOR, GaussianLikelihood
 from skhebae.likelihoods.mixed import MixedLikelihood, MixedScaling
 from skhebae.likelihoods.quantile import QuantileLikelihood
 from skhebae.likelihoods.registry import (
     LIKELIHOODS,
+    MIXED,
     find_likelihood,
     likelihood_name,
     resolve_likelihood,
@@ -29,6 +36,7 @@ __all__ = [
     "BY_DTYPE",
     "LARGEST_COUNT",
     "LIKELIHOODS",
+    "MIXED",
     "NOISE_VARIANCE_FLOOR",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
@@ -53,5 +61,7 @@ __all__ = [
     "identity_calibration",
     "is_mixed",
     "likelihood_name",
+    "pack_families",
     "resolve_likelihood",
+    "unpack_families",
 ]

@@ -71,7 +71,9 @@ class CircularScaling(Scaling):
         angles = on_circle(X, period)
         own = (np.nansum(angles, axis=0), np.isfinite(angles).sum(axis=0))
         steps = table.group.gather([find_step(x[~np.isnan(x)]) for x in X.T])
-        sums, counts = (np.sum(parts, axis=0) for parts in zip(*table.group.gather(own), strict=True))
+        sums, counts = (
+            np.sum(parts, axis=0) for parts in zip(*table.group.gather(own), strict=True)
+        )
         location = sums / np.maximum(counts, 1)
         length = np.square(location.reshape(-1, 2)).sum(axis=1)
         constant = length > 1.0 - 1e-12
@@ -116,12 +118,13 @@ class CircularScaling(Scaling):
 def on_circle(X: NDArray[np.float64], period: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return sines and cosines of values (n, p) side by side, (n, 2 p)."""
     angles = 2.0 * np.pi * X / period
-    return np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(len(X), -1)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(len(X), 2 * len(period))
 
 
 def log_i0(kappa: Tensor) -> Tensor:
     """Return the logarithm of the modified Bessel function I_0."""
-    return torch.special.i0e(kappa).log() + kappa
+    result: Tensor = torch.special.i0e(kappa).log() + kappa
+    return result
 
 
 class CircularLikelihood(Likelihood):

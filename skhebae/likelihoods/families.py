@@ -130,7 +130,7 @@ def one_family(name: Any, kind: str, given: Any) -> tuple[Any, dict[str, Any], b
         If the family does not take what the column holds.
     """
     options: dict[str, Any] = {}
-    family = DEFAULTS[kind] if given is None else given
+    family: Any = DEFAULTS[kind] if given is None else given
     if isinstance(family, Circular):
         family, options = "circular", {"period": float(family.period)}
     elif isinstance(family, str) and family == "circular":
@@ -146,3 +146,40 @@ def one_family(name: Any, kind: str, given: Any) -> tuple[Any, dict[str, Any], b
             f"{kind}; it takes {', '.join(sorted(described.kinds))}. {DEFAULTS[kind]!r} does."
         )
     return family, options, described.has_levels
+
+
+def pack_families(likelihood: Mapping[Any, Any]) -> list[list[Any]]:
+    """Return a mapping of columns to families as JSON values; a class becomes its name."""
+    packed = []
+    for name, family in likelihood.items():
+        if isinstance(family, Circular):
+            packed.append([name, "circular", float(family.period)])
+        else:
+            is_name = isinstance(family, str)
+            packed.append([name, family if is_name else family.__qualname__, None])
+    return packed
+
+
+def unpack_families(
+    packed: list[list[Any]], own: Mapping[Any, Any]
+) -> tuple[dict[Any, Any], list[Any]]:
+    """Invert `pack_families`, with classes of the user's by name of column.
+
+    Returns
+    -------
+    families : dict
+    missing : list
+        Columns whose class is not given.
+    """
+    families: dict[Any, Any] = {}
+    missing = []
+    for name, family, period in packed:
+        if period is not None:
+            families[name] = Circular(period)
+        elif family in FAMILIES:
+            families[name] = family
+        else:
+            families[name] = own.get(name, family)
+            if name not in own:
+                missing.append(name)
+    return families, missing

@@ -189,7 +189,8 @@ class PartOfEvidence:
             return torch.stack([values.where(rows.mask, 0.0).sum(dim=0), rows.mask.sum(dim=0)])
 
         total, observed = self.sum_over_rows(sums)
-        return total / observed.clamp_min(1e-12)
+        mean: Tensor = total / observed.clamp_min(1e-12)
+        return mean
 
     def sum_over_rows(self, function: Callable[[Decoded], Tensor]) -> Tensor:
         """Add up a function of chunks of rows."""
@@ -205,7 +206,8 @@ class PartOfEvidence:
 
     def code_variance(self) -> Tensor:
         """Return the variance of each output that codes of training lack."""
-        return self._evidence.code_variance()[self._own]
+        variance: Tensor = self._evidence.code_variance()[self._own]
+        return variance
 
 
 class MixedLikelihood(Likelihood):
@@ -250,7 +252,7 @@ class MixedLikelihood(Likelihood):
 
     def set_calibration(self, calibration: Tensor) -> None:
         """Set shift and gain of each feature, (q, 2)."""
-        for part, own in zip(self.likelihoods, calibration.split(self.sizes), strict=True):
+        for part, own in zip(self.likelihoods, self._split(calibration), strict=True):
             part.set_calibration(own)
 
     @property
@@ -258,9 +260,13 @@ class MixedLikelihood(Likelihood):
         """The parts."""
         return list(self.parts)  # type: ignore[arg-type]
 
+    def _split(self, values: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+        """Return the share of each part."""
+        return torch.split(values, self.sizes, dim=dim)
+
     def _join(self, method: str, *values: Tensor, dim: int = -1, **options: Any) -> Tensor:
         """Call a method of each part with its share of the last dimension of values."""
-        shares = zip(*(value.split(self.sizes, dim=dim) for value in values), strict=True)
+        shares = zip(*(self._split(value, dim) for value in values), strict=True)
         results = [
             getattr(part, method)(*own, **options)
             for part, own in zip(self.likelihoods, shares, strict=True)
@@ -308,8 +314,8 @@ class MixedLikelihood(Likelihood):
         """Calibrate the parameter of each part, (n, q)."""
         shares = zip(
             self.likelihoods,
-            parameter.split(self.sizes, dim=-1),
-            calibration.split(self.sizes),
+            self._split(parameter, -1),
+            self._split(calibration),
             strict=True,
         )
         return torch.cat([part.calibrate(own, numbers) for part, own, numbers in shares], dim=-1)
@@ -345,7 +351,7 @@ class MixedLikelihood(Likelihood):
 
     def set_code_variance(self, variance: Tensor) -> None:
         """Tell each part."""
-        for part, own in zip(self.likelihoods, variance.split(self.sizes), strict=True):
+        for part, own in zip(self.likelihoods, self._split(variance), strict=True):
             part.set_code_variance(own)
 
     def finish(self, evidence: Evidence) -> None:

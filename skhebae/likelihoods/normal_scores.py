@@ -145,9 +145,7 @@ def find_segments(
         if run is not None and run[1] == j:
             inside, run = slice(*run), next(runs, None)
         if not only_atoms:
-            pieces += line_pieces(
-                values[inside], counts[inside], left, right, step, gap, budget
-            )
+            pieces += line_pieces(values[inside], counts[inside], left, right, step, gap, budget)
         if not is_end:
             pieces.append((right, right, float(counts[j])))
             left = right

@@ -64,9 +64,8 @@ class QuantileScaling(Scaling):
             parts = table.group.gather(np.unique(x[~np.isnan(x)], return_counts=True))
             merged = np.concatenate([values for values, _ in parts])
             values, place = np.unique(merged, return_inverse=True)
-            counts = np.bincount(
-                place.ravel(), weights=np.concatenate([count for _, count in parts])
-            )
+            held = np.concatenate([count for _, count in parts])
+            counts = np.bincount(place.ravel(), weights=held).astype(np.float64)
             step = column_step(column.kind, values)
             is_ordinal = column.levels is not None
             segments = find_segments(values, counts, step, only_atoms=is_ordinal)
@@ -112,7 +111,7 @@ class QuantileScaling(Scaling):
         for name in ("steps", "low", "high"):
             check_floats(getattr(self, name), name, (n_features,))
 
-    def columns(self) -> list[Segments]:
+    def by_column(self) -> list[Segments]:
         """Return the segments of each column."""
         bounds = zip(self.starts[:-1], self.starts[1:], strict=True)
         return [Segments(*self.segments[low:high].T) for low, high in bounds]
@@ -121,7 +120,7 @@ class QuantileScaling(Scaling):
         """Map numbers to standardised scores; NaN stays."""
         x = np.asarray(X, dtype=np.float64)
         scores = np.empty(x.shape)
-        for j, segments in enumerate(self.columns()):
+        for j, segments in enumerate(self.by_column()):
             scores[:, j] = segments.scores(x[:, j])
         result: NDArray[np.float32] = ((scores - self.location) / self.scale).astype(np.float32)
         return result
@@ -129,7 +128,7 @@ class QuantileScaling(Scaling):
     def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float64]:
         """Map scores to numbers within the range of fit, in steps where it had any."""
         scores = standardised.astype(np.float64) * self.scale + self.location
-        for j, segments in enumerate(self.columns()):
+        for j, segments in enumerate(self.by_column()):
             values = segments.values(scores[:, j])
             scores[:, j] = round_to(values.clip(self.low[j], self.high[j]), float(self.steps[j]))
         return scores
@@ -185,7 +184,7 @@ class QuantileLikelihood(GaussianLikelihood):
     def from_scaling(cls, scaling: Scaling) -> Self:
         """Make the likelihood of rows standardised by a `QuantileScaling`, in float32."""
         assert isinstance(scaling, QuantileScaling)
-        columns = scaling.columns()
+        columns = scaling.by_column()
         widest = max(len(column.start) for column in columns)
         bounds = np.full((len(columns), widest + 1), END)
         slopes = np.ones((len(columns), widest))

@@ -69,7 +69,8 @@ class StudentTLikelihood(GaussianLikelihood):
 
     def freedom(self) -> Tensor:
         """Return the degrees of freedom, (p,)."""
-        return LEAST_FREEDOM + nn.functional.softplus(self.raw_freedom)
+        freedom: Tensor = LEAST_FREEDOM + nn.functional.softplus(self.raw_freedom)
+        return freedom
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Return ``asinh x``, in which the tails do not drown all else, (n, p)."""
@@ -101,8 +102,9 @@ class StudentTLikelihood(GaussianLikelihood):
             device=parameter.device,
         )
         radius = (nu * torch.expm1(-2.0 / nu * (1.0 - first).log())).clamp_min(0.0).sqrt()
-        noise = radius * (2.0 * math.pi * second).cos()
-        return parameter + self.noise_variance().sqrt() * noise
+        noise: Tensor = radius * (2.0 * math.pi * second).cos()
+        drawn: Tensor = parameter + self.noise_variance().sqrt() * noise
+        return drawn
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return ``(nu + 1) / ((nu + 3) v)`` for every row, (n, p)."""
