@@ -63,8 +63,8 @@ def find_library(X: Any) -> str | None:
     """Return which library a frame is of, "pandas" or "polars"; None for anything else."""
     roots = {base.__module__.split(".")[0] for base in type(X).__mro__}
     for name in ("pandas", "polars"):
-        if name in roots and hasattr(X, "columns") and hasattr(X, "dtypes"):
-            return None if hasattr(X, "collect") else name
+        if name in roots and not hasattr(X, "collect") and hasattr(X, "dtypes"):
+            return name if hasattr(X, "columns") else None
     return None
 
 

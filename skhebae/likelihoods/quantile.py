@@ -13,8 +13,10 @@ from torch import Tensor
 
 from skhebae.data import Matrix, Scaling, Table
 from skhebae.files import check_floats
-from skhebae.likelihoods.base import as_tensor
+from skhebae.likelihoods.base import Decoded, Evidence, as_tensor, identity_calibration
+from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 from skhebae.likelihoods.gaussian import GaussianLikelihood
+from skhebae.likelihoods.grid import best_factor, with_code_noise
 from skhebae.likelihoods.intervals import log_interval
 from skhebae.likelihoods.normal_scores import Segments, find_segments, find_step, round_to
 
@@ -24,6 +26,15 @@ END = 1e4
 #: Half a step is short, as a part of the score's standard deviation, and its probability that of
 #: its middle.
 SHORT = 1e-3
+
+#: The widest atoms of a column, so many, which take information away.
+WIDEST = 16
+
+#: Probability of an atom below which it hides nothing, and the least information that is left.
+SMALLEST, LEAST_SHARE = 1e-12, 1e-3
+
+#: Rounds of gains and noise, each given the other.
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -171,6 +182,8 @@ class QuantileLikelihood(GaussianLikelihood):
     bounds: Tensor
     slopes: Tensor
     steps: Tensor
+    atoms_low: Tensor
+    atoms_high: Tensor
 
     def __init__(
         self, location: Tensor, scale: Tensor, bounds: Tensor, slopes: Tensor, steps: Tensor
@@ -179,6 +192,11 @@ class QuantileLikelihood(GaussianLikelihood):
         self.register_buffer("bounds", bounds, persistent=False)
         self.register_buffer("slopes", slopes, persistent=False)
         self.register_buffer("steps", steps, persistent=False)
+        widths = (bounds[:, 1:] - bounds[:, :-1]).where(slopes == 0.0, 0.0)
+        widest = widths.topk(min(WIDEST, widths.shape[1]), dim=1).indices
+        self.register_buffer("atoms_low", bounds.gather(1, widest), persistent=False)
+        high = bounds.gather(1, widest + 1).where(widths.gather(1, widest) > 0.0, self.atoms_low)
+        self.register_buffer("atoms_high", high, persistent=False)
 
     @classmethod
     def from_scaling(cls, scaling: Scaling) -> Self:
@@ -224,6 +242,52 @@ class QuantileLikelihood(GaussianLikelihood):
         entries = self.entry_log_prob(x, parameter)
         return (entries if mask is None else entries.where(mask, 0.0)).sum(dim=1)
 
+    def fisher_information(self, parameter: Tensor) -> Tensor:
+        """Return the information about m, (n, p).
+
+        ``1 / s^2``, less what atoms hide: within one, only the probability of all of it tells.
+        """
+        deviation = self.noise_variance().sqrt()[:, None]
+        low, high = (
+            (of - parameter[..., None]) / deviation for of in (self.atoms_low, self.atoms_high)
+        )
+        inside = torch.special.ndtr(high) - torch.special.ndtr(low)
+        at_low, at_high = (normal_density(of) for of in (low, high))
+        hidden = inside - (high * at_high - low * at_low)
+        told = (at_low - at_high).square() / inside.clamp_min(SMALLEST)
+        share = 1.0 - hidden.sum(dim=-1) + told.where(inside > SMALLEST, 0.0).sum(dim=-1)
+        information: Tensor = share.clamp(LEAST_SHARE, 1.0) / self.noise_variance()
+        return information
+
+    def finish(self, evidence: Evidence) -> None:
+        """Set the most likely gains, and noise, given the networks; in a stream, the noise."""
+        if not evidence.is_part:
+            self.calibration.copy_(identity_calibration(self.location))
+        rows = evidence.decode_some(CALIBRATION_NUMBERS)
+        if evidence.is_part:
+            self.fit_noise(rows, evidence)
+            return
+        for _ in range(ROUNDS):
+            self.calibration.copy_(most_likely_gains(self, self.entry_log_prob, rows, evidence))
+            self.fit_noise(rows, evidence)
+
+    def fit_noise(self, rows: list[Decoded], evidence: Evidence) -> None:
+        """Set the noise variance by which rows are most likely.
+
+        Where codes of training have less noise than their posterior, outputs have what they lack.
+        """
+        lacking = evidence.code_variance() if evidence.lacks_noise else None
+        rows = with_code_noise(self, rows, lacking, calibrates=not evidence.is_part)
+        best_factor(
+            self, rows, evidence, self.noise_variance().detach().clone(), self.set_noise_variance
+        )
+
     def learned(self, scaling: Scaling) -> dict[str, NDArray[np.float64]]:
         """Return nothing: the noise is that of scores, which have no unit."""
         return {}
+
+
+def normal_density(x: Tensor) -> Tensor:
+    """Return the density of N(0, 1)."""
+    density: Tensor = (-0.5 * x.square()).exp() / (2.0 * math.pi) ** 0.5
+    return density

@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skhebae.data import FeatureScaling, Scaling, Table
-from skhebae.likelihoods.base import Evidence, as_tensor
+from skhebae.likelihoods.base import Evidence, as_tensor, identity_calibration
+from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 from skhebae.likelihoods.gaussian import GaussianLikelihood
+from skhebae.likelihoods.grid import best_factor, with_code_noise
 
 #: Degrees of freedom lie above the first number, and start at the second.
 LEAST_FREEDOM, FIRST_FREEDOM = 1.0, 5.0
+
+#: What they may have above the least.
+FREEDOM_BOUNDS = (0.05, 200.0)
+
+#: Rounds of gains, scale and freedom, each given the others.
+ROUNDS = 3
 
 #: Quartiles of N(0, 1) lie this far apart.
 NORMAL_QUARTILES = 1.349
@@ -112,7 +120,26 @@ class StudentTLikelihood(GaussianLikelihood):
         return ((nu + 1.0) / ((nu + 3.0) * self.noise_variance())).expand_as(parameter)
 
     def finish(self, evidence: Evidence) -> None:
-        """Leave scales and freedoms as training has found them."""
+        """Set the most likely gains, scale and freedom, given the networks."""
+        if not evidence.is_part:
+            self.calibration.copy_(identity_calibration(self.location))
+        rows = evidence.decode_some(CALIBRATION_NUMBERS)
+        for _ in range(1 if evidence.is_part else ROUNDS):
+            if not evidence.is_part:
+                gains = most_likely_gains(self, self.entry_log_prob, rows, evidence)
+                self.calibration.copy_(gains)
+            lacking = evidence.code_variance() if evidence.lacks_noise else None
+            noised = with_code_noise(self, rows, lacking, calibrates=not evidence.is_part)
+            start = self.noise_variance().detach().clone()
+            best_factor(self, noised, evidence, start, self.set_noise_variance)
+            start = self.freedom().detach() - LEAST_FREEDOM
+            best_factor(self, noised, evidence, start, self.set_freedom)
+
+    def set_freedom(self, above_least: Tensor) -> None:
+        """Set the degrees of freedom above the least, (p,)."""
+        above = above_least.clamp(*FREEDOM_BOUNDS)
+        with torch.no_grad():
+            self.raw_freedom.copy_(above + (-torch.expm1(-above)).log())
 
     def learned(self, scaling: Scaling) -> dict[str, NDArray[np.float64]]:
         """Return nothing: the parameters are those of mixed tables."""
