@@ -112,7 +112,12 @@ class Columns:
             )
         from skhebae.data.frames import number_of
 
-        return number_of(value, column)
+        number = number_of(value, column)
+        if column.kind in ("integer", "boolean") and number != round(number):
+            raise ValueError(
+                f"{value!r} is no value of the column {name!r}, which is {column.kind}"
+            )
+        return number
 
     def encode(self, frame: Any, unknown: str = "warn") -> FloatArray:
         """Return a frame as numbers, NaN where a value is missing, (n, p).

@@ -298,7 +298,7 @@ def number_of(value: Any, column: Column) -> float:
             return float(value)
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"{value!r} is no value of the column {column.name!r}, which is {column.kind}")
+    raise ValueError(f"{value!r} is no value of the column {column.name!r}: {column.kind}.")
 
 
 def decode_columns(rows: NDArray[np.floating[Any]], columns: Columns) -> Any:

@@ -449,6 +449,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         latent: Literal["mixture", "gaussian", "prior"] = "mixture",
         random_state: int | np.random.RandomState | None = None,
         *,
+        given: Mapping[Any, Any] | None = None,
         noise: bool | None = None,
         batch: ArrayLike | str | None = None,
         size_factor: ArrayLike | None = None,
@@ -466,6 +467,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             moments need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
             Seeds this draw only; None draws afresh at every call.
+        given : mapping, optional
+            Values of some columns, by name, or by place where columns have no names:
+            ``{"sex": "F", "age": 40}``. All rows have them, and other columns are drawn given
+            these: codes are drawn again with weights p(given | z), of 100 codes per row and
+            at least 10,000. Not for counts.
         noise : bool, default=None
             Draw from p(x | z) instead of returning its mean. None draws for mixed frames, whose
             most likely categories are no sample, and not for others. For counts without a
@@ -490,7 +496,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         NotFittedError
             Before `fit`.
         ValueError
-            If `n_samples` or `latent` is not one of the above.
+            If `n_samples` or `latent` is not one of the above, or `given` names a column or a
+            category that `fit` did not see.
+
+        Warns
+        -----
+        FewCodesWarning
+            If the values of `given` are so rare together that rows repeat a few codes.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
@@ -503,7 +515,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if noise is None:
             noise = self.fitted_.columns is not None
         rows = self.fitted_.sample(
-            int(n_samples), latent, rng, noise=noise, batch=batch, size_factor=size_factor
+            int(n_samples),
+            latent,
+            rng,
+            noise=noise,
+            batch=batch,
+            size_factor=size_factor,
+            given=given,
         )
         return self._as_fitted(rows)
 
