@@ -18,8 +18,8 @@ FloatArray = NDArray[np.float64]
 #: A value is an atom if it holds this many rows, and this share of them.
 ATOM_ROWS, ATOM_SHARE = 5, 0.001
 
-#: Segments of stretches, at most, and rows that each holds, about.
-MOST_KNOTS, KNOT_ROWS = 1000, 10
+#: Segments of stretches, at most, and rows that each holds, about, unless there are few.
+MOST_KNOTS, KNOT_ROWS, FEW_KNOTS = 1000, 10, 50
 
 #: Rows that values which no row has count for between two values, and the smallest share of
 #: that, which single precision can tell from nothing.
@@ -133,7 +133,7 @@ def find_segments(
     gap = 0.0 if only_atoms else max(GAP_ROWS, SMALLEST_GAP * n_rows)
     # Pieces (left, right, rows) from left to right; an atom has left == right.
     pieces: list[tuple[float, float, float]] = []
-    budget = n_rows / min(MOST_KNOTS, max(10.0, n_rows / KNOT_ROWS))
+    budget = n_rows / min(MOST_KNOTS, max(FEW_KNOTS, n_rows / KNOT_ROWS))
     edges = np.flatnonzero(np.diff(np.concatenate([[True], atoms, [True]]).astype(int)))
     runs = iter(edges.reshape(-1, 2).tolist())
     run = next(runs, None)
