@@ -226,7 +226,7 @@ def merge_columns(one: Column, other: Column) -> Column:
     return replace(
         one,
         low=min(low, default=None),
-        high=max(high, default=None),
+        high=max(high, default=None) if levels is None else float(len(levels) - 1),
         levels=levels,
         categories=categories,
     )

@@ -179,22 +179,21 @@ def measure_columns(
 
 def find_levels(series: Any, kind: str, library: str) -> tuple[list[Any], list[Any] | None]:
     """Return the values of a column in their order, and all categories that its dtype has."""
-    if library == "pandas":
-        present = [plain(value) for value in series.dropna().unique()]
-        categories = None
-        if kind in ("category", "ordered"):
-            categories = [plain(value) for value in series.cat.categories]
-    else:
-        present = series.drop_nulls().unique().to_list()
-        is_enum = polars_name(series.dtype) == "Enum"
-        categories = series.dtype.categories.to_list() if is_enum else None
     try:
-        there = set(present)
+        if library == "pandas":
+            there = {plain(value) for value in series.dropna().unique()}
+        else:
+            there = set(series.drop_nulls().unique().to_list())
     except TypeError:
         raise ValueError(
-            f"X has a column {series.name!r} of {type(present[0]).__name__} objects, which are no "
-            "categories. Drop it, or turn it into columns of plain values."
+            f"X has a column {series.name!r} of lists or other objects that are no categories. "
+            "Drop it, or turn it into columns of plain values."
         ) from None
+    categories = None
+    if library == "pandas" and kind in ("category", "ordered"):
+        categories = [plain(value) for value in series.cat.categories]
+    elif library == "polars" and polars_name(series.dtype) == "Enum":
+        categories = series.dtype.categories.to_list()
     odd = [value for value in categories or there if not isinstance(value, PLAIN)]
     if odd:
         raise ValueError(
