@@ -79,7 +79,7 @@ def test_extreme_rows_are_refused(fitted, table):
 )
 def test_columns_that_are_not_numbers(cls, X, message):
     with pytest.raises(ValueError, match=message):
-        cls().fit(X)
+        cls(likelihood="gaussian").fit(X)
 
 
 BAD_WEIGHTS = {
@@ -154,6 +154,7 @@ COMMON = {
     "hidden_layer_sizes": [(0,), (8, -1), (2.5,), ("a",), 3],
     "activation": ["swish", None],
     "likelihood": ["counts", None],
+    "unknown_category": ["raise", None],
     "encode_batch": ["yes", None],
     "encoder": ["conv", 3],
     "decoder": ["conv", (1, 2)],

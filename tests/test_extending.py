@@ -190,7 +190,7 @@ def test_copies_and_files(wine, model, tmp_path):
 def test_superfluous_factories_are_named(table, quick, tmp_path):
     AutoencoderTransformer(**quick).fit(table).save(tmp_path / "model")
     for name, factory in FACTORIES.items():
-        with pytest.raises(ValueError, match=rf"{name}=(None|gaussian)\. Load it with"):
+        with pytest.raises(ValueError, match=rf"{name}=(None|auto)\. Load it with"):
             AutoencoderTransformer.load(tmp_path / "model", **{name: factory})
 
 

@@ -155,7 +155,7 @@ def test_the_discrepancy_is_that_of_repeated_codes(seed):
 def test_the_constant_of_a_weight_lies_between_those_of_numbers_of_rows(weight, d):
     low, high = (expected_prior_kl(n, d, 1.0) for n in (int(weight), int(weight) + 1))
     found = expected_prior_kl_of_weight(weight, d, 1.0)
-    error = (2e-3 if weight > 10.0 else 0.05) * low
+    error = 2e-3 * low
     assert min(low, high) - error <= found <= max(low, high) + error
     if weight >= 100.0:
         assert_allclose(expected_prior_kl_of_weight(float(int(weight)), d, 1.0), low, rtol=1e-4)

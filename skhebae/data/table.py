@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from skhebae.data.columns import Columns
 from skhebae.data.values import has_missing
 from skhebae.distributed import SINGLE, Group
 from skhebae.process import cached_property
@@ -61,6 +62,8 @@ class Table:
         How many rows each row stands for, validated. None, in all processes, where each stands
         for itself. Rows of weight 0 are as good as absent; only a table outside memory has any.
     group : Group
+    columns : Columns, optional
+        Columns of a mixed frame, which `X` holds as numbers, NaN where they are missing.
     """
 
     X: Matrix
@@ -68,6 +71,7 @@ class Table:
     size_factor: NDArray[np.float64] | None = None
     group: Group = SINGLE
     weight: NDArray[np.float64] | None = None
+    columns: Columns | None = None
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
@@ -88,6 +92,11 @@ class Table:
         if self.weight is None:
             return self.total_rows
         return float(sum(self.group.gather(float(self.weight.sum()))))
+
+    @property
+    def row_weights(self) -> NDArray[np.float64]:
+        """How many rows each row stands for, (n_samples,)."""
+        return np.ones(len(self)) if self.weight is None else self.weight
 
     @property
     def rounded_weight(self) -> int:

@@ -37,7 +37,8 @@ MEANINGS = {
         ("could not convert", "argument must be", "DType", "array element"),
         (
             "columns that are not numbers",
-            "Encode them first, for example with OneHotEncoder in a ColumnTransformer.",
+            "Pass a frame with likelihood='auto', or encode them first, for example with "
+            "OneHotEncoder in a ColumnTransformer.",
         ),
     ),
 }
