@@ -659,3 +659,47 @@ def test_imputer_is_better_than_the_nearest_rows(complete, holes, table):
 def test_scores_choose_parameters_on_incomplete_rows(table):
     search = GridSearchCV(HEBAETransformer(**QUICK), {"n_components": [1, 3]}, cv=2).fit(table)
     assert search.best_params_ == {"n_components": 3}
+
+
+# Mixed frames
+
+
+@pytest.fixture(scope="module")
+def mixed_frame(complete):
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame(complete[:, :3], columns=["a", "b", "c"])
+    frame["size"] = np.rint(10.0 + 3.0 * frame["a"]).astype("int64")
+    frame["kind"] = np.where(frame["a"] > 0.3, "big", np.where(frame["b"] > 0, "odd", "small"))
+    frame["side"] = pd.Categorical(np.where(frame["c"] > 0, "left", "right"))
+    frame.index = [f"row{i}" for i in range(len(frame))]
+    return frame, rng.random_sample(frame.shape) < 0.15
+
+
+def test_mixed_rows_are_completed_in_their_own_types(mixed_frame):
+    frame, removed = mixed_frame
+    incomplete = frame.mask(removed)
+    model = HEBAETransformer(3, **{**QUICK, "max_iter": 80}).fit(frame)
+    filled = model.impute(incomplete)
+    assert filled.dtypes.to_dict() == frame.dtypes.to_dict()
+    assert filled.index.equals(frame.index)
+    assert not filled.isna().any(axis=None)
+    for j, name in enumerate(frame):
+        seen = ~removed[:, j]
+        assert (filled[name] == frame[name])[seen].all() or np.allclose(
+            filled[name][seen], frame[name][seen]
+        )
+    kinds = (filled["kind"] == frame["kind"])[removed[:, 4]]
+    assert kinds.mean() > frame["kind"].value_counts(normalize=True).max() + 0.1
+    drawn = model.impute(incomplete, n_draws=2)
+    assert [copy_.dtypes.to_dict() for copy_ in drawn] == [frame.dtypes.to_dict()] * 2
+
+
+def test_fits_to_mixed_rows_with_holes(mixed_frame):
+    frame, removed = mixed_frame
+    incomplete = frame.mask(removed)
+    imputer = HEBAEImputer(HEBAETransformer(3, **QUICK))
+    filled = imputer.fit_transform(incomplete)
+    assert list(filled.columns) == list(frame.columns)
+    assert not filled.isna().any(axis=None)
+    codes = imputer.autoencoder_.transform(incomplete)
+    assert np.isfinite(codes).all()

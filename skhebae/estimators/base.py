@@ -805,8 +805,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_features), or (n_draws, n_samples, n_features)
-            The rows, observed entries as they are. A frame for a frame, a CSR matrix for one; with
-            `n_draws`, a list of so many of these.
+            The rows, observed entries as they are. A frame for a frame, with the dtypes of `fit`
+            where columns have families of their own; a CSR matrix for one. With `n_draws`, a list
+            of so many of these.
 
         Raises
         ------
@@ -833,7 +834,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             filled = list(
                 self.fitted_.drawn_rows(rows, int(n_draws), noise, rng, batch, size_factor)
             )
-        completed = [completed_like(X, rows, values) for values in filled]
+        columns = self.fitted_.columns
+        completed = [completed_like(X, rows, values, columns) for values in filled]
         if n_draws is None:
             return completed[0]
         return np.stack(completed) if isinstance(completed[0], np.ndarray) else completed

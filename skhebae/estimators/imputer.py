@@ -97,7 +97,8 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray or CSR matrix of shape (n_samples, n_features)
-            As `HEBAETransformer.impute` returns it for an array; a frame if `set_output` says so.
+            As `HEBAETransformer.impute` returns it for an array; a frame if `set_output` says so,
+            and where columns have families of their own.
 
         Raises
         ------
@@ -107,7 +108,8 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         # An array for a frame, unless `set_output` asks for frames, as scikit-learn's imputers.
         filled = self.autoencoder_.impute(X)
-        return filled.to_numpy() if hasattr(filled, "to_numpy") else filled
+        is_mixed = self.autoencoder_.fitted_.columns is not None
+        return filled.to_numpy() if hasattr(filled, "to_numpy") and not is_mixed else filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
