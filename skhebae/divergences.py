@@ -264,13 +264,12 @@ def multiquadratic_mmd(codes: Tensor, prior_draws: Tensor, weight: Tensor | None
     -------
     Tensor of shape ()
     """
-    n_rows = len(prior_draws)
     # Centring leaves distances unchanged, and keeps their digits when codes lie far out.
     centre = codes.detach().mean(dim=0)
     codes, prior_draws = codes - centre, prior_draws - centre
 
     def off_diagonal_mean(gram: Tensor) -> Tensor:
-        # One row has no pairs.
+        n_rows = len(gram)  # one row has no pairs
         return (gram.sum() - gram.diagonal().sum()) / max(1, n_rows * (n_rows - 1))
 
     between_draws = off_diagonal_mean(multiquadratic_kernel(prior_draws, prior_draws))

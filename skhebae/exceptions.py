@@ -57,6 +57,14 @@ class OutOfRangeWarning(UserWarning):
     """Rows have values far outside those that the estimator was fitted to."""
 
 
+class UnknownCategoryWarning(UserWarning):
+    """Rows have categories that the rows of `fit` did not have; they count as missing."""
+
+
+class FewCodesWarning(UserWarning):
+    """Few of the codes that were drawn go with the values that `sample` was given."""
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn at the user's line: the nearest one outside skhebae, scikit-learn and joblib.
 

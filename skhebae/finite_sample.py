@@ -24,6 +24,9 @@ GROUP_KNOTS = 24
 #: The same per doubling of the summed weights of a minibatch.
 KNOTS_PER_OCTAVE = 8
 
+#: Below so many rows the mean itself is interpolated, between neighbouring numbers.
+FEW_ROWS = 32
+
 
 def log_det_bias(n_rows: int, n_components: int) -> float:
     """Return ``c(B, d) = E log det S - log det Sigma`` for B rows of a Gaussian in R^d.
@@ -96,6 +99,10 @@ def expected_prior_kl_of_weight(
     computed, and n times the mean is interpolated, which hardly depends on n.
     """
     n_rows = max(total_weight, 1.0)
+    if n_rows < FEW_ROWS:
+        below = int(n_rows)
+        low, high = (expected_prior_kl(n, n_components, pseudo_rows) for n in (below, below + 1))
+        return low + (n_rows - below) * (high - low)
     step = math.floor(KNOTS_PER_OCTAVE * math.log2(n_rows))
     knots = sorted({round(2.0 ** (k / KNOTS_PER_OCTAVE)) for k in range(step - 1, step + 3)} - {0})
     values = [knot * expected_prior_kl(knot, n_components, pseudo_rows) for knot in knots]

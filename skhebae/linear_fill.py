@@ -120,7 +120,7 @@ def start_factors(x: Tensor, mask: Tensor, n_factors: int) -> Factors:
     variance = centred.square().sum(dim=0) / counts
     _, deviations, directions = torch.linalg.svd(centred, full_matrices=False)
     k = min(n_factors, len(deviations))
-    loadings = x.new_zeros(x.shape[1], n_factors)
+    loadings = torch.zeros(x.shape[1], n_factors, dtype=x.dtype, device=x.device)
     loadings[:, :k] = directions[:k].T * (deviations[:k] / len(x) ** 0.5)
     noise = 0.5 * variance + 0.1 * variance.mean()
     return Factors(centre, loadings, noise.clamp_min(TINY))

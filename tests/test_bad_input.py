@@ -19,7 +19,7 @@ def with_value(value, dtype=float):
 
 
 BAD_TABLES = {
-    "nan": (with_value(np.nan), r"does not take missing values.*SimpleImputer"),
+    "no value in a column": (np.where([True, False], np.nan, np.ones((9, 2))), "column 0"),
     "inf": (with_value(np.inf), "infinity"),
     "complex": (with_value(1j, complex), "Complex data not supported"),
     "strings": (np.array([["a", "b"], ["c", "d"]]), "not compatible with arrays of bytes/strings"),
@@ -46,8 +46,8 @@ def test_bad_rows_after_fit(fitted, table, method):
     use = getattr(fitted, method)
     with pytest.raises(ValueError, match=r"X has 5 features, but .* expecting 12 features"):
         use(table[:, :5])
-    with pytest.raises(ValueError, match="does not take missing values"):
-        use(np.full((2, 12), np.nan))
+    with pytest.raises(ValueError, match="infinity"):
+        use(np.full((2, 12), np.inf))
     with pytest.raises(ValueError, match="0 sample"):
         use(table[:0])
 
@@ -79,7 +79,43 @@ def test_extreme_rows_are_refused(fitted, table):
 )
 def test_columns_that_are_not_numbers(cls, X, message):
     with pytest.raises(ValueError, match=message):
-        cls().fit(X)
+        cls(likelihood="gaussian").fit(X)
+
+
+BAD_WEIGHTS = {
+    "wrong length": (np.ones(19), r"sample_weight has shape \(19,\), but X has 20 rows"),
+    "two columns": (np.ones((20, 2)), r"sample_weight has shape \(20, 2\)"),
+    "negative": (np.r_[np.ones(19), -1.0], r"sample_weight is -1\.0 in row 19.*>= 0"),
+    "nan": (np.r_[np.nan, np.ones(19)], r"sample_weight is nan in row 0"),
+    "infinite": (np.r_[np.inf, np.ones(19)], r"sample_weight is inf in row 0"),
+    "text": (np.array(["a"] * 20), "sample_weight holds what is no number"),
+    "complex": (np.ones(20, dtype=complex), "sample_weight holds what is no number"),
+    "none": (np.zeros(20), "sample_weight is zero in every row"),
+    "little": (
+        np.full(20, 0.05),
+        r"sample_weight adds up to 1, less than.*weights count rows; scale them so that they add "
+        "up to the number of rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
+@pytest.mark.parametrize("kind", list(BAD_WEIGHTS))
+def test_bad_weights_never_reach_training(cls, method, kind):
+    weight, message = BAD_WEIGHTS[kind]
+    estimator = cls()
+    with pytest.raises(ValueError, match=message):
+        getattr(estimator, method)(with_value(0.5), sample_weight=weight)
+    assert not any(name.endswith("_") for name in vars(estimator))
+
+
+@pytest.mark.parametrize("kind", ["wrong length", "negative", "nan", "none"])
+def test_bad_weights_of_scores(fitted, table, kind):
+    weight, message = BAD_WEIGHTS[kind]
+    message = message.replace("20 rows", "21 rows")
+    weight = weight if kind == "wrong length" else np.r_[weight, weight[1]]
+    with pytest.raises(ValueError, match=message):
+        fitted.score(table[:21], sample_weight=weight)
 
 
 def test_wrong_column_names(cls, table, brief):
@@ -118,6 +154,7 @@ COMMON = {
     "hidden_layer_sizes": [(0,), (8, -1), (2.5,), ("a",), 3],
     "activation": ["swish", None],
     "likelihood": ["counts", None],
+    "unknown_category": ["raise", None],
     "encode_batch": ["yes", None],
     "encoder": ["conv", 3],
     "decoder": ["conv", (1, 2)],
@@ -125,6 +162,7 @@ COMMON = {
     "linear_path": ["yes", None, 2],
     "whiten": ["some", None, 2],
     "input_noise": [-0.1, "some"],
+    "input_dropout": [-0.1, 1.0, "some"],
     "learning_rate_init": [0.0, -1.0, "fast"],
     "learning_rate": ["cosine", 0.1, None],
     "weight_decay": [-1e-3, "some"],

@@ -488,6 +488,16 @@ OTHER_FITS = {
         lambda X: (counts(X), {"size_factor": swapped(SIZES)}),
         "size_factor",
     ),
+    "weights in another order": (
+        lambda X: (X, {"sample_weight": SIZES}),
+        lambda X: (X, {"sample_weight": swapped(SIZES)}),
+        "sample_weight",
+    ),
+    "no weights": (
+        lambda X: (X, {"sample_weight": SIZES}),
+        lambda X: (X, {}),
+        r"sample_weight \('\w+' there, None here\)",
+    ),
     "no size factors": (
         lambda X: (counts(X), {"size_factor": SIZES}),
         lambda X: (counts(X), {}),

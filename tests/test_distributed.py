@@ -473,6 +473,59 @@ def test_counts_with_batches_of_one_rank_alone(pair):
     assert models[1].batches_.tolist() == ["a", "b", "c"]
 
 
+def test_weights_of_two_processes_are_those_of_one(pair):
+    """With linear networks: principal component analysis of all rows, by their weights."""
+    X = table(120)
+    weight = np.random.default_rng(0).integers(0, 4, 120).astype(np.float64)
+    weight[:20] = 0.0  # a process may lack more rows than the other
+    params = {**QUICK, "hidden_layer_sizes": (), "linear_path": True, "cls": "WAETransformer"}
+    halves = slice(50), slice(50, None)
+    arguments = [(params, X[rows], {"sample_weight": weight[rows]}) for rows in halves]
+    models = pair.run(fit_with, *arguments)
+    assert_same_fit(models)
+    alone = WAETransformer(**{k: v for k, v in params.items() if k != "cls"})
+    alone.fit(X, sample_weight=weight)
+    assert models[0].fitted_.moments.n_rows == weight.sum()
+    start = [model.fitted_.scaling for model in (models[0], alone)]
+    assert_allclose(start[0].location, start[1].location, rtol=1e-12)
+    assert_allclose(start[0].scale, start[1].scale, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["HEBAETransformer", "VAETransformer", "WAETransformer"])
+def test_rows_of_weight_0_are_absent_in_every_process(pair, kind):
+    X = table(200)
+    weight = np.random.default_rng(0).integers(0, 3, 200).astype(np.float64)
+    params = {**QUICK, "cls": kind, "batch_size": 32, "early_stopping": True}
+    weighted = [(params, X[r::2], {"sample_weight": weight[r::2]}) for r in range(2)]
+    kept = [np.flatnonzero(weight[r::2]) for r in range(2)]
+    absent = [
+        (params, X[r::2][kept[r]], {"sample_weight": weight[r::2][kept[r]]}) for r in range(2)
+    ]
+    one, two = (pair.run(fit_with, *arguments) for arguments in (weighted, absent))
+    assert_same_fit(one)
+    assert_array_equal(one[0].transform(X), two[0].transform(X))
+    assert one[0].history_["validation_loss"] == two[0].history_["validation_loss"]
+    # A process whose rows all have weight 0 is one without rows.
+    weighted = [(params, X, {"sample_weight": weight}), (params, X, {"sample_weight": 0.0})]
+    absent = [(params, X, {"sample_weight": weight}), (params, X[:0], {})]
+    one, two = (pair.run(fit_with, *arguments) for arguments in (weighted, absent))
+    assert_array_equal(one[1].transform(X), two[0].transform(X))
+
+
+def test_processes_must_agree_on_weights(pair):
+    X = table(40)
+    for weights, message in (
+        ((np.ones(40), None), "given in some processes and not in others"),
+        ((np.zeros(40), np.zeros(40)), "zero in every row"),
+        ((np.full(40, 0.01), np.full(40, 0.01)), "adds up to 0.8"),
+        ((np.ones(40), np.full(40, -1.0)), "is -1.0 in row 0"),
+    ):
+        arguments = [(QUICK, X, {"sample_weight": weight}) for weight in weights]
+        for name, text in pair.failures(fit_with, *arguments):
+            assert name == "ValueError"
+            assert message in text
+
+
 def test_partial_fit_is_collective(pair):
     X = table()
     tables = [X[:300], X[300:]]

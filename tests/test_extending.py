@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from skhebae import AutoencoderTransformer, HEBAETransformer, VAETransformer
-from skhebae.data import Minibatch
+from skhebae.data import FeatureScaling, Minibatch
 from skhebae.diagnostics import latent_report
 from skhebae.exceptions import LatentWarning, ModelFileError
 from skhebae.objectives import HEBAEObjective, VAEObjective, WAEObjective
@@ -190,7 +190,7 @@ def test_copies_and_files(wine, model, tmp_path):
 def test_superfluous_factories_are_named(table, quick, tmp_path):
     AutoencoderTransformer(**quick).fit(table).save(tmp_path / "model")
     for name, factory in FACTORIES.items():
-        with pytest.raises(ValueError, match=rf"{name}=(None|gaussian)\. Load it with"):
+        with pytest.raises(ValueError, match=rf"{name}=(None|auto)\. Load it with"):
             AutoencoderTransformer.load(tmp_path / "model", **{name: factory})
 
 
@@ -322,14 +322,20 @@ def test_a_fit_does_not_continue_with_another_prior(wine):
 def test_scikit_learns_checks(params):
     estimator = AutoencoderTransformer(2, max_iter=2, random_state=0, **params)
     for checked, check in estimator_checks_generator(estimator):
-        check(checked)
+        # See tests/test_sklearn_contract.py.
+        if "sample_weight_equivalence" not in check.func.__name__:
+            check(checked)
 
 
 def test_missing_values_need_a_scaling_that_marks_them():
-    with pytest.raises(TypeError, match=r"FeatureScaling\.may_miss is False"):
+    class Unmarked(FeatureScaling):
+        may_miss = False
+
+    with pytest.raises(TypeError, match=r"Unmarked\.may_miss is False"):
 
         class Careless(parts.LaplaceLikelihood):
             accepts_missing = True
+            scaling_class = Unmarked
 
 
 # Subclasses as scikit-learn's users write them

@@ -42,6 +42,12 @@ LEVELS = {
 READERS = {"diagnostics", "plotting", "tl", "pp"}
 #: Nobody but the likelihoods themselves asks which of them a likelihood is.
 FAMILIES = {
+    "CategoricalLikelihood",
+    "CircularLikelihood",
+    "MixedLikelihood",
+    "MixedScaling",
+    "QuantileLikelihood",
+    "StudentTLikelihood",
     "BernoulliLikelihood",
     "CountLikelihood",
     "CountScaling",

@@ -21,6 +21,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 from skhebae import HEBAETransformer
 from skhebae.data import StoredTable
+from skhebae.likelihoods import GaussianLikelihood
 
 RNG = np.random.default_rng(0)
 # Multiples of 1/8: the same in every type of number.
@@ -76,7 +77,6 @@ USED = {
     "bfloat16": lambda _: torch.from_numpy(X).bfloat16(),
     "frame of floats that may lack": lambda _: pd.DataFrame(X).astype("Float64"),
     "frame of objects": lambda _: pd.DataFrame(X).astype(object),
-    "frame of numbers as categories": lambda _: pd.DataFrame(X).astype("category"),
     "frame of arrow": lambda _: need("pyarrow") and pd.DataFrame(X).astype("float64[pyarrow]"),
     "sparse frame": lambda _: pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(X)),
     "polars": lambda _: need("polars").DataFrame(X),
@@ -173,7 +173,28 @@ def backed(folder):
 
 
 ANNDATA = r"Pass its matrix, X\.X or .*skhebae\.tl\.hebae"
-NAN = r"contains NaN.*SimpleImputer"
+#: All ways in which users write that an entry is missing.
+MISSING = {
+    "NA": lambda: with_value(pd.NA),
+    "NA in lists": lambda: with_value(pd.NA).tolist(),
+    "NaT": lambda: with_value(pd.NaT),
+    "Nothing": lambda: with_value(None),
+    "NaN as a decimal": lambda: with_value(Decimal("nan")),
+    "frame of objects with NA": lambda: pd.DataFrame(with_value(pd.NA)),
+    "frame of objects with None": lambda: pd.DataFrame(with_value(None)),
+    "floats that lack one": lambda: pd.DataFrame(with_value(pd.NA)).astype("Float64"),
+    "integers that lack one": lambda: pd.DataFrame(np.rint(X)).astype("Int64").mask(X > 1.0),
+    "arrow that lacks one": lambda: arrow_with_null(),
+    "polars with null": lambda: need("polars").DataFrame(
+        {"a": [1.0, None, 3.0], "b": [1.0, 2.0, 4.0]}
+    ),
+    "masked": lambda: masked(X, some=True),
+    "masked integers": lambda: masked(COUNTS, some=True),
+    "masked rows": lambda: list(masked(X, some=True)),
+    "masked objects": lambda: masked(X.astype(object), some=True),
+    "masked dask": lambda: need("dask.array").from_array(masked(X, some=True), asarray=False),
+    "sparse NaN": lambda: sparse.csr_matrix(with_value(np.nan, float)),
+}
 REFUSED = {
     "AnnData": (lambda _: anndata_of(X), rf"X is an AnnData.*{ANNDATA}"),
     "backed AnnData": (backed, ANNDATA),
@@ -215,10 +236,6 @@ REFUSED = {
     "dask delayed": (lambda _: need("dask").delayed(np.ones)((3, 2)), r"Call X\.compute\(\)"),
     "dask bag": (lambda _: need("dask.bag").from_sequence(X.tolist()), r"Call X\.compute\(\)"),
     "dask of unknown rows": (lambda _: unknown_rows(), r"Call X\.compute_chunk_sizes\(\)"),
-    "masked dask": (
-        lambda _: need("dask.array").from_array(masked(X, some=True), asarray=False),
-        NAN,
-    ),
     "lazy polars": (lambda _: need("polars").DataFrame(X).lazy(), r"Call X\.collect\(\)"),
     "records": (
         lambda _: pd.DataFrame(X).to_records(),
@@ -265,28 +282,6 @@ REFUSED = {
         "Complex data not supported",
     ),
     "complex tensor": (lambda _: X_of(X).to(torch.complex64), "Complex data not supported"),
-    "NA": (lambda _: with_value(pd.NA), NAN),
-    "NA in lists": (lambda _: with_value(pd.NA).tolist(), NAN),
-    "NaT": (lambda _: with_value(pd.NaT), NAN),
-    "Nothing": (lambda _: with_value(None), NAN),
-    "NaN as a decimal": (lambda _: with_value(Decimal("nan")), NAN),
-    "frame of objects with NA": (lambda _: pd.DataFrame(with_value(pd.NA)), NAN),
-    "frame of objects with None": (lambda _: pd.DataFrame(with_value(None)), NAN),
-    "floats that lack one": (lambda _: pd.DataFrame(with_value(pd.NA)).astype("Float64"), NAN),
-    "integers that lack one": (
-        lambda _: pd.DataFrame(np.rint(X)).astype("Int64").mask(X > 1.0),
-        NAN,
-    ),
-    "arrow that lacks one": (lambda _: arrow_with_null(), NAN),
-    "polars with null": (
-        lambda _: need("polars").DataFrame({"a": [1.0, None], "b": [1.0, 2.0]}),
-        NAN,
-    ),
-    "masked": (lambda _: masked(X, some=True), NAN),
-    "masked integers": (lambda _: masked(COUNTS, some=True), NAN),
-    "masked rows": (lambda _: list(masked(X, some=True)), NAN),
-    "masked objects": (lambda _: masked(X.astype(object), some=True), NAN),
-    "sparse NaN": (lambda _: sparse.csr_matrix(with_value(np.nan, float)), NAN),
     "dates": (lambda _: COUNTS.astype("datetime64[D]"), "datetime64.*dates to days"),
     "durations": (lambda _: COUNTS.astype("timedelta64[s]"), "timedelta64.*not a number"),
     "column of dates": (
@@ -369,11 +364,27 @@ def arrow_with_null():
 def test_what_is_refused_is_refused_with_the_cure(quick, model, tmp_path, kind):
     make, message = REFUSED[kind]
     table = make(tmp_path)
-    estimator = HEBAETransformer(**quick)
+    estimator = HEBAETransformer(**{**quick, "likelihood": "gaussian"})
     for method in (estimator.fit, estimator.partial_fit, model.transform, model.score_samples):
         with pytest.raises((TypeError, ValueError), match=rf"(?s){message}"):
             method(table)
     assert "fitted_" not in vars(estimator)
+
+
+@pytest.mark.parametrize("kind", sorted(MISSING))
+def test_all_that_stands_for_a_missing_entry_is_taken(quick, kind):
+    table = MISSING[kind]()
+    assert np.isfinite(HEBAETransformer(**quick).fit(table).transform(table)).all()
+
+
+def test_families_that_need_complete_rows_say_so(quick):
+    class Complete(GaussianLikelihood):
+        accepts_missing = False
+
+    estimator = HEBAETransformer(**quick, likelihood=Complete)
+    for table in (with_value(np.nan, float), pd.DataFrame(with_value(pd.NA))):
+        with pytest.raises(ValueError, match=r"contains NaN.*SimpleImputer"):
+            estimator.fit(table)
 
 
 @pytest.mark.parametrize("kind", ["dict", "TensorDataset", "AnnData", "images"])

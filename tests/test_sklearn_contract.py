@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skhebae import HEBAETransformer
+from skhebae import HEBAEImputer, HEBAETransformer
 from skhebae.exceptions import DistributedWarning
 
 OWN_CHECKS = [
@@ -32,16 +32,30 @@ OWN_CHECKS = [
 ]
 
 
+#: Weights are equivalent to repeated rows (tests/test_weights.py), but not to the seven digits that
+#: these checks ask of codes, which are in single precision. Where training matters, noise is drawn
+#: and minibatches are formed row by row: repeated rows have other noise.
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": "single precision; noise of rows is drawn",
+    "check_sample_weight_equivalence_on_sparse_data": "as for dense data",
+}
+
+
 def estimators():
     """Default parameters but for few epochs, and a seed the checks would set anyway."""
-    return [cls(max_iter=5) for cls in ESTIMATORS]
+    imputer = HEBAEImputer(HEBAETransformer(max_iter=5))
+    return [*(cls(max_iter=5) for cls in ESTIMATORS), imputer]
 
 
 def generated():
     for estimator in estimators():
         for instance, check in estimator_checks_generator(estimator, mark=None):
             name = getattr(check, "func", check).__name__
-            yield pytest.param(instance, check, id=f"{type(estimator).__name__}-{name}")
+            reason = EXPECTED_FAILURES.get(name)
+            marks = () if reason is None else pytest.mark.xfail(reason=reason, strict=True)
+            yield pytest.param(
+                instance, check, id=f"{type(estimator).__name__}-{name}", marks=marks
+            )
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(generated()))

@@ -306,7 +306,7 @@ def test_one_table_is_read_ahead_by_a_thread():
             del X
 
     seen = []
-    fit_each(tables(), lambda X: seen.append(len(alive)), None, None)
+    fit_each(tables(), lambda X: seen.append(len(alive)), {})
     assert len(seen) == 6
     assert max(most + seen) <= 2
     assert threads.isdisjoint({threading.main_thread()})

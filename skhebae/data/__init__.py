@@ -1,6 +1,8 @@
 """Tables of any kind: standardisation, reading, and minibatches in random order."""
 
 from skhebae.data.chunks import map_rows, rows_per_chunk
+from skhebae.data.columns import Column, Columns
+from skhebae.data.frames import find_kinds, find_library, measure_columns
 from skhebae.data.minibatch import Minibatch
 from skhebae.data.moments import FeatureMoments
 from skhebae.data.outside import Outside, watched
@@ -24,6 +26,8 @@ from skhebae.data.values import has_missing, value_range
 __all__ = [
     "NO_SIDE_INFORMATION",
     "Checked",
+    "Column",
+    "Columns",
     "FeatureMoments",
     "FeatureScaling",
     "Matrix",
@@ -37,12 +41,15 @@ __all__ = [
     "StreamedRows",
     "Table",
     "counted_rows",
+    "find_kinds",
+    "find_library",
     "first_variation",
     "has_missing",
     "is_mapped",
     "is_stored",
     "is_stream",
     "map_rows",
+    "measure_columns",
     "minibatch_indices",
     "observed_part",
     "one_ahead",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from skhebae.data.scaling import Scaling
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, with_indices_of_one_type
 from skhebae.data.table import Matrix
+from skhebae.data.values import has_missing
 from skhebae.data.windows import WINDOW_BYTES, WindowedRows
 
 #: A dense table up to this size, as float32, is standardised once and kept in memory during
@@ -176,6 +178,8 @@ def open_rows(
         Resident for a table in memory that fits: only dense ones on the CPU, any on a GPU, which
         gathers rows faster than a CPU can make them. Windowed for a table outside memory.
     """
+    if side.has_missing is None and scaling.may_miss:
+        side = replace(side, has_missing=has_missing(X))
     if isinstance(X, StoredTable) and len(X) > 0:
         return WindowedRows(X, scaling, device, side, window_bytes)
     n_bytes = 4 * X.shape[0] * X.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skhebae.data.columns import Columns
 from skhebae.data.moments import FeatureMoments
 from skhebae.data.table import Matrix, Table
 from skhebae.files import check_floats
@@ -57,12 +58,15 @@ class Scaling(ABC):
         Features that have not varied so far, which the encoder does not see. None by default.
     may_miss : bool
         Whether `standardise` may return NaN, which then marks missing entries.
+    columns : Columns or None
+        Those of a mixed frame, of which rows then are the numbers.
     """
 
     location: NDArray[np.float64]
     scale: NDArray[np.float64]
     constant: NDArray[np.intp] = np.empty(0, dtype=np.intp)
     may_miss: ClassVar[bool] = False
+    columns: Columns | None = None
 
     @classmethod
     @abstractmethod
@@ -84,6 +88,15 @@ class Scaling(ABC):
             raise ValueError(f"constant has dtype {constant.dtype}, not the places of features")
         if len(constant) and not 0 <= constant.min() <= constant.max() < n_features:
             raise ValueError(f"constant names features beyond the {n_features} that there are")
+
+    def pack(self) -> dict[str, Any]:
+        """Return the fields, as JSON values and arrays."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any]) -> Self:
+        """Invert `pack`."""
+        return cls(**packed)
 
     @abstractmethod
     def standardise(self, X: Matrix) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from skhebae.data.columns import Columns
 from skhebae.data.values import has_missing
 from skhebae.distributed import SINGLE, Group
 from skhebae.process import cached_property
@@ -61,6 +62,8 @@ class Table:
         How many rows each row stands for, validated. None, in all processes, where each stands
         for itself. Rows of weight 0 are as good as absent; only a table outside memory has any.
     group : Group
+    columns : Columns, optional
+        Columns of a mixed frame, which `X` holds as numbers, NaN where they are missing.
     """
 
     X: Matrix
@@ -68,6 +71,7 @@ class Table:
     size_factor: NDArray[np.float64] | None = None
     group: Group = SINGLE
     weight: NDArray[np.float64] | None = None
+    columns: Columns | None = None
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
@@ -90,6 +94,11 @@ class Table:
         return float(sum(self.group.gather(float(self.weight.sum()))))
 
     @property
+    def row_weights(self) -> NDArray[np.float64]:
+        """How many rows each row stands for, (n_samples,)."""
+        return np.ones(len(self)) if self.weight is None else self.weight
+
+    @property
     def rounded_weight(self) -> int:
         """Number of rows that those of all processes stand for, at least 1."""
         return max(1, round(self.total_weight))
@@ -103,6 +112,20 @@ class Table:
     def has_missing(self) -> bool:
         """Whether an entry is missing in any process."""
         return any(self.group.gather(has_missing(self.X)))
+
+    @cached_property
+    def observed_counts(self) -> NDArray[np.intp]:
+        """Number of rows of all processes in which each feature is observed, (n_features,)."""
+        own = np.zeros(self.n_features, dtype=np.intp)
+        for rows in gen_batches(len(self), CHUNK_ROWS):
+            chunk = self.X[rows]
+            if sparse.issparse(chunk):
+                missing = chunk.indices[np.isnan(chunk.data)]
+                own += chunk.shape[0] - np.bincount(missing, minlength=self.n_features)
+            else:
+                own += (~np.isnan(np.asarray(chunk, dtype=np.float64))).sum(axis=0)
+        total: NDArray[np.intp] = np.sum(self.group.gather(own), axis=0)
+        return total
 
     @cached_property
     def row_totals(self) -> NDArray[np.float64]:

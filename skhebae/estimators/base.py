@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import field, replace
 from numbers import Integral
@@ -39,7 +39,7 @@ from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder, Parameters, fit_autoencoder, with_parameters
 from skhebae.fitted.agreement import find_group, is_alone
 from skhebae.fitted.labels import check_sample_weight
-from skhebae.likelihoods import find_likelihood
+from skhebae.likelihoods import find_likelihood, resolve_likelihood
 from skhebae.process import in_plain_modes
 from skhebae.training import resolve_device
 
@@ -386,7 +386,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         likelihood = self.fitted_.architecture.likelihood
         return validate_table(
-            self, X, likelihood, window_mb=self.window_mb, reset=False, min_samples=1
+            self,
+            X,
+            likelihood,
+            window_mb=self.window_mb,
+            reset=False,
+            min_samples=1,
+            columns=self.fitted_.columns,
         )
 
     def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
@@ -428,7 +434,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         *,
         batch: ArrayLike | str | None = None,
         size_factor: ArrayLike | None = None,
-    ) -> Float32Array:
+    ) -> Any:
         """Map codes to rows, the means of p(x | z).
 
         Parameters
@@ -465,7 +471,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted with "
                 f"n_components={self._n_features_out}. Pass codes as transform returns them."
             )
-        return self.fitted_.decode(codes, batch, size_factor)
+        return self._as_fitted(self.fitted_.decode(codes, batch, size_factor))
 
     @in_plain_modes
     def sample(
@@ -474,10 +480,11 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         latent: Literal["mixture", "gaussian", "prior"] = "mixture",
         random_state: int | np.random.RandomState | None = None,
         *,
-        noise: bool = False,
+        given: Mapping[Any, Any] | None = None,
+        noise: bool | None = None,
         batch: ArrayLike | str | None = None,
         size_factor: ArrayLike | None = None,
-    ) -> Float32Array:
+    ) -> Any:
         """Generate rows: draw codes and decode them.
 
         Parameters
@@ -491,8 +498,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             moments need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
             Seeds this draw only; None draws afresh at every call.
-        noise : bool, default=False
-            Draw from p(x | z) instead of returning its mean. For counts without a
+        given : mapping, optional
+            Values of some columns, by name, or by place where columns have no names:
+            ``{"sex": "F", "age": 40}``. All rows have them, and other columns are drawn given
+            these: codes are drawn again with weights p(given | z), of 100 codes per row and
+            at least 10,000. Not for counts.
+        noise : bool, default=None
+            Draw from p(x | z) instead of returning its mean. None draws for mixed frames, whose
+            most likely categories are no sample, and not for others. For counts without a
             `size_factor`, exposures are drawn too, from the distribution of those of `fit`, for
             each batch its own.
         batch : label or array-like of shape (n_samples,), optional
@@ -514,7 +527,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         NotFittedError
             Before `fit`.
         ValueError
-            If `n_samples` or `latent` is not one of the above.
+            If `n_samples` or `latent` is not one of the above, or `given` names a column or a
+            category that `fit` did not see.
+
+        Warns
+        -----
+        FewCodesWarning
+            If the values of `given` are so rare together that rows repeat a few codes.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
@@ -524,9 +543,23 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if not isinstance(latent, str) or latent not in ("mixture", "gaussian", "prior"):
             raise ValueError(f"latent={latent!r} must be 'mixture', 'gaussian' or 'prior'.")
         rng = check_random_state(random_state)
-        return self.fitted_.sample(
-            int(n_samples), latent, rng, noise=noise, batch=batch, size_factor=size_factor
+        if noise is None:
+            noise = self.fitted_.columns is not None
+        rows = self.fitted_.sample(
+            int(n_samples),
+            latent,
+            rng,
+            noise=noise,
+            batch=batch,
+            size_factor=size_factor,
+            given=given,
         )
+        return self._as_fitted(rows)
+
+    def _as_fitted(self, rows: NDArray[Any]) -> Any:
+        """Return rows as a frame with the dtypes of `fit`, if it was a mixed one."""
+        columns = self.fitted_.columns
+        return rows if columns is None else columns.decode(rows)
 
     @in_plain_modes
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
@@ -638,7 +671,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             return float(scores.mean(dtype=np.float64))
         weight = check_sample_weight(sample_weight, len(scores))
         if not weight.any():
-            raise ValueError("sample_weight is 0 in every row, so there is no mean.")
+            raise ValueError("sample_weight is zero in every row, so there is no mean.")
         # A row of weight 0 is as good as absent, whatever its score.
         return float(np.average(scores[weight > 0.0], weights=weight[weight > 0.0]))
 
@@ -772,8 +805,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_features), or (n_draws, n_samples, n_features)
-            The rows, observed entries as they are. A frame for a frame, a CSR matrix for one; with
-            `n_draws`, a list of so many of these.
+            The rows, observed entries as they are. A frame for a frame, with the dtypes of `fit`
+            where columns have families of their own; a CSR matrix for one. With `n_draws`, a list
+            of so many of these.
 
         Raises
         ------
@@ -800,7 +834,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             filled = list(
                 self.fitted_.drawn_rows(rows, int(n_draws), noise, rng, batch, size_factor)
             )
-        completed = [completed_like(X, rows, values) for values in filled]
+        columns = self.fitted_.columns
+        completed = [completed_like(X, rows, values, columns) for values in filled]
         if n_draws is None:
             return completed[0]
         return np.stack(completed) if isinstance(completed[0], np.ndarray) else completed
@@ -980,7 +1015,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         with suppress(TypeError):  # a likelihood that does not exist is an error of `fit`
-            family = find_likelihood(self.likelihood)
+            by_dtype = isinstance(self.likelihood, Mapping)
+            family = find_likelihood(resolve_likelihood(self.likelihood, is_mixed=by_dtype))
             tags.input_tags.positive_only = family.support[0] >= 0
             tags.input_tags.allow_nan = family.accepts_missing
         tags.transformer_tags.preserves_dtype = ["float32"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from skhebae.data import Matrix
+from skhebae.data import Columns, Matrix
 
 #: Draws of codes: for expected values, per completed copy, and at most.
 IMPORTANCE_DRAWS, DRAWS_PER_COPY, MOST_DRAWS = 100, 4, 2000
@@ -28,7 +28,9 @@ def opposite_pairs(
     return np.concatenate([half, -half]).astype(np.float32)
 
 
-def completed_like(X: Any, rows: Matrix, values: NDArray[np.floating[Any]]) -> Any:
+def completed_like(
+    X: Any, rows: Matrix, values: NDArray[np.floating[Any]], columns: Columns | None = None
+) -> Any:
     """Return rows with `values` in place of NaN: a frame for a frame, else an array or CSR matrix.
 
     Parameters
@@ -38,6 +40,8 @@ def completed_like(X: Any, rows: Matrix, values: NDArray[np.floating[Any]]) -> A
     rows : ndarray, CSR matrix or StoredTable of shape (n, p)
         The same, validated.
     values : ndarray of shape (n, p)
+    columns : Columns, optional
+        Those of a mixed frame, which `rows` holds as numbers.
     """
     if sparse.issparse(rows):
         filled = rows.copy().astype(np.result_type(rows.dtype, np.float32))
@@ -51,7 +55,12 @@ def completed_like(X: Any, rows: Matrix, values: NDArray[np.floating[Any]]) -> A
     if dense.dtype.kind == "f":
         missing = np.isnan(dense)
         dense = np.where(missing, values, dense).astype(dense.dtype, copy=False)
-    return framed_like(X, dense)
+    if columns is None:
+        return framed_like(X, dense)
+    frame = columns.decode(dense)
+    if hasattr(X, "index"):
+        frame.index = X.index
+    return frame
 
 
 def framed_like(X: Any, dense: NDArray[Any]) -> Any:

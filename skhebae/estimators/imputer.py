@@ -96,8 +96,9 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
-            As `HEBAETransformer.impute` returns it.
+        ndarray or CSR matrix of shape (n_samples, n_features)
+            As `HEBAETransformer.impute` returns it for an array; a frame if `set_output` says so,
+            and where columns have families of their own.
 
         Raises
         ------
@@ -105,7 +106,10 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             As `HEBAETransformer.impute`.
         """
         check_is_fitted(self)
-        return self.autoencoder_.impute(X)
+        # An array for a frame, unless `set_output` asks for frames, as scikit-learn's imputers.
+        filled = self.autoencoder_.impute(X)
+        is_mixed = self.autoencoder_.fitted_.columns is not None
+        return filled.to_numpy() if hasattr(filled, "to_numpy") and not is_mixed else filled
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -37,7 +37,8 @@ MEANINGS = {
         ("could not convert", "argument must be", "DType", "array element"),
         (
             "columns that are not numbers",
-            "Encode them first, for example with OneHotEncoder in a ColumnTransformer.",
+            "Pass a frame with likelihood='auto', or encode them first, for example with "
+            "OneHotEncoder in a ColumnTransformer.",
         ),
     ),
 }
@@ -248,6 +249,9 @@ def without_na(X: Any) -> Any:
     if isinstance(X, pandas.DataFrame):
         has_objects = any(str(kind) == "object" for kind in set(X.dtypes))
         return X.astype(object).mask(X.isna(), np.nan) if has_objects else X
+    rows = X if isinstance(X, list | tuple) else ()
+    if any(value is pandas.NA for row in rows if isinstance(row, list | tuple) for value in row):
+        X = np.array(X, dtype=object)
     if isinstance(X, np.ndarray) and (missing := pandas.isna(X)).any():
         X = X.copy()
         X[missing] = np.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from skhebae.fitted.build import FACTORIES as IN_ARCHITECTURE
 from skhebae.fitted.build import Architecture, factory_name
 from skhebae.fitted.model_file import read_model
 from skhebae.fitted.packed import check_packed
-from skhebae.likelihoods import LIKELIHOODS
+from skhebae.likelihoods import BY_DTYPE, LIKELIHOODS, MIXED, pack_families, unpack_families
 
 if TYPE_CHECKING:
     from skhebae.estimators.base import BaseAutoencoder
@@ -74,8 +74,11 @@ def file_parameters(params: dict[str, Any], fitted: Architecture) -> dict[str, A
     for name in IN_ARCHITECTURE:
         if name in params:
             params[name] = factory_name(getattr(fitted, name))
-    if callable(params["likelihood"]) or callable(fitted.likelihood):
-        params["likelihood"] = factory_name(fitted.likelihood)
+    if isinstance(params["likelihood"], Mapping) and not callable(fitted.likelihood):
+        params["likelihood"] = pack_families(params["likelihood"])
+    elif callable(params["likelihood"]) or callable(fitted.likelihood):
+        is_mixed = fitted.likelihood == MIXED
+        params["likelihood"] = "from_dtype" if is_mixed else factory_name(fitted.likelihood)
     if "objective" in params:
         params["objective"] = factory_name(params["objective"])
     return params
@@ -152,6 +155,9 @@ def check_attributes(fitted: dict[str, Any]) -> None:
             raise ValueError(f"{name[:80]!r} is no attribute of a fitted estimator")
     n_features = fitted["_architecture"].get("n_features")
     check_integer(fitted.get("n_features_in_"), "n_features_in_", 1)
+    columns = fitted["_scaling"].get("columns")
+    if columns is not None:  # of a mixed frame
+        n_features = len(columns["items"])
     if fitted["n_features_in_"] != n_features:
         raise ValueError("n_features_in_ is not the number of features of the networks")
     if "feature_names_in_" in fitted and fitted["feature_names_in_"].shape != (n_features,):
@@ -184,14 +190,21 @@ def restore_factories(
             f"load takes the user's own {', '.join(FACTORIES)}, but got {', '.join(unknown)}. "
             "Other parameters are in the file; change them with set_params after loading."
         )
+    if isinstance(params.get("likelihood"), list):
+        params["likelihood"] = restore_families(path, kind, params, fitted, given)
+        given = {name: factory for name, factory in given.items() if name != "likelihood"}
     for name in FACTORIES:
         saved, factory = params.get(name), given.get(name)
+        if name == "likelihood" and isinstance(saved, dict):
+            continue
         if not isinstance(saved, str | None):
             raise ModelFileError(
                 f"{str(path)!r} has {type(saved).__name__} in place of a name as {name}: it is "
                 "damaged."
             )
-        is_code = saved is not None and not (name == "likelihood" and saved in LIKELIHOODS)
+        is_code = saved is not None and not (
+            name == "likelihood" and saved in {*LIKELIHOODS, *BY_DTYPE}
+        )
         if is_code != (factory is not None):
             code = f", {name}={saved}" if is_code else ""
             raise ValueError(
@@ -202,3 +215,33 @@ def restore_factories(
             params[name] = factory
         if name in IN_ARCHITECTURE or (name == "likelihood" and is_code):
             fitted["_architecture"][name] = factory
+
+
+def restore_families(
+    path: str | os.PathLike[str],
+    kind: str,
+    params: dict[str, Any],
+    fitted: dict[str, Any],
+    given: dict[str, Any],
+) -> dict[Any, Any]:
+    """Return the parameter `likelihood` of a mixed table, with the user's classes put back.
+
+    Raises
+    ------
+    ModelFileError
+        If the file has something else in its place.
+    ValueError
+        If classes are missing, or superfluous.
+    """
+    own = given.get("likelihood") or {}
+    with refuse_damaged(path, kind):
+        families, missing = unpack_families(params["likelihood"], own)
+        for item in fitted["_scaling"]["columns"]["items"]:
+            item["family"] = own.get(item["name"], item["family"])
+    if missing or set(own) - set(families):
+        names = {name: family for name, family in families.items() if name in missing}
+        raise ValueError(
+            f"{str(path)!r} was fitted with classes of your own as families of columns: {names}. "
+            f"Load it with {kind}.load(path, likelihood={{name: class}}) for these and no others."
+        )
+    return families

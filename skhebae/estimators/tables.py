@@ -6,18 +6,33 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
-from skhebae.data import Checked, Matrix, StoredTable, Table, is_mapped, is_stored, is_stream
+from skhebae.data import (
+    Checked,
+    Columns,
+    Matrix,
+    StoredTable,
+    Table,
+    is_mapped,
+    is_stored,
+    is_stream,
+)
 from skhebae.distributed import Group
-from skhebae.estimators.recognise import as_table, explained
+from skhebae.estimators.mixed import encode_frame, find_columns
+from skhebae.estimators.recognise import SHOWN, as_table, explained
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.agreement import agree_on_weights, check_same, check_total_rows
 from skhebae.fitted.fingerprint import describe_parameters
 from skhebae.fitted.labels import check_new_labels, check_sample_weight, check_size_factor
-from skhebae.likelihoods import Likelihood, find_likelihood, likelihood_name
+from skhebae.likelihoods import (
+    Likelihood,
+    find_likelihood,
+    likelihood_name,
+    resolve_likelihood,
+)
 
 if TYPE_CHECKING:
     from skhebae.estimators.base import BaseAutoencoder
@@ -45,10 +60,16 @@ def agreed_table(
         In all processes, if the rows of any are not usable or processes disagree.
     """
     with group.agreement():
+        columns = earlier.columns if earlier is not None else None
+        if earlier is None:
+            columns = find_columns(X, estimator.likelihood, group)
         rows = validate_table(
             estimator,
             X,
-            estimator.likelihood if earlier is None else earlier.architecture.likelihood,
+            resolve_likelihood(estimator.likelihood, is_mixed=columns is not None)
+            if earlier is None
+            else earlier.architecture.likelihood,
+            columns=columns,
             window_mb=estimator.window_mb,
             reset=earlier is None,
             min_samples=min_samples if group.size == 1 else 0,
@@ -68,9 +89,11 @@ def agreed_table(
         labels = None if batch is None else check_new_labels(batch, n_rows)
         factors = None if size_factor is None else check_size_factor(size_factor, n_rows)
         weight = None if sample_weight is None else check_sample_weight(sample_weight, n_rows)
-        table = Table(rows, labels, factors, group, weight)
+        table = Table(rows, labels, factors, group, weight, columns)
         table = replace(table, weight=agree_on_weights(table))
         check_total_rows(table, min_samples)
+        if earlier is None and table.has_missing:
+            refuse_empty_features(table, names)
         return without_weight_0(table)
 
 
@@ -83,13 +106,32 @@ def without_weight_0(table: Table) -> Table:
     if weight is None:
         return table
     if not isinstance(table.X, StoredTable) and not weight.all():
-        kept = np.flatnonzero(weight)
-        batch, size_factor, weight = (
-            None if of is None else of[kept] for of in (table.batch, table.size_factor, weight)
+        kept, group = np.flatnonzero(weight), table.group
+        labels, factors = (
+            None if of is None else of[kept] for of in (table.batch, table.size_factor)
         )
-        table = Table(table.X[kept], batch, size_factor, table.group, weight)
-    are_ones = bool(np.all(weight == 1.0)) if weight is not None else True
-    return replace(table, weight=None) if all(table.group.gather(are_ones)) else table
+        weight = weight[kept]
+        table = Table(table.X[kept], labels, factors, group, weight, table.columns)
+    are_ones = all(table.group.gather(bool((weight == 1.0).all())))
+    # A new record in every process, so that all have to ask again how many rows there are.
+    return replace(table, weight=None if are_ones else weight)
+
+
+def refuse_empty_features(table: Table, names: NDArray[Any] | None) -> None:
+    """Raise if a feature has no value in any process.
+
+    Raises
+    ------
+    ValueError
+        Naming the feature.
+    """
+    empty = np.flatnonzero(table.observed_counts == 0)
+    if len(empty):
+        shown = [str(j) if names is None else repr(str(names[j])) for j in empty[:SHOWN]]
+        raise ValueError(
+            f"X has no value in column {', '.join(shown)}{', ...' if len(empty) > SHOWN else ''}, "
+            "only NaN. Remove it."
+        )
 
 
 def validate_table(
@@ -100,6 +142,7 @@ def validate_table(
     window_mb: float,
     reset: bool,
     min_samples: int,
+    columns: Columns | None = None,
 ) -> Matrix:
     """Check a table: an ndarray or CSR matrix, finite, of the right width.
 
@@ -115,6 +158,8 @@ def validate_table(
     reset : bool
     min_samples : int
         Smallest number of rows.
+    columns : Columns, optional
+        Those of a mixed frame, which is to be returned as numbers.
 
     Raises
     ------
@@ -123,6 +168,8 @@ def validate_table(
     ValueError
         Naming what is wrong and the cure.
     """
+    if columns is not None:
+        return encode_frame(estimator, X, columns, reset=reset, min_samples=min_samples)
     X = as_table(X, image_shape=getattr(estimator, "image_shape", None))
     if is_stream(X):
         raise TypeError(

@@ -103,7 +103,7 @@ def check_total_rows(table: Table, min_samples: int) -> None:
     if table.weight is None:
         return
     if table.total_weight == 0.0:
-        raise ValueError("sample_weight is 0 in every row, so there is nothing to learn from.")
+        raise ValueError("sample_weight is zero in every row, so there is nothing to learn from.")
     if min_samples > 1 and table.total_weight < min_samples:
         raise ValueError(
             f"sample_weight adds up to {table.total_weight:.4g}, less than the minimum of "

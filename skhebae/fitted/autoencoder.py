@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
@@ -18,6 +18,7 @@ from torch import Tensor
 from skhebae.code_map import CodeMap, CodeNoise, lower_factor
 from skhebae.data import (
     NO_SIDE_INFORMATION,
+    Columns,
     Matrix,
     Minibatch,
     Outside,
@@ -31,6 +32,12 @@ from skhebae.data import (
 from skhebae.fitted.axes import CodeAxes, apply_matrix
 from skhebae.fitted.build import FACTORIES, Architecture, build_model, factory_name, load_weights
 from skhebae.fitted.codes import CodeMixture, CodeMoments, LateMixture, draw_codes
+from skhebae.fitted.conditional import (
+    CODES_PER_ROW,
+    LEAST_CODES,
+    find_given,
+    resample_codes,
+)
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
 from skhebae.fitted.model_file import write_model
@@ -119,6 +126,11 @@ class FittedAutoencoder:
     def n_features(self) -> int:
         """Number of features."""
         return int(self.architecture.n_features)
+
+    @property
+    def columns(self) -> Columns | None:
+        """Columns of the mixed frame that the model was fitted to, if it was one."""
+        return self.scaling.columns
 
     @property
     def encodes_batch(self) -> bool:
@@ -334,17 +346,42 @@ class FittedAutoencoder:
         noise: bool = False,
         batch: ArrayLike | str | None = None,
         size_factor: ArrayLike | None = None,
+        given: Mapping[Any, Any] | None = None,
     ) -> Float32Array:
-        """Draw codes and decode them; with `noise`, draw from p(x | z), (n_samples, p)."""
+        """Draw codes and decode them; with `noise`, draw from p(x | z), (n_samples, p).
+
+        The features that `given` names have the values that it says, and others are drawn given
+        these.
+        """
+        row = None if given is None else find_given(self, given)
+        n_codes = n_samples if row is None else max(LEAST_CODES, CODES_PER_ROW * n_samples)
         codes = draw_codes(
             latent,
-            n_samples,
+            n_codes,
             rng,
             mean=self.code_moments.mean,
             covariance=self._model_covariance,
             mixture=self.mixture,
             prior=self.prior,
         ).astype(np.float32)
+        if row is not None:
+            codes = resample_codes(self, codes, row, n_samples, rng, batch)
+            rows = self._draw(codes, rng, noise, batch, size_factor)
+            known = ~np.isnan(row[0])
+            rows[:, known] = row[:, known]
+            return rows
+        return self._draw(codes, rng, noise, batch, size_factor)
+
+    def _draw(
+        self,
+        codes: Float32Array,
+        rng: np.random.RandomState,
+        noise: bool,
+        batch: ArrayLike | str | None,
+        size_factor: ArrayLike | None,
+    ) -> Float32Array:
+        """Decode codes of the model, and draw from p(x | z) if asked to."""
+        n_samples = len(codes)
         generator = torch.Generator(self.model.device).manual_seed(int(rng.randint(2**31 - 1)))
         if not noise:
             return self._decode(codes, self.likelihood.mean, batch, size_factor)
@@ -594,7 +631,42 @@ class FittedAutoencoder:
         """Apply a function of the likelihood's parameter to codes, and restore the units.
 
         `matrix` turns the codes into those of the model, which they are by default.
+        """
+        return self.map_parameters(
+            codes,
+            function,
+            batch,
+            size_factor,
+            matrix=matrix,
+            finish=lambda rows: self.likelihood.original_rows(rows, self.scaling, drawn=drawn),
+        )
+
+    @in_plain_modes
+    def map_parameters(
+        self,
+        codes: Float32Array,
+        function: Callable[[Tensor], Tensor],
+        batch: ArrayLike | str | None = None,
+        size_factor: ArrayLike | None = None,
+        *,
+        matrix: Tensor | None = None,
+        finish: Callable[[Float32Array], NDArray[np.floating[Any]]] | None = None,
+    ) -> Float32Array:
+        """Apply a function of the likelihood's parameter to codes of the model.
+
         One chunk at a time, so that little more than the result is in memory.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n, d)
+        function : callable
+            Of the parameter (m, p) of some rows, each on its own.
+        batch, size_factor : optional
+            As of `decode`.
+        matrix : Tensor of shape (d, d), optional
+            Turns the codes into those of the model.
+        finish : callable, optional
+            Applied to each chunk of results.
         """
         n_rows = len(codes)
         sides = [self._side(n_rows, label, size_factor) for label in self._labels(batch, n_rows)]
@@ -619,7 +691,7 @@ class FittedAutoencoder:
             read,
             n_rows,
             numbers_per_row=self.n_features * len(sides),
-            finish=lambda rows: self.likelihood.original_rows(rows, self.scaling, drawn=drawn),
+            finish=finish,
         )
 
     def _labels(self, batch: ArrayLike | str | None, n_rows: int) -> list[ArrayLike | None]:
@@ -650,7 +722,8 @@ class FittedAutoencoder:
             "n_iter_": len(self.history["loss"]),
             **self.learned,
         }
-        parts = {"_scaling": self.scaling, "_moments": self.moments, "_mixture": self.mixture.now()}
+        packed["_scaling"] = self.scaling.pack()
+        parts = {"_moments": self.moments, "_mixture": self.mixture.now()}
         for name, part in parts.items():
             packed[name] = {f.name: getattr(part, f.name) for f in fields(part)}  # type: ignore[arg-type]
         if self.axes is not None:
@@ -688,6 +761,9 @@ class FittedAutoencoder:
         architecture["likelihood"] = factory_name(architecture["likelihood"])
         for name in FACTORIES:
             architecture.pop(name, None)
+        if self.columns is not None:
+            for item in packed["_scaling"]["columns"]["items"]:
+                item["family"] = factory_name(item["family"])
         write_model(path, kind, params, {**further, **packed})
 
     @classmethod
@@ -698,7 +774,7 @@ class FittedAutoencoder:
         """Invert `pack`, with the networks rebuilt on `device`."""
         architecture = Architecture.unpack(packed["_architecture"])
         family = find_likelihood(architecture.likelihood)
-        scaling = family.scaling_class(**packed["_scaling"])
+        scaling = family.scaling_class.unpack(packed["_scaling"])
         model = build_model(architecture, scaling, None)
         if "code_map.matrix" in packed["_weights"]:
             model.code_map = CodeMap.empty(architecture.n_components)

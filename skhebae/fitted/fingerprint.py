@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -70,7 +69,7 @@ def fingerprint(
     rows, labels, factors, row_weights = (
         "".join(parts) for parts in zip(*group.gather(own), strict=True)
     )
-    measured = [getattr(scaling, field.name) for field in fields(scaling)]  # type: ignore[arg-type]
+    measured = leaves(scaling.pack())
     weights = {} if earlier is None else earlier.model.state_dict()
     has_factors = any(group.gather(table.size_factor is not None))
     return {
@@ -87,6 +86,15 @@ def fingerprint(
         "processes": group.size,
         "device": device,
     }
+
+
+def leaves(packed: Any) -> Iterator[Any]:
+    """Yield the arrays and other values of packed parts, in their order."""
+    if isinstance(packed, dict | list):
+        for value in packed.values() if isinstance(packed, dict) else packed:
+            yield from leaves(value)
+    else:
+        yield packed
 
 
 def hash_rows(X: Matrix) -> str:

@@ -108,7 +108,8 @@ def fit_autoencoder(
             resumed=resumed,
             on_epoch=on_epoch,
         )
-    if verdict is Verdict.LINEAR and run.objective.row_weight == 0.0 and earlier is None:
+    is_exact = run.objective.row_weight == 0.0 and run.model.likelihood.keeps_linear_start
+    if verdict is Verdict.LINEAR and is_exact and earlier is None:
         # Training set the noise of codes. Components of all rows need no steps, and are exact.
         start_linear(run, rows, plan.seeds.start, split.training)
     before = earlier if partial else None

@@ -160,13 +160,22 @@ def count_components(
     As scikit-learn's PCA does, the fewest whose share is larger.
     """
     likelihood = likelihood_class.from_scaling(scaling)
-    varies = torch.ones(table.n_features, dtype=torch.float32, device="cpu")
+    n_features = len(scaling.location)
+    varies = torch.ones(n_features, dtype=torch.float32, device="cpu")
     varies[torch.from_numpy(np.array(scaling.constant))] = 0.0
+
+    def encoder_input(minibatch: Minibatch) -> Tensor:
+        x, seen = minibatch.x * varies, minibatch.mask
+        if seen is None:
+            return likelihood.encoder_input(x) * varies
+        x = likelihood.encoder_input(likelihood.with_usual_values(x, seen))
+        return x.where(seen, 0.0) * varies
+
     inputs = collect_inputs(
-        lambda minibatch: likelihood.encoder_input(minibatch.x * varies) * varies,
+        encoder_input,
         open_rows(table.X, scaling, torch.device("cpu"), SideInformation(weight=table.weight)),
         table.counted,
-        table.n_features,
+        n_features,
         table.group,
     )
     if (inputs == inputs[0]).all():

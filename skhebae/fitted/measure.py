@@ -354,8 +354,8 @@ class TrainedRows:
 def uncalibrated(likelihood: Likelihood) -> Iterator[None]:
     """Take the likelihood's calibration away within the block."""
     calibration = likelihood.calibration.clone()
-    likelihood.calibration.copy_(identity_calibration(likelihood.location))
+    likelihood.set_calibration(identity_calibration(likelihood.location))
     try:
         yield
     finally:
-        likelihood.calibration.copy_(calibration)
+        likelihood.set_calibration(calibration)

@@ -37,7 +37,7 @@ def check_packed(packed: dict[str, Any]) -> None:
     check_floats(packed["_noise_covariance"], "the noise covariance", (d, d))
     if "_axes" in packed:
         CodeAxes.check(packed["_axes"], d, architecture.n_features)
-    scaling = find_likelihood(architecture.likelihood).scaling_class(**packed["_scaling"])
+    scaling = find_likelihood(architecture.likelihood).scaling_class.unpack(packed["_scaling"])
     scaling.check(architecture.n_features)
     check_batches(packed.get("batches_"), architecture.n_batches)
     check_sizes(architecture, packed["_weights"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -14,7 +14,7 @@ import numpy as np
 
 from skhebae._sklearn import Interval, RealNotInt, StrOptions
 from skhebae.fitted.build import PriorFactory
-from skhebae.likelihoods import LIKELIHOODS, Likelihood
+from skhebae.likelihoods import BY_DTYPE, LIKELIHOODS, Likelihood
 from skhebae.networks import ACTIVATIONS, DecoderFactory, EncoderFactory
 from skhebae.objectives import Objective
 
@@ -86,8 +86,14 @@ class Parameters(ABC):
     activation : str, default="gelu"
         Between linear layers; the heads and the output are linear. "gelu", "silu", "relu",
         "tanh", "elu", "softplus", "logistic" or "identity".
-    likelihood : str or type of Likelihood, default="gaussian"
-        Family of p(x | z). "gaussian" learns one noise variance per feature, never under
+    likelihood : str, type of Likelihood or mapping, default="auto"
+        Family of p(x | z). "auto" is "gaussian" for tables of numbers. A frame of pandas or polars
+        with other columns gets a family per column by its dtype: "categorical" for text and
+        categories, "ordinal" for ordered ones, "boolean", "integer", "datetime", and "quantile",
+        a normal distribution of normal scores, for other numbers. "from_dtype" does so for every
+        frame. A mapping of names of columns to families changes those of some; it takes
+        "gaussian", "student_t", ``Circular(period=24)`` and classes of your own besides.
+        "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"
         takes X within [0, 1]. "poisson", "negative_binomial" and
         "zero_inflated_negative_binomial" take counts, integers >= 0: the encoder
@@ -95,6 +101,9 @@ class Parameters(ABC):
         row's total, and the two negative binomials learn an inverse dispersion (and
         a probability of extra zeros) per feature. A subclass of
         `skhebae.likelihoods.Likelihood` is a family of your own.
+    unknown_category : {"warn", "error", "ignore"}, default="warn"
+        What to do about categories that `fit` did not see. They count as missing values, with
+        or without a warning, or are an error.
     encode_batch : bool, default=False
         Whether the encoder, and not only the decoder, sees the `batch` of a row;
         `transform` then needs it too. Not with an `encoder` of your own.
@@ -210,9 +219,10 @@ class Parameters(ABC):
     )
     hidden_layer_sizes: Sequence[int] = parameter("array-like", default=(128,))
     activation: str = parameter(StrOptions(set(ACTIVATIONS)), default="gelu")
-    likelihood: str | type[Likelihood] = parameter(
-        StrOptions(set(LIKELIHOODS)), type, Likelihood, default="gaussian"
+    likelihood: str | type[Likelihood] | Mapping[Any, Any] = parameter(
+        StrOptions({*LIKELIHOODS, *BY_DTYPE}), type, Likelihood, Mapping, default="auto"
     )
+    unknown_category: str = parameter(StrOptions({"warn", "error", "ignore"}), default="warn")
     encode_batch: bool = parameter("boolean", default=False)
     encoder: EncoderFactory | None = parameter(callable, None, default=None)
     decoder: DecoderFactory | None = parameter(callable, None, default=None)

@@ -31,7 +31,7 @@ from skhebae.fitted.first_variation import start_afresh
 from skhebae.fitted.labels import resolve_batch
 from skhebae.fitted.linear_start import count_components
 from skhebae.fitted.parameters import Parameters
-from skhebae.likelihoods import find_likelihood
+from skhebae.likelihoods import Likelihood, find_likelihood, resolve_likelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
 from skhebae.training import (
@@ -100,22 +100,19 @@ def plan_fit(
     n_components = parameters.n_components
     if earlier is not None and not isinstance(n_components, Integral):
         n_components = earlier.architecture.n_components
-    if isinstance(n_components, Integral):  # else it is counted, after a pass over the rows
-        architecture = make_architecture(
-            parameters, table.n_features, objective, len(batches), int(n_components)
-        )
+    likelihood = resolve_likelihood(parameters.likelihood, is_mixed=table.columns is not None)
+    family = find_likelihood(likelihood)
     index = resolve_batch(table.batch, batches, len(table))
     if earlier is None:
-        indexed = replace(table, batch=index)
-        scaling = find_likelihood(parameters.likelihood).scaling_class.measure(indexed)
+        scaling = family.scaling_class.measure(replace(table, batch=index))
         new_features = scaling.constant[:0]
         if not isinstance(n_components, Integral):
-            family = find_likelihood(parameters.likelihood)
-            count = count_components(family, scaling, table, float(n_components))
-            architecture = make_architecture(
-                parameters, table.n_features, objective, len(batches), count
-            )
-    else:
+            n_components = count_components(family, scaling, table, float(n_components))
+    n_features = len(scaling.location if earlier is None else earlier.scaling.location)
+    architecture = make_architecture(
+        parameters, likelihood, n_features, objective, len(batches), int(n_components)
+    )
+    if earlier is not None:
         check_same_architecture(architecture, earlier.architecture)
         scaling, new_features = earlier.scaling.take_in(table, earlier.moments.n_rows)
         with watched(scaling, earlier.names) as outside:
@@ -253,7 +250,7 @@ def make_schedule(
         batch_size=int(batch_size),
         learning_rate=rate,
         decay=parameters.learning_rate,
-        tol=parameters.tol * table.n_features,
+        tol=parameters.tol * plan.architecture.n_features,
         n_iter_no_change=parameters.n_iter_no_change,
         stop_on_plateau=parameters.max_iter != "auto",
         input_noise=float(input_noise),
@@ -291,6 +288,7 @@ def split_rows(
 
 def make_architecture(
     parameters: Parameters,
+    likelihood: str | type[Likelihood],
     n_features: int,
     objective: Objective,
     n_batches: int,
@@ -328,7 +326,7 @@ def make_architecture(
         n_components=n_components,
         hidden_layer_sizes=tuple(int(size) for size in sizes),
         activation=parameters.activation,
-        likelihood=parameters.likelihood,
+        likelihood=likelihood,
         n_scales=objective.n_scales(n_components),
         n_batches=n_batches,
         encode_batch=encode_batch,
@@ -336,11 +334,11 @@ def make_architecture(
         decoder=parameters.decoder,
         image_shape=check_image_shape(parameters, n_features),
         prior=parameters.prior_factory,
-        linear_path=resolve_linear_path(parameters),
+        linear_path=resolve_linear_path(parameters, find_likelihood(likelihood)),
     )
 
 
-def resolve_linear_path(parameters: Parameters) -> bool:
+def resolve_linear_path(parameters: Parameters, family: type[Likelihood]) -> bool:
     """Return whether networks have a linear path, and start as principal component analysis.
 
     Raises
@@ -351,7 +349,7 @@ def resolve_linear_path(parameters: Parameters) -> bool:
     own = [name for name in ("encoder", "decoder") if getattr(parameters, name) is not None]
     if isinstance(parameters.linear_path, str):
         perceptrons = not own and len(parameters.hidden_layer_sizes) > 0
-        return perceptrons and find_likelihood(parameters.likelihood).starts_linear
+        return perceptrons and family.starts_linear
     if parameters.linear_path and own:
         raise ValueError(
             f"linear_path=True is for the built-in networks, but {own[0]}= is given. Leave out one "

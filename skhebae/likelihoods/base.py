@@ -126,6 +126,8 @@ class Likelihood(nn.Module, ABC):
         Noise that ``input_noise="auto"`` starts from.
     starts_linear : bool
         Whether ``linear_path="auto"`` lets built-in networks start as principal component analysis.
+    keeps_linear_start : bool
+        Whether networks that stay linear are as they started, and steps only set the noise.
     largest_decay : float
         Largest ``weight_decay="auto"`` of built-in networks without a linear path.
     half_rows : int
@@ -144,6 +146,7 @@ class Likelihood(nn.Module, ABC):
     accepts_missing: ClassVar[bool] = False
     input_noise: ClassVar[float] = 0.3
     starts_linear: ClassVar[bool] = False
+    keeps_linear_start: ClassVar[bool] = True
     largest_decay: ClassVar[float] = 0.0
     half_rows: ClassVar[int] = 6000
     sparse_draws: ClassVar[bool] = False
@@ -256,6 +259,10 @@ class Likelihood(nn.Module, ABC):
         """
         shift, gain = calibration.unbind(dim=1)
         return torch.addcmul(shift + (1.0 - gain) * self.initial_bias(), parameter, gain)
+
+    def set_calibration(self, calibration: Tensor) -> None:
+        """Set shift and gain of each feature, (p, 2)."""
+        self.calibration.copy_(calibration)
 
     def contrast(self, parameter: Tensor) -> Tensor:
         """Return what the gain of `calibrate` multiplies, (n, p)."""

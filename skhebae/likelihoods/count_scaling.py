@@ -497,8 +497,8 @@ def quantiles(
     at = places * max(ends[-1] - 1.0, 0.0)
     below = np.floor(at)
     low, high = (
-        values[order][np.searchsorted(ends, of, side="right").clip(max=len(ends) - 1)]
+        np.asarray(values[order][np.searchsorted(ends, of, side="right").clip(max=len(ends) - 1)])
         for of in (below, np.ceil(at))
     )
-    interpolated: NDArray[np.float64] = low + (at - below) * (high - low)
-    return interpolated
+    between: NDArray[np.float64] = (at - below) * (high - low)
+    return low + between

@@ -207,6 +207,6 @@ def sums_of_products(rows: Decoded) -> Tensor:
         x, output = x * mask, output * mask
         count = rows.total(mask.to(x))
     else:
-        count = torch.full_like(x[0], rows.n_counted())
+        count = torch.full_like(x.sum(dim=0), rows.n_counted())
     parts = (x, output, x.square(), x * output, output.square())
     return torch.stack([*(rows.total(part) for part in parts), count], dim=1)

@@ -178,7 +178,11 @@ def denoise(
         exposure = select_rows(factors, rows)
         if exposure is None:
             exposure = model.fitted_.size_factors(block)
-        return model.inverse_transform(codes, batch=select_rows(labels, rows), size_factor=exposure)
+        own_labels = select_rows(labels, rows)
+        decoded: NDArray[np.float32] = model.inverse_transform(
+            codes, batch=own_labels, size_factor=exposure
+        )
+        return decoded
 
     X = matrix_of(adata, fields["layer"] if isinstance(layer, Default) else layer)
     target = target_of(adata, copy=copy)

@@ -1,0 +1,287 @@
+"""Categorical likelihood: one of several levels, as a softmax over their logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skhebae.data import Matrix, Scaling, Table
+from skhebae.files import check_floats
+from skhebae.likelihoods.base import Float32Array, Likelihood, as_tensor
+
+#: Levels of a column that have an output of their own, at most. The rarest share one.
+MOST_OUTPUTS = 100
+
+#: Smallest share of a level by which loadings are divided. By less, chance in a few rows would
+#: start as a large logit.
+SMALLEST_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class CategoricalScaling(Scaling):
+    """From codes of levels (n, p) to standardised indicators (n, q), and back.
+
+    The indicators of a column have one unit in common, by which the variance of all together is
+    1. So a column counts as much as a number, however many levels it has.
+
+    Attributes
+    ----------
+    location, scale : ndarray of shape (q,), float64
+        Shares of the outputs, and the units.
+    starts, level_starts : ndarray of int of shape (p + 1,)
+        Where the outputs and the levels of each column begin.
+    outputs : ndarray of int
+        Output of each level, counted within its column.
+    shares : ndarray of float64
+        Share of each level in its output.
+    """
+
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    starts: NDArray[np.intp]
+    level_starts: NDArray[np.intp]
+    outputs: NDArray[np.intp]
+    shares: NDArray[np.float64]
+    constant: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    may_miss: ClassVar[bool] = True
+
+    @classmethod
+    def measure(cls, table: Table) -> Self:
+        """Count the levels in the tables of all processes."""
+        assert table.columns is not None
+        location, scale, constant, outputs, shares = [], [], [], [], []
+        starts, level_starts = [0], [0]
+        for j, column in enumerate(table.columns.items):
+            n_levels = max(1, len(column.levels or []))
+            codes = np.asarray(table.X[:, j])
+            seen = ~np.isnan(codes)
+            weight = table.row_weights[seen]
+            own = np.bincount(codes[seen].astype(np.intp), weights=weight, minlength=n_levels)
+            counts = np.sum(table.group.gather(own), axis=0)
+            output, share, p = share_outputs(counts)
+            deviation = float(np.sqrt(max(0.0, 1.0 - np.square(p).sum())))
+            if len(p) == 1:
+                constant.append(starts[-1])
+                deviation = 1.0
+            location.append(p)
+            scale.append(np.full(len(p), deviation))
+            outputs.append(output)
+            shares.append(share)
+            starts.append(starts[-1] + len(p))
+            level_starts.append(level_starts[-1] + n_levels)
+        return cls(
+            np.concatenate(location),
+            np.concatenate(scale),
+            np.array(starts, dtype=np.intp),
+            np.array(level_starts, dtype=np.intp),
+            np.concatenate(outputs),
+            np.concatenate(shares),
+            np.array(constant, dtype=np.intp),
+        )
+
+    def check(self, n_features: int) -> None:
+        """Check fields that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that cannot be right.
+        """
+        super().check(n_features)
+        for name, end in (("starts", n_features), ("level_starts", len(self.outputs))):
+            starts = np.asarray(getattr(self, name))
+            if starts.dtype.kind != "i" or starts.ndim != 1 or len(starts) != len(self.starts):
+                raise ValueError(f"{name} are no places of columns")
+            if starts[0] != 0 or starts[-1] != end or (np.diff(starts) < 1).any():
+                raise ValueError(f"{name} do not divide {end} numbers")
+        check_floats(self.shares, "shares", (len(self.outputs),))
+        for j, (levels, start, end) in enumerate(self._columns()):
+            output = np.asarray(self.outputs[levels])
+            if output.dtype.kind != "i" or not 0 <= output.min() <= output.max() < end - start:
+                raise ValueError(f"outputs names more than column {j} has")
+
+    def _columns(self) -> list[tuple[slice, int, int]]:
+        """Return where levels and outputs of each column are."""
+        bounds = zip(self.level_starts[:-1], self.level_starts[1:], strict=True)
+        return [
+            (slice(int(low), int(high)), int(start), int(end))
+            for (low, high), start, end in zip(
+                bounds, self.starts[:-1], self.starts[1:], strict=True
+            )
+        ]
+
+    def standardise(self, X: Matrix) -> NDArray[np.float32]:
+        """Map codes to standardised indicators; NaN where the code is missing."""
+        codes = np.asarray(X, dtype=np.float64)
+        rows = np.arange(len(codes))
+        indicators = np.zeros((len(codes), len(self.location)))
+        for j, (levels, start, end) in enumerate(self._columns()):
+            missing = np.isnan(codes[:, j])
+            output = self.outputs[levels][np.where(missing, 0.0, codes[:, j]).astype(np.intp)]
+            indicators[rows, start + output] = 1.0
+            indicators[missing, start:end] = np.nan
+        result: NDArray[np.float32] = ((indicators - self.location) / self.scale).astype(np.float32)
+        return result
+
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Map indicators, or probabilities, to the code of the largest.
+
+        Of levels that share an output, a drawn one is told by how far its indicator lies above 1
+        (`CategoricalLikelihood.sample`), else the most frequent is taken.
+        """
+        values = standardised.astype(np.float64) * self.scale + self.location
+        codes = np.empty((len(values), len(self.starts) - 1))
+        for j, (levels, start, end) in enumerate(self._columns()):
+            block = values[:, start:end]
+            chosen = block.argmax(axis=1)
+            output, share = self.outputs[levels], self.shares[levels]
+            first = np.array([np.flatnonzero(output == k)[0] for k in range(end - start)])
+            codes[:, j] = first[chosen]
+            shared = int(np.bincount(output).argmax())
+            members = np.flatnonzero(output == shared)
+            if len(members) == 1:
+                continue
+            here = np.flatnonzero(chosen == shared)
+            codes[here, j] = members[share[members].argmax()]
+            quantile = 2.0 * (block[here, shared] - 1.0)
+            ends = np.cumsum(share[members])
+            place = np.searchsorted(ends / ends[-1], quantile, side="right")
+            drawn = members[place.clip(max=len(members) - 1)]
+            codes[here, j] = np.where(quantile > 0.0, drawn, codes[here, j])
+        return codes
+
+
+def share_outputs(
+    counts: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Give each level an output; return these, shares in them, and the outputs' shares."""
+    n_levels = len(counts)
+    counts = np.maximum(counts, 0.5)  # a level of a file of another process may have no rows here
+    output = np.arange(n_levels)
+    if n_levels > MOST_OUTPUTS:
+        rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
+        kept = rank < MOST_OUTPUTS - 1
+        output = np.full(n_levels, MOST_OUTPUTS - 1)
+        output[kept] = np.arange(MOST_OUTPUTS - 1)
+    totals = np.bincount(output, weights=counts)
+    return output.astype(np.intp), counts / totals[output], totals / totals.sum()
+
+
+class CategoricalLikelihood(Likelihood):
+    """``p(x = k | z) = softmax(l(z))_k`` for each column; the parameter is ``log p(x = k | z)``.
+
+    Parameters
+    ----------
+    location, scale : Tensor of shape (q,)
+        Shares of the outputs, and the units of their indicators.
+    starts : Tensor of int of shape (n_columns + 1,)
+        Where the outputs of each column begin.
+    shared : Tensor of bool of shape (q,)
+        Outputs that several levels share.
+    """
+
+    scaling_class: ClassVar[type[Scaling]] = CategoricalScaling
+    accepts_missing: ClassVar[bool] = True
+    starts_linear: ClassVar[bool] = True
+
+    places: Tensor
+    own: Tensor
+    lacking: Tensor
+    shared: Tensor
+
+    def __init__(self, location: Tensor, scale: Tensor, starts: Tensor, shared: Tensor) -> None:
+        super().__init__(location, scale)
+        sizes = starts.diff()
+        widest = int(sizes.max())
+        steps = torch.arange(widest, dtype=starts.dtype, device=starts.device)
+        lacking = steps >= sizes[:, None]
+        places = (starts[:-1, None] + steps).where(~lacking, starts[:-1, None])
+        columns = torch.arange(len(sizes), dtype=starts.dtype, device=starts.device)
+        within = (columns * widest)[:, None] + steps
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("lacking", lacking, persistent=False)
+        self.register_buffer("own", within[~lacking], persistent=False)
+        self.register_buffer("shared", shared, persistent=False)
+
+    @classmethod
+    def from_scaling(cls, scaling: Scaling) -> Self:
+        """Make the likelihood of rows standardised by a `CategoricalScaling`, in float32."""
+        assert isinstance(scaling, CategoricalScaling)
+        shared = np.zeros(len(scaling.location), dtype=bool)
+        for levels, start, end in scaling._columns():
+            shared[start:end] = np.bincount(scaling.outputs[levels], minlength=end - start) > 1
+        parts = (scaling.location, scaling.scale, scaling.starts, shared)
+        return cls(*map(as_tensor, parts)).float()
+
+    def _blocks(self, values: Tensor) -> Tensor:
+        """Return values by column, filled up by minus infinity, (n, n_columns, widest)."""
+        return values[..., self.places].masked_fill(self.lacking, -torch.inf)
+
+    def _flat(self, blocks: Tensor) -> Tensor:
+        """Invert `_blocks`, (n, q)."""
+        return blocks.flatten(start_dim=-2)[..., self.own]
+
+    def _log_softmax(self, values: Tensor) -> Tensor:
+        return self._flat(self._blocks(values).log_softmax(dim=-1))
+
+    def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
+        """Return log-probabilities, (n, q).
+
+        Their derivatives by anything have the mean 0 under the probabilities. That makes the
+        Fisher information of the logits, which is not diagonal, a diagonal one.
+        """
+        return self._log_softmax(output)
+
+    def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return ``x_k log p_k`` of each indicator, (n, q), nats."""
+        return (x * self.scale + self.location) * self._log_softmax(parameter)
+
+    def mean(self, parameter: Tensor) -> Tensor:
+        """Return the probabilities, standardised, (n, q)."""
+        return (self._log_softmax(parameter).exp() - self.location) / self.scale
+
+    def average(self, parameters: Tensor) -> Tensor:
+        """Return the logarithms of average probabilities, (n, q)."""
+        average: Tensor = self._log_softmax(parameters).logsumexp(dim=0)
+        return average - float(np.log(len(parameters)))
+
+    def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a level of each column, as standardised indicators, (n, q).
+
+        An indicator of an output that levels share lies above 1 by half a uniform number, by
+        which `CategoricalScaling.restore` draws one of them.
+        """
+        uniform = torch.rand(
+            parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device
+        )
+        tiny = torch.finfo(parameter.dtype).tiny
+        gumbel = -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
+        blocks = self._blocks(parameter + gumbel)
+        drawn = torch.zeros_like(blocks).scatter_(-1, blocks.argmax(dim=-1, keepdim=True), 1.0)
+        further = torch.rand(
+            parameter.shape, generator=generator, dtype=parameter.dtype, device=parameter.device
+        )
+        indicators = self._flat(drawn) * (1.0 + 0.5 * further * self.shared)
+        return (indicators - self.location) / self.scale
+
+    def fisher_information(self, parameter: Tensor) -> Tensor:
+        """Return the probabilities, the information about log-probabilities, (n, q)."""
+        return self._log_softmax(parameter).exp()
+
+    def initial_bias(self) -> Tensor:
+        """Return the logarithms of the shares, (q,)."""
+        return self.location.log()
+
+    def linear_loadings(self, loadings: Tensor) -> Tensor:
+        """Divide by the slope of the probability, which is the share for centred logits."""
+        slope = self.location.clamp_min(SMALLEST_SHARE)
+        return loadings * (self.scale / slope)[:, None]
+
+    def original_rows(self, rows: Float32Array, scaling: Scaling, *, drawn: bool) -> Any:
+        """Map to the codes of the most likely levels, or of those drawn."""
+        return scaling.restore(rows)
