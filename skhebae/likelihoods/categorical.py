@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Matrix, Scaling, Table
+from skhebae.distributed import SINGLE, Group
 from skhebae.files import check_floats
 from skhebae.likelihoods.base import Float32Array, Likelihood, as_tensor
 
@@ -54,14 +56,21 @@ class CategoricalScaling(Scaling):
     def measure(cls, table: Table) -> Self:
         """Count the levels in the tables of all processes."""
         assert table.columns is not None
+        n_levels = [max(1, len(column.levels or [])) for column in table.columns.items]
+        return cls.of_codes(np.asarray(table.X), n_levels, table.group)
+
+    @classmethod
+    def of_codes(
+        cls, X: NDArray[np.float64], n_levels: Sequence[int], group: Group = SINGLE
+    ) -> Self:
+        """Count the codes (n, p) of all processes, of so many levels per column."""
         location, scale, constant, outputs, shares = [], [], [], [], []
         starts, level_starts = [0], [0]
-        for j, column in enumerate(table.columns.items):
-            n_levels = max(1, len(column.levels or []))
-            codes = np.asarray(table.X[:, j])
+        for j, n_codes in enumerate(n_levels):
+            codes = X[:, j]
             codes = codes[~np.isnan(codes)].astype(np.intp)
-            own = np.bincount(codes, minlength=n_levels).astype(np.float64)
-            counts = np.sum(table.group.gather(own), axis=0)
+            own = np.bincount(codes, minlength=n_codes).astype(np.float64)
+            counts = np.sum(group.gather(own), axis=0)
             output, share, p = share_outputs(counts)
             deviation = float(np.sqrt(max(0.0, 1.0 - np.square(p).sum())))
             if len(p) == 1:
@@ -72,7 +81,7 @@ class CategoricalScaling(Scaling):
             outputs.append(output)
             shares.append(share)
             starts.append(starts[-1] + len(p))
-            level_starts.append(level_starts[-1] + n_levels)
+            level_starts.append(level_starts[-1] + n_codes)
         return cls(
             np.concatenate(location),
             np.concatenate(scale),
