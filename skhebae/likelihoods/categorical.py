@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Matrix, Scaling, Table
+from skhebae.distributed import SINGLE, Group
 from skhebae.files import check_floats
 from skhebae.likelihoods.base import Float32Array, Likelihood, as_tensor
 
@@ -54,15 +56,29 @@ class CategoricalScaling(Scaling):
     def measure(cls, table: Table) -> Self:
         """Count the levels in the tables of all processes."""
         assert table.columns is not None
+        n_levels = [max(1, len(column.levels or [])) for column in table.columns.items]
+        return cls.of_codes(np.asarray(table.X), n_levels, table.group, table.weight)
+
+    @classmethod
+    def of_codes(
+        cls,
+        X: NDArray[np.float64],
+        n_levels: Sequence[int],
+        group: Group = SINGLE,
+        weight: NDArray[np.float64] | None = None,
+    ) -> Self:
+        """Count the codes (n, p) of all processes, of so many levels per column.
+
+        Each row as often as its `weight` (n,) says.
+        """
         location, scale, constant, outputs, shares = [], [], [], [], []
         starts, level_starts = [0], [0]
-        for j, column in enumerate(table.columns.items):
-            n_levels = max(1, len(column.levels or []))
-            codes = np.asarray(table.X[:, j])
-            seen = ~np.isnan(codes)
-            weight = table.row_weights[seen]
-            own = np.bincount(codes[seen].astype(np.intp), weights=weight, minlength=n_levels)
-            counts = np.sum(table.group.gather(own), axis=0)
+        weight = np.ones(len(X)) if weight is None else weight
+        for j, n_codes in enumerate(n_levels):
+            seen = ~np.isnan(X[:, j])
+            codes = X[seen, j].astype(np.intp)
+            own = np.bincount(codes, weights=weight[seen], minlength=n_codes)
+            counts = np.sum(group.gather(own), axis=0)
             output, share, p = share_outputs(counts)
             deviation = float(np.sqrt(max(0.0, 1.0 - np.square(p).sum())))
             if len(p) == 1:
@@ -73,7 +89,7 @@ class CategoricalScaling(Scaling):
             outputs.append(output)
             shares.append(share)
             starts.append(starts[-1] + len(p))
-            level_starts.append(level_starts[-1] + n_levels)
+            level_starts.append(level_starts[-1] + n_codes)
         return cls(
             np.concatenate(location),
             np.concatenate(scale),
