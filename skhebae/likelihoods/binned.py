@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -12,9 +13,10 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from skhebae.data import Matrix, Scaling, Table
+from skhebae.files import check_floats
 from skhebae.likelihoods.base import Float32Array, Likelihood, as_tensor
 from skhebae.likelihoods.categorical import CategoricalLikelihood, CategoricalScaling
-from skhebae.likelihoods.normal_scores import Segments
+from skhebae.likelihoods.normal_scores import Segments, round_to
 from skhebae.likelihoods.quantile import END, QuantileLikelihood, QuantileScaling
 
 #: Bins of a column, at most and at least, and the rows that each holds, about.
@@ -26,6 +28,9 @@ SPIKE_SHARE, SPIKE_FACTOR, NEIGHBOURS = 0.004, 3.0, 5
 
 #: A bin holds at least this part of its share.
 SPARE = 0.05
+
+#: Smallest count in a quotient.
+TINY = 1e-300
 
 #: Information about what the decoder does not decide; positive, as it has to be.
 NO_INFORMATION = 1e-9
@@ -44,11 +49,14 @@ class BinnedScaling(Scaling):
     bins : CategoricalScaling
     edges : ndarray of float64
         Scores at which the bins of each column end, but for the last one, column after column.
+    means : ndarray of float64
+        Mean of the rows of `fit` in each bin, column after column.
     """
 
     scores: QuantileScaling
     bins: CategoricalScaling
     edges: NDArray[np.float64]
+    means: NDArray[np.float64]
     may_miss: ClassVar[bool] = True
 
     @property
@@ -78,7 +86,7 @@ class BinnedScaling(Scaling):
         codes = bin_codes(np.asarray(table.X, dtype=np.float64), scores, found)
         n_levels = [len(own) + 1 for own in found]
         bins = CategoricalScaling.of_codes(codes, n_levels, table.group, table.weight)
-        return cls(scores, bins, np.concatenate(found))
+        return cls(scores, bins, np.concatenate(found), bin_averages(table, codes, n_levels))
 
     def by_column(self) -> list[NDArray[np.float64]]:
         """Return the edges of each column."""
@@ -100,12 +108,14 @@ class BinnedScaling(Scaling):
             raise ValueError("bins are not those of the columns")
         if edges.shape != (len(self.bins.location) - len(self.scores.location),):
             raise ValueError("edges do not divide the bins")
+        check_floats(self.means, "means", (len(self.bins.location),))
         if any((np.diff(own) <= 0.0).any() or np.isnan(own).any() for own in self.by_column()):
             raise ValueError("edges do not increase")
 
     def pack(self) -> dict[str, Any]:
         """Return the fields, as JSON values and arrays."""
-        return {"scores": self.scores.pack(), "bins": self.bins.pack(), "edges": self.edges}
+        parts = {"scores": self.scores.pack(), "bins": self.bins.pack()}
+        return {**parts, "edges": self.edges, "means": self.means}
 
     @classmethod
     def unpack(cls, packed: dict[str, Any]) -> Self:
@@ -114,6 +124,7 @@ class BinnedScaling(Scaling):
             QuantileScaling.unpack(packed["scores"]),
             CategoricalScaling.unpack(packed["bins"]),
             packed["edges"],
+            packed["means"],
         )
 
     def standardise(self, X: Matrix) -> NDArray[np.float32]:
@@ -128,6 +139,34 @@ class BinnedScaling(Scaling):
         """Map scores to numbers within the range of fit, in steps where it had any."""
         p = len(self.scores.location)
         return self.scores.restore(standardised[:, :p] * np.float32(np.sqrt(2.0)))
+
+    def restore_means(self, standardised: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Map mean indicators, the probabilities of bins, to mean numbers, in steps if any."""
+        p, scores = len(self.scores.location), self.scores
+        wide = standardised[:, p:].astype(np.float64) * 2.0**0.5
+        probability = wide * self.bins.scale + self.bins.location
+        # Of a column, they add up to 1 but for rounding.
+        of_columns = np.add.reduceat(probability * self.means, self.bins.starts[:-1], axis=1)
+        total = np.add.reduceat(probability, self.bins.starts[:-1], axis=1)
+        means: NDArray[np.float64] = (of_columns / total).clip(scores.low, scores.high)
+        for j, step in enumerate(scores.steps):
+            means[:, j] = round_to(means[:, j], float(step))
+        return means
+
+
+def bin_averages(
+    table: Table, codes: NDArray[np.float64], n_levels: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the mean of the rows of all processes in each bin, column after column."""
+    parts = []
+    for j, n_codes in enumerate(n_levels):
+        seen = ~np.isnan(codes[:, j])
+        own, weight = codes[seen, j].astype(np.intp), table.row_weights[seen]
+        values = np.asarray(table.X, dtype=np.float64)[seen, j]
+        sums = [np.bincount(own, weights=of, minlength=n_codes) for of in (weight, weight * values)]
+        counts, totals = np.sum(table.group.gather(np.stack(sums)), axis=0)
+        parts.append(totals / np.maximum(counts, TINY))
+    return np.concatenate(parts)
 
 
 def find_edges(segments: Segments, n_rows: int) -> NDArray[np.float64]:
@@ -308,8 +347,9 @@ class BinnedLikelihood(Likelihood):
         return torch.cat([torch.zeros_like(loadings[:p]), own])
 
     def original_rows(self, rows: Float32Array, scaling: Scaling, *, drawn: bool) -> Any:
-        """Map scores to numbers."""
-        return scaling.restore(rows)
+        """Map drawn scores, or the mean probabilities of bins, to numbers."""
+        assert isinstance(scaling, BinnedScaling)
+        return scaling.restore(rows) if drawn else scaling.restore_means(rows)
 
 
 def bin_means(ends: Tensor) -> Tensor:
