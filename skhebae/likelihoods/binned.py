@@ -305,8 +305,7 @@ class BinnedLikelihood(Likelihood):
         """Return mean scores, and probabilities of bins, standardised, (n, p + q)."""
         bins = self._split(parameter)[1]
         probability = self.bins.fisher_information(bins)
-        blocks = (probability * self.middle)[..., self.bins.places]
-        scores = blocks.masked_fill(self.bins.lacking, 0.0).sum(dim=-1)
+        scores = (probability * self.middle) @ self.bins.members
         standardised = (scores - self.scores.location) / self.scores.scale
         means: Tensor = torch.cat([standardised, self.bins.mean(bins)], dim=-1) / 2.0**0.5
         return means
@@ -321,8 +320,7 @@ class BinnedLikelihood(Likelihood):
         bins = self._split(parameter)[1]
         drawn = self.bins.sample(bins, generator)
         indicators = (drawn * self.bins.scale + self.bins.location).round()
-        ends = [(indicators * of)[..., self.bins.places] for of in self.ends.unbind(dim=1)]
-        low, high = (of.masked_fill(self.bins.lacking, 0.0).sum(dim=-1) for of in ends)
+        low, high = ((indicators * of) @ self.bins.members for of in self.ends.unbind(dim=1))
         uniform = torch.rand(low.shape, generator=generator, dtype=low.dtype, device=low.device)
         share = (low + (high - low) * uniform).double().clamp(1e-9, 1.0 - 1e-9)
         scores = torch.special.ndtri(share).to(low.dtype)

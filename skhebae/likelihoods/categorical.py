@@ -207,6 +207,8 @@ class CategoricalLikelihood(Likelihood):
 
     places: Tensor
     own: Tensor
+    column: Tensor
+    members: Tensor
     lacking: Tensor
     shared: Tensor
 
@@ -222,6 +224,10 @@ class CategoricalLikelihood(Likelihood):
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("lacking", lacking, persistent=False)
         self.register_buffer("own", within[~lacking], persistent=False)
+        column = torch.repeat_interleave(columns, sizes)
+        self.register_buffer("column", column, persistent=False)
+        members = (column[:, None] == columns).to(location.dtype)
+        self.register_buffer("members", members, persistent=False)
         self.register_buffer("shared", shared, persistent=False)
 
     @classmethod
@@ -242,8 +248,16 @@ class CategoricalLikelihood(Likelihood):
         """Invert `_blocks`, (n, q)."""
         return blocks.flatten(start_dim=-2)[..., self.own]
 
-    def _log_softmax(self, values: Tensor) -> Tensor:
-        return self._flat(self._blocks(values).log_softmax(dim=-1))
+    def log_softmax(self, values: Tensor) -> Tensor:
+        """Return log-probabilities of logits, (n, q).
+
+        By a product with a matrix of zeros and ones, whose derivative is another one; that of
+        picking columns takes several times as long.
+        """
+        with torch.no_grad():
+            largest = self._blocks(values).amax(dim=-1)[..., self.column]
+        below = values - largest
+        return below - (below.exp() @ self.members).log() @ self.members.T
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
         """Return log-probabilities, (n, q).
@@ -251,19 +265,23 @@ class CategoricalLikelihood(Likelihood):
         Their derivatives by anything have the mean 0 under the probabilities. That makes the
         Fisher information of the logits, which is not diagonal, a diagonal one.
         """
-        return self._log_softmax(output)
+        return self.log_softmax(output)
+
+    def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
+        """Return log-probabilities, (n, q)."""
+        return self.log_softmax(super().calibrate(parameter, calibration))
 
     def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return ``x_k log p_k`` of each indicator, (n, q), nats."""
-        return (x * self.scale + self.location) * self._log_softmax(parameter)
+        return (x * self.scale + self.location) * parameter
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the probabilities, standardised, (n, q)."""
-        return (self._log_softmax(parameter).exp() - self.location) / self.scale
+        return (parameter.exp() - self.location) / self.scale
 
     def average(self, parameters: Tensor) -> Tensor:
         """Return the logarithms of average probabilities, (n, q)."""
-        average: Tensor = self._log_softmax(parameters).logsumexp(dim=0)
+        average: Tensor = parameters.logsumexp(dim=0)
         return average - float(np.log(len(parameters)))
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
@@ -287,7 +305,7 @@ class CategoricalLikelihood(Likelihood):
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the probabilities, the information about log-probabilities, (n, q)."""
-        return self._log_softmax(parameter).exp()
+        return parameter.exp()
 
     def initial_bias(self) -> Tensor:
         """Return the logarithms of the shares, (q,)."""
