@@ -29,14 +29,20 @@ NAMES = (
     "objectives",
     "principal_codes",
     "prior",
+    "weights",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
 AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:5]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR = TESTS[5:]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[5:]
 # One function of tests, where the others take long.
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
 COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
 CENTRED = f"{LINEAR_PATH}::test_the_start_is_centred"
+REPEATED = f"{WEIGHTS}::test_the_loss_and_its_gradients_are_those_of_repeated_rows"
+BOTH_FORMS = f"{WEIGHTS}::test_both_forms_of_the_aggregate_agree_for_any_weights"
+CODE_MOMENTS = f"{WEIGHTS}::test_moments_of_codes_are_those_of_repeated_rows"
+WEIGHTED_COMPONENTS = f"{WEIGHTS}::test_principal_components_are_those_of_repeated_rows"
+FINISHED = f"{WEIGHTS}::test_likelihoods_finish_as_on_repeated_rows"
 MERGED = f"{LINEAR_PATH}::test_merged_rows_have_the_components_of_all"
 
 # Imports take longer than most mutants live, so one process makes them, all but
@@ -194,7 +200,7 @@ MUTANTS = {
         "objectives/fused.py", "if by_noise is not None:", "if by_noise is None:", AGGREGATE
     ),
     "fused mean without its slope": Mutant(
-        "objectives/fused.py", "by_mu += slope / len(centred) * mean", "pass", AGGREGATE
+        "objectives/fused.py", "by_mu += slope / total * mean", "pass", AGGREGATE
     ),
     "L detached": Mutant(
         "objectives/aggregate.py",
@@ -255,8 +261,8 @@ MUTANTS = {
     ),
     "expected penalty whatever the row share": Mutant(
         "objectives/hebae.py",
-        "own = 1.0 - self.row_share",
-        "own = 1.0",
+        "own, nu = 1.0 - self.row_share,",
+        "own, nu = 1.0,",
         OBJECTIVES,
     ),
     "cubature of the wrong radius": Mutant(
@@ -354,21 +360,21 @@ MUTANTS = {
         "fitted/gate.py", "STANDARD_ERRORS * error", "0.0 * error", JUDGE
     ),
     "perceptrons for a small gain": Mutant(
-        "fitted/gate.py", "SMALLEST_GAIN * before.mean()", "0.0 * before.mean()", JUDGE
+        "fitted/gate.py", "SMALLEST_GAIN * at_first", "0.0 * at_first", JUDGE
     ),
     "perceptrons for any loss": Mutant(
         "fitted/gate.py", "gain = before - after", "gain = after - before", JUDGE
     ),
     "perceptrons where the error is none": Mutant(
         "fitted/gate.py",
-        "if not gain.mean() > max(",
-        "if gain.mean() <= max(",
+        "if not mean > max(",
+        "if mean <= max(",
         JUDGE,
     ),
     "long training for small gains": Mutant(
         "fitted/gate.py",
-        "return Verdict.FULL if after.mean() < LARGE_GAIN * before.mean() else Verdict.BRIEF",
-        "return Verdict.BRIEF if after.mean() < LARGE_GAIN * before.mean() else Verdict.FULL",
+        "return Verdict.FULL if at_last < LARGE_GAIN * at_first else Verdict.BRIEF",
+        "return Verdict.BRIEF if at_last < LARGE_GAIN * at_first else Verdict.FULL",
         JUDGE,
     ),
     "components of rows that are not centred": Mutant(
@@ -433,6 +439,45 @@ MUTANTS = {
     ),
     "MMD test across both ways": Mutant(
         "information.py", "- 2.0 * across / n_rows**2", "- across / n_rows**2", INFORMATION
+    ),
+    "moments of as many rows as have weights": Mutant(
+        "divergences.py",
+        "return mean, scatter / (total - 1.0).clamp_min(1.0)",
+        "return mean, scatter / max(len(mu) - 1, 1)",
+        REPEATED,
+    ),
+    "copies of a code that are no pair": Mutant(
+        "divergences.py",
+        " - weight @ gram.diagonal()",
+        " - weight.square() @ gram.diagonal()",
+        REPEATED,
+    ),
+    "sum of weights for their mean": Mutant(
+        "data/minibatch.py", " * (self.total_rows() / self.total_weight())", "", REPEATED
+    ),
+    "constant of rows for that of weights": Mutant(
+        "training/step.py",
+        "size = minibatch.total_weight(),",
+        "size = minibatch.total_rows(),",
+        REPEATED,
+    ),
+    "fused gradient without weights": Mutant(
+        "objectives/fused.py", "by_mu = counted[0] * by_mu +", "by_mu = by_mu +", BOTH_FORMS
+    ),
+    "codes' covariance of the whole weight": Mutant(
+        "fitted/codes.py", "@ centred / degrees(total)", "@ centred / total", CODE_MOMENTS
+    ),
+    "components without weights": Mutant(
+        "fitted/linear_start.py",
+        "np.sqrt(weight)[:, None] * (inputs - mean)",
+        "inputs - mean",
+        WEIGHTED_COMPONENTS,
+    ),
+    "sums of decoded rows without weights": Mutant(
+        "likelihoods/base.py",
+        "torch.tensordot(self.weight.to(values), values, dims=1)",
+        "values.sum(dim=0)",
+        FINISHED,
     ),
     "reported penalty uncorrected": Mutant(
         "training/step.py",

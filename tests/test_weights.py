@@ -14,8 +14,6 @@ from sklearn import config_context
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from test_checkpoint import InterruptedFitError
-from test_feature_parameters import Given
 from test_objectives import OBJECTIVES, D, P
 
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
@@ -61,6 +59,33 @@ from skhebae.training.step import loss_terms
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 CPU = torch.device("cpu")
+
+
+class InterruptedFitError(Exception):
+    """What stands for a power cut."""
+
+
+class Given:
+    """Evidence of rows that are decoded already."""
+
+    is_part = False
+
+    def __init__(self, rows, lacks_noise):
+        self.rows, self.lacks_noise, self.n_rows = [rows], lacks_noise, rows.n_counted()
+
+    def decode_some(self, n_numbers):
+        return self.rows
+
+    def sum(self, values):
+        return values
+
+    def sum_over_rows(self, function):
+        return function(self.rows[0]).double()
+
+    def code_variance(self):
+        return torch.full_like(self.rows[0].x[0], 0.05)
+
+
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -359,10 +384,8 @@ def test_likelihoods_finish_as_on_repeated_rows(kind, lacks_noise, masked):
             rows = Decoded(
                 *(None if of is None else of.repeat_interleave(times, 0) for of in rows[:3])
             )
-        evidence = Given(*rows[:3], lacks_noise, 0.05)
-        evidence.rows, evidence.n_rows = [rows], rows.n_counted()
         likelihood = kind.from_scaling(scaling).eval()
-        likelihood.finish(evidence)
+        likelihood.finish(Given(rows, lacks_noise))
         learned.append(likelihood.state_dict())
     for name, value in learned[1].items():
         assert_allclose(learned[0][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
