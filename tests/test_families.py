@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 
-from skhebae.data import Table, find_kinds, measure_columns
+from skhebae.data import Table, encode_frame, find_kinds, measure_columns
 from skhebae.likelihoods import Circular, MixedLikelihood, MixedScaling, choose_families
 from skhebae.likelihoods.categorical import MOST_OUTPUTS
 from skhebae.likelihoods.intervals import log_interval
@@ -24,7 +24,7 @@ def of_frame(frame, families="from_dtype"):
     """Return the scaling of a frame, its likelihood in double, and its rows as numbers."""
     kinds = find_kinds(frame, "pandas")
     columns = measure_columns(frame, "pandas", kinds, choose_families(kinds, families))
-    X = columns.encode(frame)
+    X = encode_frame(frame, columns)
     scaling = MixedScaling.measure(Table(X, columns=columns))
     return scaling, MixedLikelihood.from_scaling(scaling).double(), X
 
