@@ -49,8 +49,7 @@ def arf(folder: Path, seed: int) -> dict[str, Any]:
     """Draw as many rows as there are by adversarial random forests (Watson et al., 2023)."""
     from arfpy import arf as library
 
-    if not hasattr(np, "in1d"):  # which it calls, and NumPy 2.4 has no more
-        np.in1d = np.isin
+    vars(np).setdefault("in1d", np.isin)  # which it calls, and NumPy 2.4 has no more
     np.random.seed(seed)
     train = read(folder / "train.csv").dropna().reset_index(drop=True)
     for name in train:
