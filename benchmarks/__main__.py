@@ -13,6 +13,7 @@ BENCHMARKS = {
     "compare": "which reducer to use: every method on every set",
     "tables": "never behind PCA: errors, neighbours and distances on 22 sets",
     "single-cell": "cell types, batches and new cells, against scVI",
+    "tabular": "rows drawn from mixed tables: real ones beside them, sdmetrics, classifiers",
     "speed": "rows per second against pythae and scVI",
     "gpu": "the same on a GPU",
     "time-to-quality": "seconds until a held-out error or bound, against PCA and these",
