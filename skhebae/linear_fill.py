@@ -62,8 +62,10 @@ def expected_factors(x: Tensor, mask: Tensor, factors: Factors) -> tuple[Tensor,
 def fit_factors(x: Tensor, mask: Tensor, start: Factors, weight: Tensor | None = None) -> Factors:
     """Fit factor analysis to rows with missing entries, by expectation maximisation.
 
-    Loadings have independent priors N(0, 1) in the unit of the noise, so that a feature that is
-    observed in few rows has small ones.
+    Loadings have independent normal priors with one precision per factor, which is learned
+    (Bishop, "Variational principal components", 1999): factors that the rows do not show vanish,
+    so their number need not be chosen. The noise that loadings fit by chance counts as noise, and
+    so does at the end what is not known about them: otherwise noise of small tables is too small.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def fit_factors(x: Tensor, mask: Tensor, start: Factors, weight: Tensor | None =
     p, k = loadings.shape
     counted = mask if weight is None else mask * weight[:, None]
     counts = counted.sum(dim=0)
-    identity = torch.eye(k, dtype=x.dtype, device=x.device)
+    precision = torch.ones(k, dtype=x.dtype, device=x.device)
     variance = ((x - centre).square() * counted).sum(dim=0) / counts
     least = SMALLEST_NOISE * variance.mean().clamp_min(TINY)
     for _ in range(EM_STEPS):
@@ -87,8 +89,12 @@ def fit_factors(x: Tensor, mask: Tensor, start: Factors, weight: Tensor | None =
         z, root = expected_factors(x, mask, Factors(centre, loadings, noise))
         covariance = torch.cholesky_inverse(root)
         second = (covariance + z[:, :, None] * z[:, None, :]).reshape(-1, k * k)
-        within = (counted.T @ second).view(p, k, k) + noise[:, None, None] * identity
-        loadings = torch.linalg.solve(within, (residual.T @ z)[:, :, None])[:, :, 0]
+        within = (counted.T @ second).view(p, k, k)
+        # Covariances of the loadings of each feature, in the unit of its noise variance.
+        unsure = torch.linalg.inv(within + noise[:, None, None] * precision.diag())
+        loadings = (unsure @ (residual.T @ z)[:, :, None])[:, :, 0]
+        variances = noise[:, None] * unsure.diagonal(dim1=1, dim2=2)
+        precision = p / (loadings.square() + variances).sum(dim=0).clamp_min(TINY)
         residual = x - centre - z @ loadings.T
         shift = (residual * counted).sum(dim=0) / counts
         spread = ((counted.T @ covariance.reshape(-1, k * k)).view(p, k, k) @ loadings[:, :, None])[
@@ -96,13 +102,14 @@ def fit_factors(x: Tensor, mask: Tensor, start: Factors, weight: Tensor | None =
         ]
         squares = (residual.square() * counted).sum(dim=0) - counts * shift.square()
         squares = squares + (spread * loadings).sum(dim=1)
+        squares = squares + noise * (unsure * within).sum(dim=(1, 2))
         before = noise
         noise = (squares + PSEUDO_ENTRIES * PSEUDO_SHARE * variance) / (counts + PSEUDO_ENTRIES)
         noise = noise.clamp_min(least)
         centre = centre + shift
         if float(((noise - before) / before).abs().max()) < SETTLED:
             break
-    return Factors(centre, loadings, noise)
+    return Factors(centre, loadings, noise + variances.sum(dim=1))
 
 
 def start_factors(x: Tensor, mask: Tensor, n_factors: int) -> Factors:

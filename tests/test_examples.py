@@ -101,3 +101,21 @@ def test_distributed_fit(tmp_path):
     assert error_of_two == pytest.approx(error, rel=0.15)
     assert score_of_two == pytest.approx(score, abs=2.0)
     assert {path.name for path in tmp_path.iterdir()} >= {"digits.model", "digits.ckpt"}
+
+
+@pytest.mark.slow
+def test_impute_survey(tmp_path):
+    output = run("impute_survey.py", tmp_path).stdout
+    words = output.replace("Figure", "").split()
+
+    def after(name, last):
+        """Return the number behind a name in the table whose heading ends so."""
+        rest = output.split(last)[1]
+        line = next(line for line in rest.splitlines() if line.strip().startswith(name))
+        return float(line.split()[-1])
+
+    assert after("HEBAE", "deviations:") < 0.6 * after("mean", "deviations:")
+    assert after("HEBAE", "deviations:") < after("one draw", "deviations:")
+    assert 87.0 < float(words[words.index("cover") + 1].rstrip("%")) < 95.0
+    assert after("transform(X)", "variance:") < 0.5 * after("mean", "variance:")
+    assert (tmp_path / "impute_survey.png").stat().st_size > 10_000

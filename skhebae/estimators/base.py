@@ -788,8 +788,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ``p(x_obs | z_k) p(z_k) / q(z_k)``: the self-normalised importance sampling of MIWAE [1]_.
         The proposal q is the Laplace approximation of p(z | x_obs), as for `log_likelihood`. Or,
         with `n_draws`, by draws from p(x_mis | x_obs), whose spread says how certain they are:
-        codes are resampled with these weights, and missing entries drawn given each. Values
-        are taken to be missing at random: whether one is must not depend on what it would be.
+        codes are resampled with these weights, and missing entries drawn given each. Where a trial
+        found no use for perceptrons in rows with missing entries, both are those of factor
+        analysis, in closed form. Values are taken to be missing at random: whether one is must not
+        depend on what it would be.
 
         Parameters
         ----------

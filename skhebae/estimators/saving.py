@@ -29,6 +29,7 @@ FACTORIES = ("encoder", "decoder", "objective", "likelihood", "prior")
 PRIVATE = {
     "_architecture",
     "_axes",
+    "_fills_linearly",
     "_mixture",
     "_moments",
     "_noise_covariance",

@@ -97,6 +97,10 @@ class FittedAutoencoder:
         any, where both are the same.
     feature_names : ndarray of str or None
         Names for messages, which the caller keeps.
+    fills_linearly : bool
+        Whether missing entries follow from the factor analysis of `fit` and not from the decoder.
+        That of a linear model, whose codes are principal components, has too much noise: it bears
+        what rows of `fit` with missing entries do not tell about their codes.
     """
 
     architecture: Architecture
@@ -113,6 +117,7 @@ class FittedAutoencoder:
     optimizer_state: dict[int, dict[str, Tensor]] | None = None
     annotations: dict[str, Any] | None = None
     axes: CodeAxes | None = None
+    fills_linearly: bool = False
     feature_names: NDArray[Any] | None = None
 
     # Facts
@@ -484,6 +489,8 @@ class FittedAutoencoder:
         draws = torch.from_numpy(noise).to(self.model.device)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
+            if self.fills_linearly:
+                return self.model.encoder_input(minibatch)
             return expected_rows(self.model, minibatch, draws, self.likelihood.mean)
 
         return self._map(
@@ -513,6 +520,9 @@ class FittedAutoencoder:
         generator = torch.Generator(self.model.device).manual_seed(int(rng.randint(2**31 - 1)))
 
         def evaluate(minibatch: Minibatch) -> Tensor:
+            if self.fills_linearly:
+                copies = (self.model.encoder_input(minibatch, generator) for _ in range(n_draws))
+                return torch.stack(list(copies), dim=1)
             uniform = torch.rand(
                 n_draws,
                 len(minibatch),
@@ -731,6 +741,8 @@ class FittedAutoencoder:
             packed["explained_variance_ratio_"] = self.axes.explained_variance_ratio
         if len(self.batches):
             packed["batches_"] = self.batches
+        if self.fills_linearly:
+            packed["_fills_linearly"] = True
         if self.annotations is not None:
             packed["anndata_"] = self.annotations
         return packed
@@ -793,5 +805,6 @@ class FittedAutoencoder:
             history=packed["history_"],
             batches=packed.get("batches_", np.empty(0, dtype=object)),
             annotations=packed.get("anndata_"),
+            fills_linearly=packed.get("_fills_linearly", False),
             axes=CodeAxes(**packed["_axes"]) if "_axes" in packed else None,
         )

@@ -80,7 +80,9 @@ def fit_autoencoder(
         window_bytes = int(parameters.window_mb * 1e6)
         rows = open_rows(table.X, plan.scaling, run.model.device, plan.side, window_bytes)
     fill = run.model.fill
+    fills_linearly = earlier is not None and earlier.fills_linearly
     if fill is None and table.has_missing:
+        fills_linearly = run.model.n_batches == 0  # it knows nothing of them
         fill = run.model.fill = fit_fill(run, rows, split.training)
     verdict, weights = decide_linearity(
         parameters, plan, table, rows, schedule, earlier, partial, fill
@@ -147,6 +149,7 @@ def fit_autoencoder(
         converged=converged,
         optimizer_state=run.optimizer.state() if partial else None,
         annotations=None if earlier is None else earlier.annotations,
+        fills_linearly=fills_linearly and verdict is Verdict.LINEAR,
     )
 
 

@@ -43,6 +43,8 @@ def check_packed(packed: dict[str, Any]) -> None:
     check_sizes(architecture, packed["_weights"])
     check_integer(packed["_seed"], "the seed", 0)
     check_history(packed["history_"])
+    if not isinstance(packed.get("_fills_linearly", False), bool):
+        raise ValueError("_fills_linearly is no boolean")
     if not isinstance(packed.get("anndata_", {}), dict):
         raise ValueError("anndata_ is not a dict")
 
