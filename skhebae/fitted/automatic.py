@@ -16,6 +16,9 @@ AUTO_MIN_EPOCHS = 5
 #: The same for networks that start as principal component analysis, which have less to learn.
 LINEAR_STEPS = (125, 1900)
 
+#: By how many times as many where rows have missing entries: each is seen with others hidden.
+MISSING_STEPS = 1.5
+
 #: Smallest and largest minibatch of `batch_size="auto"`, and the number of minibatches per
 #: epoch that it aims at between them.
 AUTO_BATCH = (32, 128)
@@ -45,6 +48,7 @@ def auto_epochs(
     *,
     starts_linear: bool,
     n_taken: int | None = None,
+    has_missing: bool = False,
 ) -> int:
     """Return the epochs that `max_iter="auto"` stands for.
 
@@ -61,9 +65,13 @@ def auto_epochs(
         Whether networks start as principal component analysis.
     n_taken : int, optional
         Rows that an epoch takes, where weights make them stand for `n_rows`.
+    has_missing : bool
+        Whether rows have missing entries.
     """
     low, high = LINEAR_STEPS if starts_linear else AUTO_STEPS
     steps = low + (high - low) * n_rows / (n_rows + half_rows)
+    if has_missing and starts_linear:
+        steps = MISSING_STEPS * steps
     n_taken = n_rows if n_taken is None else n_taken
     return max(AUTO_MIN_EPOCHS, round(steps / max(1, n_taken // batch_size)))
 

@@ -11,7 +11,7 @@ from skhebae.fitted.geometry import CodeRegression
 from skhebae.linear_fill import TINY, Factors, LinearFill, fit_factors, start_factors
 from skhebae.training import Run
 
-#: Factors at most, and products in one step of expectation maximisation.
+#: Factors, and products in one step of expectation maximisation.
 MOST_FACTORS, PRODUCTS = 20, 2**28
 
 #: Rows per chunk while they are collected.
@@ -21,8 +21,8 @@ CHUNK_ROWS = 1024
 def fit_fill(run: Run, rows: Rows, indices: NDArray[np.intp]) -> LinearFill:
     """Fit factor analysis to what the encoder sees of rows with missing entries.
 
-    With as many factors as codes have dimensions, on rows spread evenly over those of all
-    processes, each of which ends with the same.
+    With more factors than most tables need, as those that rows do not show vanish. On rows spread
+    evenly over those of all processes, each of which ends with the same.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def fit_fill(run: Run, rows: Rows, indices: NDArray[np.intp]) -> LinearFill:
         Of the rows to learn from.
     """
     model, group = run.model, run.group
-    n_factors = min(MOST_FACTORS, model.n_components, model.n_features)
+    n_factors = min(MOST_FACTORS, model.n_features)
     wanted = max(1, PRODUCTS // (model.n_features * n_factors**2 * group.size))
     width = 2 * model.n_features + 1
     parts = [np.empty((0, width), dtype=np.float32)]

@@ -244,6 +244,7 @@ def make_schedule(
             model.likelihood.half_rows,
             starts_linear=starts_linear,
             n_taken=table.total_rows,
+            has_missing=bool(plan.side.has_missing),
         )
     return Schedule(
         n_epochs=int(n_epochs),
