@@ -40,6 +40,7 @@ LEVELS = {
 READERS = {"diagnostics", "plotting", "tl", "pp"}
 #: Nobody but the likelihoods themselves asks which of them a likelihood is.
 FAMILIES = {
+    "BinnedLikelihood",
     "CategoricalLikelihood",
     "CircularLikelihood",
     "MixedLikelihood",

@@ -161,7 +161,7 @@ def test_codes_know_the_columns(frame):
     z = np.log(frame["income"]) - 8.0
     known = z.notna()
     first = model.transform(frame)[known, 0]
-    assert abs(np.corrcoef(first, z[known])[0, 1]) > 0.9
+    assert abs(np.corrcoef(first, z[known])[0, 1]) > 0.8
 
 
 def test_samples_look_like_the_table(cls):
@@ -269,8 +269,8 @@ def test_what_cannot_be_given(model, given, message):
 
 
 def test_rare_values_warn():
-    frame = survey(600)
-    model = VAETransformer(2, random_state=0).fit(frame)
+    frame = survey()
+    model = HEBAETransformer(**{**OPTIONS, "likelihood": {"income": "gaussian"}}).fit(frame)
     with pytest.warns(FewCodesWarning, match="only about"):
         model.sample(2, given={"job": "farm", "income": 1e6, "children": 9}, random_state=0)
 

@@ -174,7 +174,8 @@ def open_rows(
     """
     if isinstance(X, StoredTable) and len(X) > 0:
         return WindowedRows(X, scaling, device, side, window_bytes)
-    n_bytes = 4 * X.shape[0] * X.shape[1]
+    # A mixed table has more features than columns.
+    n_bytes = 4 * X.shape[0] * len(scaling.location)
     stays_sparse = sparse.issparse(X) and device.type != "cuda"
     if stays_sparse or not fits_on(device, n_bytes):
         return StreamedRows(X, scaling, device, side)

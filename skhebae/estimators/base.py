@@ -23,7 +23,7 @@ from skhebae._sklearn import (
     TransformerMixin,
     fit_context,
 )
-from skhebae.data import Matrix, is_stream
+from skhebae.data import Matrix, decode_frame, is_stream
 from skhebae.distributed import name_lost_process
 from skhebae.estimators.recognise import as_table, refuse_no_table
 from skhebae.estimators.saving import (
@@ -528,7 +528,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _as_fitted(self, rows: NDArray[Any]) -> Any:
         """Return rows as a frame with the dtypes of `fit`, if it was a mixed one."""
         columns = self.fitted_.columns
-        return rows if columns is None else columns.decode(rows)
+        return rows if columns is None else decode_frame(rows, columns)
 
     @in_plain_modes
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:

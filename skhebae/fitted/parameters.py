@@ -89,10 +89,10 @@ class Parameters(ABC):
     likelihood : str, type of Likelihood or mapping, default="auto"
         Family of p(x | z). "auto" is "gaussian" for tables of numbers. A frame of pandas or polars
         with other columns gets a family per column by its dtype: "categorical" for text and
-        categories, "ordinal" for ordered ones, "boolean", "integer", "datetime", and "quantile",
-        a normal distribution of normal scores, for other numbers. "from_dtype" does so for every
+        categories, "ordinal" for ordered ones, "boolean", "integer", "datetime", and "binned",
+        a softmax over bins, for other numbers. "from_dtype" does so for every
         frame. A mapping of names of columns to families changes those of some; it takes
-        "gaussian", "student_t", ``Circular(period=24)`` and classes of your own besides.
+        "gaussian", "quantile", "student_t", ``Circular(period=24)`` and classes of your own too.
         "gaussian" learns one noise variance per feature, never under
         1 % of the feature's own variance, so units do not matter. "bernoulli"
         takes X within [0, 1]. "poisson", "negative_binomial" and
@@ -129,7 +129,8 @@ class Parameters(ABC):
         encoder sees and the perceptrons at 0, so that training only adds what is not linear. With
         up to 20,000 rows, `fit` first tries on a seventh of them whether that reduces the
         error of rows it has not seen. If not, the perceptrons stay at 0 (`is_linear_`). "auto" is
-        True for the gaussian likelihood with hidden layers of built-in networks, else False.
+        True for the gaussian likelihood and mixed frames, with hidden layers of built-in networks,
+        else False.
     input_noise : float or "auto", default="auto"
         Standard deviation of the Gaussian noise that is added to the encoder's
         standardised input during training (a denoising autoencoder); 0

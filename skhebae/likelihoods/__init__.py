@@ -2,6 +2,7 @@
 
 from skhebae.likelihoods.base import Decoded, Evidence, Likelihood, identity_calibration
 from skhebae.likelihoods.bernoulli import BernoulliLikelihood
+from skhebae.likelihoods.binned import BinnedLikelihood
 from skhebae.likelihoods.categorical import CategoricalLikelihood
 from skhebae.likelihoods.circular import Circular, CircularLikelihood
 from skhebae.likelihoods.count_scaling import CountScaling
@@ -39,6 +40,7 @@ __all__ = [
     "MIXED",
     "NOISE_VARIANCE_FLOOR",
     "BernoulliLikelihood",
+    "BinnedLikelihood",
     "CategoricalLikelihood",
     "Circular",
     "CircularLikelihood",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skhebae.data import Matrix, Scaling, Table
+from skhebae.distributed import SINGLE, Group
 from skhebae.files import check_floats
 from skhebae.likelihoods.base import Float32Array, Likelihood, as_tensor
 
@@ -54,14 +56,21 @@ class CategoricalScaling(Scaling):
     def measure(cls, table: Table) -> Self:
         """Count the levels in the tables of all processes."""
         assert table.columns is not None
+        n_levels = [max(1, len(column.levels or [])) for column in table.columns.items]
+        return cls.of_codes(np.asarray(table.X), n_levels, table.group)
+
+    @classmethod
+    def of_codes(
+        cls, X: NDArray[np.float64], n_levels: Sequence[int], group: Group = SINGLE
+    ) -> Self:
+        """Count the codes (n, p) of all processes, of so many levels per column."""
         location, scale, constant, outputs, shares = [], [], [], [], []
         starts, level_starts = [0], [0]
-        for j, column in enumerate(table.columns.items):
-            n_levels = max(1, len(column.levels or []))
-            codes = np.asarray(table.X[:, j])
+        for j, n_codes in enumerate(n_levels):
+            codes = X[:, j]
             codes = codes[~np.isnan(codes)].astype(np.intp)
-            own = np.bincount(codes, minlength=n_levels).astype(np.float64)
-            counts = np.sum(table.group.gather(own), axis=0)
+            own = np.bincount(codes, minlength=n_codes).astype(np.float64)
+            counts = np.sum(group.gather(own), axis=0)
             output, share, p = share_outputs(counts)
             deviation = float(np.sqrt(max(0.0, 1.0 - np.square(p).sum())))
             if len(p) == 1:
@@ -72,7 +81,7 @@ class CategoricalScaling(Scaling):
             outputs.append(output)
             shares.append(share)
             starts.append(starts[-1] + len(p))
-            level_starts.append(level_starts[-1] + n_levels)
+            level_starts.append(level_starts[-1] + n_codes)
         return cls(
             np.concatenate(location),
             np.concatenate(scale),
@@ -190,6 +199,8 @@ class CategoricalLikelihood(Likelihood):
 
     places: Tensor
     own: Tensor
+    column: Tensor
+    members: Tensor
     lacking: Tensor
     shared: Tensor
 
@@ -205,6 +216,10 @@ class CategoricalLikelihood(Likelihood):
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("lacking", lacking, persistent=False)
         self.register_buffer("own", within[~lacking], persistent=False)
+        column = torch.repeat_interleave(columns, sizes)
+        self.register_buffer("column", column, persistent=False)
+        members = (column[:, None] == columns).to(location.dtype)
+        self.register_buffer("members", members, persistent=False)
         self.register_buffer("shared", shared, persistent=False)
 
     @classmethod
@@ -225,8 +240,16 @@ class CategoricalLikelihood(Likelihood):
         """Invert `_blocks`, (n, q)."""
         return blocks.flatten(start_dim=-2)[..., self.own]
 
-    def _log_softmax(self, values: Tensor) -> Tensor:
-        return self._flat(self._blocks(values).log_softmax(dim=-1))
+    def log_softmax(self, values: Tensor) -> Tensor:
+        """Return log-probabilities of logits, (n, q).
+
+        By a product with a matrix of zeros and ones, whose derivative is another one; that of
+        picking columns takes several times as long.
+        """
+        with torch.no_grad():
+            largest = self._blocks(values).amax(dim=-1)[..., self.column]
+        below = values - largest
+        return below - (below.exp() @ self.members).log() @ self.members.T
 
     def parameter(self, output: Tensor, log_size: Tensor | None) -> Tensor:
         """Return log-probabilities, (n, q).
@@ -234,19 +257,23 @@ class CategoricalLikelihood(Likelihood):
         Their derivatives by anything have the mean 0 under the probabilities. That makes the
         Fisher information of the logits, which is not diagonal, a diagonal one.
         """
-        return self._log_softmax(output)
+        return self.log_softmax(output)
+
+    def calibrate(self, parameter: Tensor, calibration: Tensor) -> Tensor:
+        """Return log-probabilities, (n, q)."""
+        return self.log_softmax(super().calibrate(parameter, calibration))
 
     def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return ``x_k log p_k`` of each indicator, (n, q), nats."""
-        return (x * self.scale + self.location) * self._log_softmax(parameter)
+        return (x * self.scale + self.location) * parameter
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Return the probabilities, standardised, (n, q)."""
-        return (self._log_softmax(parameter).exp() - self.location) / self.scale
+        return (parameter.exp() - self.location) / self.scale
 
     def average(self, parameters: Tensor) -> Tensor:
         """Return the logarithms of average probabilities, (n, q)."""
-        average: Tensor = self._log_softmax(parameters).logsumexp(dim=0)
+        average: Tensor = parameters.logsumexp(dim=0)
         return average - float(np.log(len(parameters)))
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
@@ -270,7 +297,7 @@ class CategoricalLikelihood(Likelihood):
 
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the probabilities, the information about log-probabilities, (n, q)."""
-        return self._log_softmax(parameter).exp()
+        return parameter.exp()
 
     def initial_bias(self) -> Tensor:
         """Return the logarithms of the shares, (q,)."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from skhebae.likelihoods.base import Likelihood
 from skhebae.likelihoods.bernoulli import BernoulliLikelihood
+from skhebae.likelihoods.binned import BinnedLikelihood
 from skhebae.likelihoods.categorical import CategoricalLikelihood
 from skhebae.likelihoods.circular import Circular, CircularLikelihood
 from skhebae.likelihoods.gaussian import GaussianLikelihood
@@ -41,8 +42,9 @@ FAMILIES = {
     "gaussian": Family(GaussianLikelihood, NUMBERS | TIMES),
     "student_t": Family(StudentTLikelihood, NUMBERS | TIMES),
     "quantile": Family(QuantileLikelihood, NUMBERS | TIMES),
-    "integer": Family(QuantileLikelihood, frozenset({"float", "integer"})),
-    "datetime": Family(QuantileLikelihood, TIMES),
+    "binned": Family(BinnedLikelihood, NUMBERS | TIMES),
+    "integer": Family(BinnedLikelihood, frozenset({"float", "integer"})),
+    "datetime": Family(BinnedLikelihood, TIMES),
     "ordinal": Family(QuantileLikelihood, LEVELS, has_levels=True),
     "boolean": Family(BernoulliLikelihood, frozenset({"boolean"})),
     "categorical": Family(CategoricalLikelihood, LEVELS, has_levels=True),
@@ -51,14 +53,14 @@ FAMILIES = {
 
 #: Family of a column by its kind.
 DEFAULTS = {
-    "float": "quantile",
+    "float": "binned",
     "integer": "integer",
     "boolean": "boolean",
     "text": "categorical",
     "category": "categorical",
     "ordered": "ordinal",
     "datetime": "datetime",
-    "timedelta": "quantile",
+    "timedelta": "binned",
 }
 
 #: Values of the parameter `likelihood` that choose by dtype.

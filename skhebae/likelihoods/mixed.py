@@ -149,6 +149,8 @@ class MixedScaling(Scaling):
 
 def fill(X: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fill missing values with the means of their columns."""
+    if not np.isnan(X).any():
+        return X
     return np.where(np.isnan(X), np.nanmean(X, axis=0), X)
 
 

@@ -216,7 +216,18 @@ class QuantileLikelihood(GaussianLikelihood):
 
     def entry_log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return the log-probability of each atom or step, or the log-density, (n, p), nats."""
-        segment = torch.searchsorted(self.bounds[:, 1:-1].contiguous(), x.T.contiguous())
+        deviation = self.noise_variance().sqrt()
+        return self.log_prob_in(x, self.segments_of(x), parameter, deviation)
+
+    def segments_of(self, x: Tensor) -> Tensor:
+        """Return the segment in which each standardised score lies, (p, n)."""
+        inner = self.bounds[:, 1:-1].contiguous()
+        return torch.searchsorted(inner, x.detach().T.contiguous())
+
+    def log_prob_in(
+        self, x: Tensor, segment: Tensor, parameter: Tensor, deviation: Tensor
+    ) -> Tensor:
+        """Return `entry_log_prob` for scores of a deviation (p,), given their segments (p, n)."""
         low = self.bounds.gather(1, segment).T
         high = self.bounds.gather(1, segment + 1).T
         slope = self.slopes.gather(1, segment).T
@@ -224,16 +235,13 @@ class QuantileLikelihood(GaussianLikelihood):
         slope = slope.where(~is_atom, 1.0)
         half = 0.5 * self.steps / slope
         low, high = low.where(is_atom, x - half), high.where(is_atom, x + half)
-        variance = self.noise_variance()
-        deviation = variance.sqrt()
         # The ends of a short step are one number in single precision.
         is_point = ~is_atom & (half < SHORT)
         # What is not asked for has to be finite all the same.
         high = high.where(~is_point, low + 1.0)
         intervals = log_interval((low - parameter) / deviation, (high - parameter) / deviation)
-        points = -0.5 * (
-            (x - parameter).square() / variance + variance.log() + math.log(2.0 * math.pi)
-        )
+        distance = ((x - parameter) / deviation).square()
+        points = -0.5 * (distance + math.log(2.0 * math.pi)) - deviation.log()
         points = points - slope.log() + self.steps.where(self.steps > 0.0, 1.0).log()
         return points.where(is_point, intervals)
 
