@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def load(path: Path | None) -> Any:
         rows = pd.read_csv(path, skipinitialspace=True)
     else:
         try:
-            rows = fetch_openml("adult", version=2, as_frame=True, n_retries=1).frame
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a file that is fetched again
+                rows = fetch_openml("adult", version=2, as_frame=True, n_retries=1).frame
         except OSError as error:
             sys.exit(f"Adult cannot be fetched from OpenML ({error}); name a file with --data.")
     return rows.rename(columns={"class": "income"})

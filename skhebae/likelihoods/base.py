@@ -129,7 +129,8 @@ class Likelihood(nn.Module, ABC):
     starts_linear : bool
         Whether ``linear_path="auto"`` lets built-in networks start as principal component analysis.
     keeps_linear_start : bool
-        Whether networks that stay linear are as they started, and steps only set the noise.
+        Whether networks may stay linear, where a trial says so: they are then as they started, and
+        steps only set the noise.
     largest_decay : float
         Largest ``weight_decay="auto"`` of built-in networks without a linear path.
     half_rows : int
