@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
-from benchmarks import missing, pages
+from benchmarks import missing, pages, tabular_page
 from benchmarks import tables as against_pca
 from benchmarks.pages import DOCS, Column, Reader, fill, group, load, number, section, table
 from benchmarks.reducers import METHODS
@@ -141,4 +141,5 @@ def main() -> None:
     """Fill the page."""
     parts = {"summary": summary(load("compare")[1]), "cells": section("compare", tables)}
     parts |= {"missing": section("missing", missing.summary)}
+    parts |= {"tabular": section("tabular", tabular_page.summary)}
     fill(DOCS / "benchmarks.md", tables=section("tables", against_pca.summary), **parts)

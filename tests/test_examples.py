@@ -119,3 +119,30 @@ def test_impute_survey(tmp_path):
     assert 87.0 < float(words[words.index("cover") + 1].rstrip("%")) < 95.0
     assert after("transform(X)", "variance:") < 0.5 * after("mean", "variance:")
     assert (tmp_path / "impute_survey.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_synthesise_adult(tmp_path):
+    pd = pytest.importorskip("pandas")
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    age = rng.integers(17, 80, 900)
+    rich = rng.random(900) < age / 200
+    columns = {
+        "age": age,
+        "education-num": rng.integers(1, 17, 900),
+        "marital-status": rng.choice(["Divorced", "Widowed"], 900),
+        "relationship": rng.choice(["Husband", "Wife"], 900),
+        "sex": rng.choice(["Female", "Male"], 900),
+        "hours-per-week": np.where(rng.random(900) < 0.6, 40, rng.integers(1, 99, 900)),
+        "income": np.where(rich, ">50K", "<=50K"),
+    }
+    pd.DataFrame(columns).to_csv(tmp_path / "adult.csv", index=False)
+    file = ("--data", str(tmp_path / "adult.csv"), "--rows", "300")
+    output = run("synthesise_adult.py", tmp_path, *file).stdout
+    assert "same dtypes: True; numbers within bounds: True; known categories only: True" in output
+    share = float(output.split("than to any other real row: ")[1].split("%")[0])
+    assert 35 < share < 65
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert names == {"adult_columns.png", "adult_pairs.png"}

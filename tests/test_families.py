@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 
-from skhebae.data import Table, find_kinds, measure_columns
+from skhebae.data import Table, encode_frame, find_kinds, measure_columns
 from skhebae.likelihoods import Circular, MixedLikelihood, MixedScaling, choose_families
 from skhebae.likelihoods.categorical import MOST_OUTPUTS
 from skhebae.likelihoods.intervals import log_interval
@@ -24,7 +24,7 @@ def of_frame(frame, families="from_dtype"):
     """Return the scaling of a frame, its likelihood in double, and its rows as numbers."""
     kinds = find_kinds(frame, "pandas")
     columns = measure_columns(frame, "pandas", kinds, choose_families(kinds, families))
-    X = columns.encode(frame)
+    X = encode_frame(frame, columns)
     scaling = MixedScaling.measure(Table(X, columns=columns))
     return scaling, MixedLikelihood.from_scaling(scaling).double(), X
 
@@ -197,6 +197,44 @@ def test_information_is_positive_and_rows_come_back(name):
     # All columns count alike, whatever their kind.
     if name != "student_t":
         assert_allclose(np.var(standardised, axis=0).sum(), 1.0, atol=0.35)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ordinal",
+        "integer of scores",
+        "quantile",
+        "spike at zero",
+        "student_t",
+        "gaussian",
+        "circular",
+    ],
+)
+def test_information_is_that_of_draws(name):
+    """The mean square of the derivative of the log-probability, over draws."""
+    _, likelihood, _ = case(name)
+    for parameter in parameters(likelihood, 3, spread=0.3):
+        # Not in the units of the table: those would put values beyond the range of fit at its ends.
+        generator = torch.Generator().manual_seed(0)
+        many = parameter.detach().expand(20_000, -1).clone().requires_grad_()
+        x = likelihood.sample(many, generator).detach()
+        rows = likelihood.log_prob(x, many)
+        (slope,) = torch.autograd.grad(rows.sum(), many)
+        expected = likelihood.fisher_information(parameter[None]).detach().sum()
+        assert_allclose(slope.square().mean(dim=0).sum(), expected, rtol=0.1)
+
+
+def test_information_about_log_probabilities_is_exact_along_them():
+    _, likelihood, _ = case("categorical")
+    logits = torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = logits.softmax(dim=0)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda values: likelihood.parameter(values[None], None)[0], logits
+    )
+    weight = likelihood.fisher_information(p.log()[None])[0]
+    expected = torch.diag(p) - torch.outer(p, p)
+    assert_allclose(jacobian.T @ torch.diag(weight) @ jacobian, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["categorical", "quantile", "integer", "ordinal", "circular"])

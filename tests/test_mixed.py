@@ -215,6 +215,39 @@ def test_checkpoints_know_the_frame(frame, tmp_path):
         HEBAETransformer(**OPTIONS).fit(other, checkpoint=path)
 
 
+LETTERS = np.random.default_rng(0).choice(list("xyz"), 50)
+NORMAL = np.random.default_rng(1).normal(size=50)
+ODD = {
+    "two rows": ({"a": ["x", "y"], "b": [1.0, 2.0]}, "auto"),
+    "constants": ({"a": ["x"] * 9, "b": 1.5, "c": 2, "d": True, "e": pd.Timestamp(0)}, "auto"),
+    "one column": ({"a": LETTERS}, "auto"),
+    "only booleans": ({"a": NORMAL > 0.5}, "from_dtype"),
+    "one value": ({"a": LETTERS, "b": [np.nan] * 49 + [3.0]}, "auto"),
+    "one value of a t": ({"a": LETTERS, "b": [np.nan] * 49 + [3.0]}, {"b": "student_t"}),
+    "one point of a circle": ({"a": LETTERS, "b": [3.0] * 50}, {"b": Circular(24)}),
+    "opposite points": ({"a": LETTERS, "b": [3.0, 15.0] * 25}, {"b": Circular(24)}),
+    "units": ({"a": LETTERS, "b": 1e30 * NORMAL, "c": 1e-30 * NORMAL}, "auto"),
+    "scores in units": ({"b": 1e30 * NORMAL, "c": 1e-30 * NORMAL}, {"b": "quantile"}),
+    "large integers": ({"a": LETTERS, "b": 10**15 + np.arange(50)}, "auto"),
+    "names that are numbers": ({0: LETTERS, 1: NORMAL}, "auto"),
+    "a level per row": ({"a": [f"i{i}" for i in range(200)], "b": np.tile(NORMAL, 4)}, "auto"),
+    "heavy tails": ({"a": LETTERS, "b": np.sinh(5.0 * NORMAL)}, {"b": "student_t"}),
+}
+
+
+@pytest.mark.parametrize("name", list(ODD))
+def test_odd_frames(name):
+    values, likelihood = ODD[name]
+    frame = pd.DataFrame(values)
+    options = {**OPTIONS, "n_components": 1, "likelihood": likelihood}
+    model = VAETransformer(**options).fit(frame)
+    assert np.isfinite(model.score_samples(frame)).all()
+    assert np.isfinite(model.log_likelihood(frame, n_draws=5)).all()
+    for rows in (model.sample(20, random_state=0), model.inverse_transform(model.transform(frame))):
+        assert (rows.dtypes == frame.dtypes).all()
+        assert not rows.isna().any(axis=None)
+
+
 # Given values
 
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = (
     "aggregate",
     "divergences",
+    "families",
     "finite_sample",
     "information",
     "likelihoods",
@@ -32,8 +33,8 @@ NAMES = (
     "weights",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
-AGGREGATE, DIVERGENCES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:5]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[5:]
+AGGREGATE, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:6]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[6:]
 # One function of tests, where the others take long.
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
 COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
@@ -109,6 +110,42 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = {
+    "von Mises without its normaliser": Mutant(
+        "likelihoods/circular.py",
+        "total - log_i0(self._concentration(parameter))",
+        "total",
+        f"{FAMILIES}::test_densities_integrate_to_one",
+    ),
+    "tails of the normal distribution without digits": Mutant(
+        "likelihoods/intervals.py",
+        "flips = low + high > 0.0",
+        "flips = low > high",
+        f"{FAMILIES}::test_probabilities_of_intervals",
+    ),
+    "bins without their share": Mutant(
+        "likelihoods/binned.py",
+        "within = within - self.log_mass.gather(1, segment).T",
+        "within = within + 0.0",
+        f"{FAMILIES}::test_densities_integrate_to_one",
+    ),
+    "softmax over all columns": Mutant(
+        "likelihoods/categorical.py",
+        "below - (below.exp() @ self.members).log() @ self.members.T",
+        "below.log_softmax(dim=-1)",
+        f"{FAMILIES}::test_the_composite_is_the_sum_of_its_parts",
+    ),
+    "Student's t with one degree less": Mutant(
+        "likelihoods/student_t.py",
+        "constant - 0.5 * (nu + 1.0) * distance.log1p()",
+        "constant - 0.5 * nu * distance.log1p()",
+        f"{FAMILIES}::test_densities_integrate_to_one",
+    ),
+    "atoms hide nothing": Mutant(
+        "likelihoods/quantile.py",
+        "share = 1.0 - hidden.sum(dim=-1)",
+        "share = 1.0",
+        f"{FAMILIES}::test_information_is_that_of_draws",
+    ),
     "Gaussian KL without 1/2": Mutant(
         "divergences.py",
         "return 0.5 * (trace + mean.square().sum(dim=-1)",

@@ -2,7 +2,14 @@
 
 from skhebae.data.chunks import map_rows, rows_per_chunk
 from skhebae.data.columns import Column, Columns
-from skhebae.data.frames import find_kinds, find_library, measure_columns
+from skhebae.data.frames import (
+    decode_frame,
+    encode_frame,
+    find_code,
+    find_kinds,
+    find_library,
+    measure_columns,
+)
 from skhebae.data.minibatch import Minibatch
 from skhebae.data.moments import FeatureMoments
 from skhebae.data.outside import Outside, watched
@@ -41,6 +48,9 @@ __all__ = [
     "StreamedRows",
     "Table",
     "counted_rows",
+    "decode_frame",
+    "encode_frame",
+    "find_code",
     "find_kinds",
     "find_library",
     "first_variation",

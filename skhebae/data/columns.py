@@ -6,13 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from skhebae.exceptions import UnknownCategoryWarning, warn_caller
-
-FloatArray = NDArray[np.float64]
-
 #: Kinds of columns, as they follow from dtypes.
 KINDS = ("float", "integer", "boolean", "text", "category", "ordered", "datetime", "timedelta")
 
@@ -94,77 +87,6 @@ class Columns:
         raise ValueError(
             f"{name!r} is none of the columns of fit: {shown(self.names)}. Names must match."
         )
-
-    def code(self, name: Any, value: Any) -> float:
-        """Return the number that stands for a value of a column.
-
-        Raises
-        ------
-        ValueError
-            If the column has no such category, or the value is no number.
-        """
-        column = self.items[self.index(name)]
-        if column.levels is not None:
-            if value in column.levels:
-                return float(column.levels.index(value))
-            raise ValueError(
-                f"{value!r} is no category that {name!r} had in fit: {shown(column.levels)}."
-            )
-        from skhebae.data.frames import number_of
-
-        number = number_of(value, column)
-        if column.kind in ("integer", "boolean") and number != round(number):
-            raise ValueError(
-                f"{value!r} is no value of the column {name!r}, which is {column.kind}"
-            )
-        return number
-
-    def encode(self, frame: Any, unknown: str = "warn") -> FloatArray:
-        """Return a frame as numbers, NaN where a value is missing, (n, p).
-
-        Parameters
-        ----------
-        frame : frame
-            With these columns, in their order.
-        unknown : {"warn", "error", "ignore"}
-            What to do about categories that `fit` did not see, which count as missing.
-
-        Raises
-        ------
-        ValueError
-            If a column holds something else than in `fit`.
-
-        Warns
-        -----
-        UnknownCategoryWarning
-            About categories that `fit` did not see.
-        """
-        from skhebae.data.frames import encode_column, find_library
-
-        library = find_library(frame)
-        rows = np.empty((len(frame), len(self)), dtype=np.float64)
-        found: dict[Any, list[Any]] = {}
-        for j, column in enumerate(self.items):
-            rows[:, j], new = encode_column(frame, j, column, library or self.library)
-            if new:
-                found[column.name] = new
-        if found and unknown != "ignore":
-            text = "; ".join(f"{name!r} has {shown(new)}" for name, new in found.items())
-            message = f"X has categories that the rows of fit did not have: {text}."
-            if unknown == "error":
-                raise ValueError(f"{message} unknown_category='warn' takes them as missing.")
-            warn_caller(
-                f"{message} They count as missing values. Use unknown_category='error' or "
-                "'ignore' to change this.",
-                UnknownCategoryWarning,
-            )
-        return rows
-
-    def decode(self, rows: NDArray[np.floating[Any]]) -> Any:
-        """Return numbers (n, p) as a frame with the dtypes of `fit`; NaN becomes missing."""
-        from skhebae.data.frames import decode_columns
-
-        return decode_columns(rows, self)
 
     def merge(self, others: Sequence[Columns]) -> Columns:
         """Combine with the columns of other processes, which have other rows of the same frame.

@@ -1,11 +1,7 @@
-"""Columns of pandas and polars as numbers and back; neither library is imported before a frame is.
-
-The libraries differ in how they name dtypes and mark missing values, and in nothing else here.
-"""
+"""Frames of pandas and polars as numbers and back; neither is imported before a frame is."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from importlib import import_module
@@ -15,48 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skhebae.data.columns import Column, Columns, shown, sort_levels
-
-FloatArray = NDArray[np.float64]
-
-#: Nanoseconds per second.
-NANOSECONDS = 1e9
+from skhebae.data.frames_pandas import decode_pandas, encode_pandas, pandas_kind
+from skhebae.data.frames_polars import decode_polars, encode_polars, polars_kind, polars_name
+from skhebae.data.series import NANOSECONDS, FloatArray
+from skhebae.exceptions import UnknownCategoryWarning, warn_caller
 
 #: Types of categories, which a file can hold.
 PLAIN = (str, int, float, bool)
-
-#: Kinds by what pandas infers of a column of Python objects.
-INFERRED = {
-    "integer": "integer",
-    "floating": "float",
-    "mixed-integer-float": "float",
-    "decimal": "float",
-    "boolean": "boolean",
-    "datetime64": "datetime",
-    "datetime": "datetime",
-    "date": "datetime",
-    "timedelta64": "timedelta",
-    "timedelta": "timedelta",
-    "string": "text",
-    "mixed-integer": "text",
-    "mixed": "text",
-    "empty": "float",
-}
-
-#: Kinds of the data types of polars.
-POLARS = {
-    "Boolean": "boolean",
-    "Float32": "float",
-    "Float64": "float",
-    "Decimal": "float",
-    "Null": "float",
-    "String": "text",
-    "Utf8": "text",
-    "Categorical": "category",
-    "Enum": "category",
-    "Date": "datetime",
-    "Datetime": "datetime",
-    "Duration": "timedelta",
-}
 
 
 def find_library(X: Any) -> str | None:
@@ -90,53 +51,6 @@ def find_kinds(frame: Any, library: str) -> dict[Any, str]:
 def column_of(frame: Any, j: int, library: str) -> Any:
     """Return a column by its place."""
     return frame.iloc[:, j] if library == "pandas" else frame.to_series(j)
-
-
-def pandas_kind(series: Any) -> str:
-    """Return the kind of a series of pandas."""
-    pandas = import_module("pandas")
-    dtype, types = series.dtype, pandas.api.types
-    if isinstance(dtype, pandas.CategoricalDtype):
-        return "ordered" if dtype.ordered else "category"
-    if types.is_bool_dtype(dtype):
-        return "boolean"
-    if types.is_integer_dtype(dtype):
-        return "integer"
-    if types.is_float_dtype(dtype):
-        return "float"
-    if types.is_datetime64_any_dtype(dtype) or isinstance(dtype, pandas.PeriodDtype):
-        return "datetime"
-    if types.is_timedelta64_dtype(dtype):
-        return "timedelta"
-    if isinstance(dtype, pandas.StringDtype):
-        return "text"
-    inferred = types.infer_dtype(series, skipna=True)
-    if inferred in INFERRED and not types.is_complex_dtype(dtype):
-        return INFERRED[inferred]
-    raise refused(series.name, dtype)
-
-
-def polars_kind(series: Any) -> str:
-    """Return the kind of a series of polars."""
-    if series.dtype.is_integer():
-        return "integer"
-    kind = POLARS.get(polars_name(series.dtype))
-    if kind is None:
-        raise refused(series.name, series.dtype)
-    return kind
-
-
-def refused(name: Any, dtype: Any) -> ValueError:
-    """Return the error for a column that no family takes."""
-    return ValueError(
-        f"X has a column {name!r} of dtype {dtype}, which is neither a number, a category, text, "
-        "a boolean nor a date. Convert it, or drop the column."
-    )
-
-
-def polars_name(dtype: Any) -> str:
-    """Return the name of a data type of polars without its parameters."""
-    return str(dtype).split("(")[0]
 
 
 def measure_columns(
@@ -210,6 +124,47 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def encode_frame(frame: Any, columns: Columns, unknown: str = "warn") -> FloatArray:
+    """Return a frame as numbers, NaN where a value is missing, (n, p).
+
+    Parameters
+    ----------
+    frame : frame
+    columns : Columns
+        Those of the frame, in their order.
+    unknown : {"warn", "error", "ignore"}
+        What to do about categories that `fit` did not see, which count as missing.
+
+    Raises
+    ------
+    ValueError
+        If a column holds something else than in `fit`.
+
+    Warns
+    -----
+    UnknownCategoryWarning
+        About categories that `fit` did not see.
+    """
+    library = find_library(frame)
+    rows = np.empty((len(frame), len(columns)), dtype=np.float64)
+    found: dict[Any, list[Any]] = {}
+    for j, column in enumerate(columns.items):
+        rows[:, j], new = encode_column(frame, j, column, library or columns.library)
+        if new:
+            found[column.name] = new
+    if found and unknown != "ignore":
+        text = "; ".join(f"{name!r} has {shown(new)}" for name, new in found.items())
+        message = f"X has categories that the rows of fit did not have: {text}."
+        if unknown == "error":
+            raise ValueError(f"{message} unknown_category='warn' takes them as missing.")
+        warn_caller(
+            f"{message} They count as missing values. Use unknown_category='error' or "
+            "'ignore' to change this.",
+            UnknownCategoryWarning,
+        )
+    return rows
+
+
 def encode_column(frame: Any, j: int, column: Column, library: str) -> tuple[FloatArray, list[Any]]:
     """Return a column of a frame as numbers (n,), and the categories that `fit` did not see."""
     series = column_of(frame, j, library)
@@ -223,61 +178,25 @@ def encode_column(frame: Any, j: int, column: Column, library: str) -> tuple[Flo
         ) from error
 
 
-def encode_pandas(series: Any, column: Column) -> tuple[FloatArray, list[Any]]:
-    """Return a series of pandas as numbers, and the categories that `fit` did not see."""
-    pandas = import_module("pandas")
-    missing = series.isna().to_numpy()
+def find_code(columns: Columns, name: Any, value: Any) -> float:
+    """Return the number that stands for a value of a column.
+
+    Raises
+    ------
+    ValueError
+        If the column has no such category, or the value is no number.
+    """
+    column = columns.items[columns.index(name)]
     if column.levels is not None:
-        lookup = {level: float(i) for i, level in enumerate(column.levels)}
-        objects = series.astype(object)
-        codes = objects.map(lookup).to_numpy(dtype=np.float64, na_value=np.nan)
-        new = objects[np.isnan(codes) & ~missing].unique().tolist()
-        return codes, new
-    if column.kind == "datetime":
-        if isinstance(series.dtype, pandas.PeriodDtype):
-            series = series.dt.to_timestamp()
-        times = pandas.to_datetime(series, utc=True).to_numpy(dtype="datetime64[ns]")
-        return seconds(times.astype(np.int64), missing), []
-    if column.kind == "timedelta":
-        spans = pandas.to_timedelta(series).to_numpy(dtype="timedelta64[ns]")
-        return seconds(spans.astype(np.int64), missing), []
-    if series.dtype == object:
-        series = series.where(~missing, np.nan).astype(np.float64)
-    return finite(series.to_numpy(dtype=np.float64, na_value=np.nan)), []
-
-
-def encode_polars(series: Any, column: Column) -> tuple[FloatArray, list[Any]]:
-    """Return a series of polars as numbers, and the categories that `fit` did not see."""
-    polars = import_module("polars")
-    if column.levels is not None:
-        if column.kind in ("text", "category"):
-            series = series.cast(polars.String)
-        lookup = {level: float(i) for i, level in enumerate(column.levels)}
-        values = series.to_list()
-        codes = np.array([lookup.get(value, np.nan) for value in values], dtype=np.float64)
-        new = {v for v, code in zip(values, codes, strict=True) if v is not None and code != code}
-        return codes, sort_levels(new)
-    if column.kind in ("datetime", "timedelta"):
-        unit = polars.Datetime if column.kind == "datetime" else polars.Duration
-        missing = series.is_null().to_numpy()
-        numbers = series.cast(unit("ns")).to_physical().fill_null(0).to_numpy()
-        return seconds(numbers, missing), []
-    numbers = series.cast(polars.Float64).fill_null(np.nan).to_numpy()
-    return finite(np.array(numbers, dtype=np.float64)), []
-
-
-def finite(values: FloatArray) -> FloatArray:
-    """Return values, which may be NaN and not infinite."""
-    if np.isinf(values).any():
-        raise ValueError("it contains infinity")
-    return values
-
-
-def seconds(nanoseconds: NDArray[np.int64], missing: NDArray[np.bool_]) -> FloatArray:
-    """Return times in seconds, NaN where they are missing."""
-    values: FloatArray = nanoseconds / NANOSECONDS
-    values[missing] = np.nan
-    return values
+        if value in column.levels:
+            return float(column.levels.index(value))
+        raise ValueError(
+            f"{value!r} is no category that {name!r} had in fit: {shown(column.levels)}."
+        )
+    number = number_of(value, column)
+    if column.kind in ("integer", "boolean") and number != round(number):
+        raise ValueError(f"{value!r} is no value of the column {name!r}, which is {column.kind}")
+    return number
 
 
 def number_of(value: Any, column: Column) -> float:
@@ -300,7 +219,7 @@ def number_of(value: Any, column: Column) -> float:
     raise ValueError(f"{value!r} is no value of the column {column.name!r}: {column.kind}.")
 
 
-def decode_columns(rows: NDArray[np.floating[Any]], columns: Columns) -> Any:
+def decode_frame(rows: NDArray[np.floating[Any]], columns: Columns) -> Any:
     """Return numbers (n, p) as a frame with the names and dtypes of `fit`.
 
     Raises
@@ -319,118 +238,3 @@ def decode_columns(rows: NDArray[np.floating[Any]], columns: Columns) -> Any:
     frame = library.concat(series, axis=1) if series else library.DataFrame(index=range(len(rows)))
     frame.columns = columns.names
     return frame
-
-
-def decode_pandas(values: FloatArray, column: Column, pandas: Any) -> Any:
-    """Return numbers as a series of pandas with the dtype of `fit`."""
-    missing = np.isnan(values)
-    filled = np.where(missing, 0.0, values)
-    if column.kind in ("category", "ordered"):
-        assert column.categories is not None
-        if column.levels is not None:
-            place = {level: i for i, level in enumerate(column.categories)}
-            codes = np.array([place[level] for level in column.levels])[filled.astype(np.intp)]
-            codes[missing] = -1
-            made = pandas.Categorical.from_codes(
-                codes, categories=column.categories, ordered=column.kind == "ordered"
-            )
-            return pandas.Series(made)
-    if column.levels is not None:
-        levels = np.empty(len(column.levels) + 1, dtype=object)
-        levels[:-1] = column.levels
-        levels[-1] = None if column.dtype == "object" else pandas.NA
-        chosen = levels[np.where(missing, len(column.levels), filled.astype(np.intp))]
-        if column.kind == "float":
-            return pandas.Series(chosen).astype(np.float64).astype(column.dtype)
-        return pandas.Series(chosen, dtype=column.dtype)
-    if column.kind == "datetime":
-        return decode_times(filled, missing, column, pandas)
-    if column.kind == "timedelta":
-        spans = np.rint(filled * NANOSECONDS).astype("timedelta64[ns]")
-        spans[missing] = np.timedelta64("NaT")
-        series = pandas.Series(spans)
-        return series if column.dtype == "object" else series.astype(column.dtype)
-    if column.kind == "boolean":
-        series = pandas.Series(filled >= 0.5)
-        if missing.any():
-            series = series.astype("boolean" if column.dtype == "boolean" else object)
-            series[missing] = pandas.NA if column.dtype == "boolean" else None
-            return series
-        return series.astype(column.dtype)
-    if column.kind == "integer":
-        series = pandas.Series(np.rint(values))
-        if missing.any() and column.dtype.islower():
-            return series  # numpy's integers cannot be missing
-        return series.astype("Int64" if missing.any() else np.int64).astype(column.dtype)
-    return pandas.Series(values).astype(column.dtype)
-
-
-def decode_times(
-    filled: FloatArray, missing: NDArray[np.bool_], column: Column, pandas: Any
-) -> Any:
-    """Return seconds as a series of pandas with the dtype of dates of `fit`."""
-    times = np.rint(filled * NANOSECONDS).astype("datetime64[ns]")
-    times[missing] = np.datetime64("NaT")
-    series = pandas.Series(times)
-    if column.dtype.startswith("period["):
-        return series.dt.to_period(column.dtype[len("period[") : -1])
-    if column.dtype == "object":
-        return series
-    zone = re.fullmatch(r"datetime64\[\w+, (.+)\]", column.dtype)
-    if zone is not None:
-        series = series.dt.tz_localize("UTC").dt.tz_convert(zone.group(1))
-    return series.astype(column.dtype)
-
-
-def decode_polars(values: FloatArray, column: Column, polars: Any) -> Any:
-    """Return numbers as a series of polars with the data type of `fit`."""
-    missing, name = np.isnan(values), column.name
-    dtype = polars_dtype(column, polars)
-    if column.levels is not None:
-        chosen = [
-            None if lost else column.levels[int(value)]
-            for value, lost in zip(np.where(missing, 0.0, values), missing, strict=True)
-        ]
-        return polars.Series(name, chosen, dtype=dtype)
-    series = polars.Series(name, np.where(missing, 0.0, values))
-    if column.kind in ("datetime", "timedelta"):
-        per_second = {"ns": 1e9, "us": 1e6, "ms": 1e3}
-        unit = getattr(dtype, "time_unit", None)
-        plain_dtype = polars.Int64
-        if unit is None:  # a date
-            numbers = np.floor(series.to_numpy() / 86400.0)
-            plain_dtype = polars.Int32
-        else:
-            numbers = np.rint(series.to_numpy() * per_second[unit])
-        series = polars.Series(name, numbers).cast(plain_dtype)
-    elif column.kind == "boolean":
-        series = series >= 0.5
-    elif column.kind == "integer":
-        series = series.round().cast(polars.Int64)
-    series = series.cast(dtype)
-    if missing.any():
-        series = polars.select(
-            polars.when(polars.Series(~missing)).then(series).otherwise(None).alias(name)
-        ).to_series()
-    return series
-
-
-def polars_dtype(column: Column, polars: Any) -> Any:
-    """Return the data type of polars that a column had in `fit`."""
-    name = column.dtype.split("(")[0]
-    if name == "Enum":
-        return polars.Enum(column.categories)
-    if name in ("Categorical", "Null"):
-        return polars.Categorical if name == "Categorical" else polars.Float64
-    if name == "Datetime":
-        found = re.search(r"time_unit='(\w+)', time_zone=(?:'(.+)'|None)", column.dtype)
-        assert found is not None
-        return polars.Datetime(found.group(1), found.group(2))
-    if name == "Duration":
-        found = re.search(r"time_unit='(\w+)'", column.dtype)
-        assert found is not None
-        return polars.Duration(found.group(1))
-    if name == "Decimal":
-        numbers = re.findall(r"\d+", column.dtype)
-        return polars.Decimal(*map(int, numbers))
-    return getattr(polars, name)

@@ -23,7 +23,7 @@ from skhebae._sklearn import (
     TransformerMixin,
     fit_context,
 )
-from skhebae.data import Matrix, is_stream
+from skhebae.data import Matrix, decode_frame, is_stream
 from skhebae.distributed import name_lost_process
 from skhebae.estimators.completed import completed_like, opposite_pairs
 from skhebae.estimators.recognise import as_table, refuse_no_table
@@ -100,7 +100,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     components_ : ndarray of shape (n_components, n_features)
         Mean change of the decoded row per unit of each component, in the units of `X`, over some
         training rows: the loadings. With linear networks ``inverse_transform(Z)`` is
-        ``inverse_transform(0) + Z @ components_`` for the gaussian likelihood.
+        ``inverse_transform(0) + Z @ components_`` for the gaussian likelihood. For mixed frames
+        there are as many features as networks see, more than the frame has columns.
     noise_variance_ : ndarray of shape (n_features,)
         Learned noise variance of each feature, in its squared unit; only with
         the gaussian likelihood.
@@ -135,7 +136,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             At least 2 rows, finite; within [0, 1] for the bernoulli likelihood,
-            integers >= 0 for counts. Rows of the shape `image_shape` are flattened.
+            integers >= 0 for counts. Rows of the shape `image_shape` are flattened. Or a frame of
+            pandas or polars with categories, text, booleans, dates and missing values (see
+            `likelihood`).
         y : None
             Ignored, present for pipelines.
         sample_weight : array-like of shape (n_samples,), optional
@@ -452,7 +455,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         -------
         ndarray of shape (n_samples, n_features), float32
             In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
-            feature, whose offset is thousands of times larger.
+            feature, whose offset is thousands of times larger. A frame with the dtypes of `fit`,
+            if that saw one whose columns have families of their own.
 
         Raises
         ------
@@ -520,7 +524,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         -------
         ndarray of shape (n_samples, n_features), float32
             In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
-            feature, whose offset is thousands of times larger.
+            feature, whose offset is thousands of times larger. A frame with the dtypes of `fit`,
+            if that saw one whose columns have families of their own.
 
         Raises
         ------
@@ -559,7 +564,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _as_fitted(self, rows: NDArray[Any]) -> Any:
         """Return rows as a frame with the dtypes of `fit`, if it was a mixed one."""
         columns = self.fitted_.columns
-        return rows if columns is None else columns.decode(rows)
+        return rows if columns is None else decode_frame(rows, columns)
 
     @in_plain_modes
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from skhebae.data import Columns, Matrix
+from skhebae.data import Columns, Matrix, decode_frame
 
 #: Draws of codes: for expected values, per completed copy, and at most.
 IMPORTANCE_DRAWS, DRAWS_PER_COPY, MOST_DRAWS = 100, 4, 2000
@@ -57,7 +57,7 @@ def completed_like(
         dense = np.where(missing, values, dense).astype(dense.dtype, copy=False)
     if columns is None:
         return framed_like(X, dense)
-    frame = columns.decode(dense)
+    frame = decode_frame(dense, columns)
     if hasattr(X, "index"):
         frame.index = X.index
     return frame

@@ -40,7 +40,7 @@ class HEBAETransformer(BaseAutoencoder):
         Pseudo-rows of the conjugate prior at N(0, I) that is mixed into S. It
         keeps S positive definite with fewer rows than dimensions or constant
         codes; this also makes `n_components` > n_samples - 1 work.
-    row_share : float, default=0.0
+    row_share : float or "auto", default="auto"
         Share of the penalty that falls on each row's own posterior instead of
         the aggregate of the codes, from 0 to 1. At 0, the published method,
         nothing rewards noise: it vanishes, reconstruction is best, and a
@@ -48,7 +48,8 @@ class HEBAETransformer(BaseAutoencoder):
         the variance that the decoder's uncertainty about them calls for. 1 is
         the evidence lower bound of a VAE whose posterior has a full covariance:
         likelihood and samples from the prior are better, reconstruction is
-        worse, and like a VAE it may give up dimensions.
+        worse, and like a VAE it may give up dimensions. "auto" is 1 for mixed frames,
+        whose categories noiseless codes learn by heart, and 0 for other tables.
     batch_share : float, default=1.0
         Where `fit` is given batches, share of the aggregate's penalty that falls on the
         mean and covariance of each batch's own codes instead of those of all rows. At
@@ -83,7 +84,9 @@ class HEBAETransformer(BaseAutoencoder):
     covariance: str = parameter(StrOptions({"full", "diag"}), default="full")
     posterior_scale: str = parameter(StrOptions({"diagonal", "scalar"}), default="diagonal")
     covariance_prior: float = parameter(Interval(Real, 0, None, closed="neither"), default=1.0)
-    row_share: float = parameter(Interval(Real, 0, 1, closed="both"), default=0.0)
+    row_share: float | str = parameter(
+        Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), default="auto"
+    )
     batch_share: float = parameter(Interval(Real, 0, 1, closed="both"), default=1.0)
 
     def make_objective(self) -> HEBAEObjective:
@@ -93,7 +96,7 @@ class HEBAETransformer(BaseAutoencoder):
             covariance=self.covariance,
             posterior_scale=self.posterior_scale,
             covariance_prior=self.covariance_prior,
-            row_share=self.row_share,
+            row_share=None if isinstance(self.row_share, str) else self.row_share,
             batch_share=self.batch_share,
         )
 

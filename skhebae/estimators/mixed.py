@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
-from skhebae.data import Columns, find_kinds, find_library, measure_columns
+from skhebae.data import Columns, encode_frame, find_kinds, find_library, measure_columns
 from skhebae.distributed import Group
 from skhebae.estimators.recognise import named
 from skhebae.likelihoods import BY_DTYPE, choose_families, is_mixed
@@ -70,7 +70,7 @@ def refuse_empty(columns: Columns) -> None:
         )
 
 
-def encode_frame(
+def read_frame(
     estimator: BaseEstimator, X: Any, columns: Columns, *, reset: bool, min_samples: int
 ) -> NDArray[np.float64]:
     """Check a frame, and return it as numbers, NaN where values are missing, (n, p).
@@ -98,4 +98,4 @@ def encode_frame(
             f"{min_samples} is required."
         )
     unknown: str = getattr(estimator, "unknown_category", "warn")
-    return columns.encode(X, unknown)
+    return encode_frame(X, columns, unknown)

@@ -21,7 +21,7 @@ from skhebae.data import (
     is_stream,
 )
 from skhebae.distributed import Group
-from skhebae.estimators.mixed import encode_frame, find_columns
+from skhebae.estimators.mixed import find_columns, read_frame
 from skhebae.estimators.recognise import SHOWN, as_table, explained
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.agreement import agree_on_weights, check_same, check_total_rows
@@ -169,7 +169,7 @@ def validate_table(
         Naming what is wrong and the cure.
     """
     if columns is not None:
-        return encode_frame(estimator, X, columns, reset=reset, min_samples=min_samples)
+        return read_frame(estimator, X, columns, reset=reset, min_samples=min_samples)
     X = as_table(X, image_shape=getattr(estimator, "image_shape", None))
     if is_stream(X):
         raise TypeError(

@@ -796,7 +796,7 @@ class FittedAutoencoder:
         return cls(
             architecture=architecture,
             model=model.to(device).eval(),
-            objective=objective,
+            objective=objective.suited(family),
             scaling=scaling,
             moments=CodeMoments(**packed["_moments"]),
             mixture=CodeMixture(**packed["_mixture"]),

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skhebae.data import find_code
 from skhebae.exceptions import FewCodesWarning, warn_caller
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def find_given(fitted: FittedAutoencoder, given: Mapping[Any, Any]) -> FloatArra
     row = np.full((1, width), np.nan)
     for name, value in given.items():
         if columns is not None:
-            row[0, columns.index(name)] = columns.code(name, value)
+            row[0, columns.index(name)] = find_code(columns, name, value)
             continue
         if not isinstance(value, Real) or not np.isfinite(float(value)):
             raise ValueError(f"given= has {value!r} for {name!r}, which is no finite number.")

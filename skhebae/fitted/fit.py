@@ -27,6 +27,7 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.missing import fit_fill, regressed_fill
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
+from skhebae.likelihoods import find_likelihood
 from skhebae.linear_fill import LinearFill
 from skhebae.model import Autoencoder
 from skhebae.networks import global_random_state
@@ -110,8 +111,7 @@ def fit_autoencoder(
             resumed=resumed,
             on_epoch=on_epoch,
         )
-    is_exact = run.objective.row_weight == 0.0 and run.model.likelihood.keeps_linear_start
-    if verdict is Verdict.LINEAR and is_exact and earlier is None:
+    if verdict is Verdict.LINEAR and run.objective.row_weight == 0.0 and earlier is None:
         # Training set the noise of codes. Components of all rows need no steps, and are exact.
         start_linear(run, rows, plan.seeds.start, split.training)
     before = earlier if partial else None
@@ -166,9 +166,12 @@ def decide_linearity(
     """Decide what to do about perceptrons beside the linear path, if there is one.
 
     A resumed fit does what it did before. One that continues a linear model keeps it linear, but
-    `partial_fit` does not, which may see many more rows.
+    `partial_fit` does not, which may see many more rows. A family that no linear model suits has
+    no trial.
     """
-    if not plan.architecture.linear_path or partial or len(parameters.hidden_layer_sizes) == 0:
+    family = find_likelihood(plan.architecture.likelihood)
+    has_choice = plan.architecture.linear_path and family.keeps_linear_start
+    if not has_choice or partial or len(parameters.hidden_layer_sizes) == 0:
         return Trial(Verdict.FULL, {})
     weights: dict[str, Tensor] = {}
     if plan.resumed is not None and "verdict" in plan.resumed:

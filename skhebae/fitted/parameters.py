@@ -128,7 +128,8 @@ class Parameters(ABC):
         and ``V z + g(z)``. The linear maps start as principal component analysis of what the
         encoder sees and the perceptrons at 0, so that training only adds what is not linear. With
         up to 20,000 rows, `fit` first tries on a seventh of them whether that reduces the
-        error of rows it has not seen. If not, the perceptrons stay at 0 (`is_linear_`). "auto" is
+        error of rows it has not seen. If not, the perceptrons stay at 0 (`is_linear_`); not so in
+        mixed frames. "auto" is
         True for the gaussian likelihood and mixed frames, with hidden layers of built-in networks,
         else False.
     input_noise : float or "auto", default="auto"

@@ -96,12 +96,12 @@ def plan_fit(
     table = replace(table, size_factor=agree_on_size_factors(table))
     if len(table) == 0 and group.size > 1:  # a process without rows need not give labels
         table = replace(table, batch=batches[:0] if len(batches) else None)
-    objective = parameters.make_objective()
     n_components = parameters.n_components
     if earlier is not None and not isinstance(n_components, Integral):
         n_components = earlier.architecture.n_components
     likelihood = resolve_likelihood(parameters.likelihood, is_mixed=table.columns is not None)
     family = find_likelihood(likelihood)
+    objective = parameters.make_objective().suited(family)
     index = resolve_batch(table.batch, batches, len(table))
     if earlier is None:
         scaling = family.scaling_class.measure(replace(table, batch=index))

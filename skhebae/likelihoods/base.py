@@ -124,10 +124,13 @@ class Likelihood(nn.Module, ABC):
         Whether rows may hold NaN for missing entries.
     input_noise : float
         Noise that ``input_noise="auto"`` starts from.
+    row_share : float
+        Share of HEBAE's penalty that falls on each row by ``row_share="auto"``.
     starts_linear : bool
         Whether ``linear_path="auto"`` lets built-in networks start as principal component analysis.
     keeps_linear_start : bool
-        Whether networks that stay linear are as they started, and steps only set the noise.
+        Whether networks may stay linear, where a trial says so: they are then as they started, and
+        steps only set the noise.
     largest_decay : float
         Largest ``weight_decay="auto"`` of built-in networks without a linear path.
     half_rows : int
@@ -145,6 +148,7 @@ class Likelihood(nn.Module, ABC):
     support: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
     accepts_missing: ClassVar[bool] = False
     input_noise: ClassVar[float] = 0.3
+    row_share: ClassVar[float] = 0.0
     starts_linear: ClassVar[bool] = False
     keeps_linear_start: ClassVar[bool] = True
     largest_decay: ClassVar[float] = 0.0

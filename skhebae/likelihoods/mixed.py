@@ -225,9 +225,13 @@ class MixedLikelihood(Likelihood):
     """
 
     scaling_class: ClassVar[type[Scaling]] = MixedScaling
+    # Noiseless codes would learn categories by heart: docs/benchmarks.md, mixed tables.
+    row_share: ClassVar[float] = 1.0
     accepts_missing: ClassVar[bool] = True
     starts_linear: ClassVar[bool] = True
-    # To first order only: logits are no linear function of categories.
+    # Logits are a linear function of codes to first order only. A linear model of Adult, which the
+    # trial's squared errors prefer, draws rows that are told from real ones with an AUC of .92,
+    # in place of .66.
     keeps_linear_start: ClassVar[bool] = False
     counts_code_variance: ClassVar[bool] = True
 

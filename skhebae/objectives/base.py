@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from skhebae.data import Minibatch
 from skhebae.distributed import WHOLE
+from skhebae.likelihoods import Likelihood
 from skhebae.model import Autoencoder
 from skhebae.prior import Prior
 
@@ -121,6 +122,10 @@ class Objective(ABC):
         returned in `Terms`. `n_rows` is an integer, or the sum of weights.
         """
         return 0.0
+
+    def suited(self, likelihood: type[Likelihood]) -> Self:
+        """Return the objective with what was left to the likelihood set; by default, itself."""
+        return self
 
     def supports(self, prior: Prior) -> bool:
         """Whether the objective can regularise codes towards `prior`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from numbers import Integral
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from skhebae.finite_sample import (
     expected_prior_kl,
     expected_prior_kl_of_weight,
 )
+from skhebae.likelihoods import Likelihood
 from skhebae.model import Autoencoder, one_hot
 from skhebae.objectives.aggregate import aggregate
 from skhebae.objectives.base import Objective, Terms
@@ -48,8 +51,9 @@ class HEBAEObjective(Objective):
         One scale per component, or one per row.
     covariance_prior : float
         Pseudo-rows ``nu`` of the hyperprior on ``S``.
-    row_share : float
-        Share ``a`` of the penalty that falls on each row's posterior.
+    row_share : float, optional
+        Share ``a`` of the penalty that falls on each row's posterior. By default that of the
+        likelihood, see `suited`.
     batch_share : float
         Share of the rest that falls on the moments of each experimental batch's codes
         instead of those of all rows.
@@ -65,18 +69,31 @@ class HEBAEObjective(Objective):
         covariance: str = "full",
         posterior_scale: str = "diagonal",
         covariance_prior: float = 1.0,
-        row_share: float = 0.0,
+        row_share: float | None = None,
         batch_share: float = 0.0,
     ) -> None:
         self.weight = reg_weight
-        # With a row_share, the noise of codes makes up for a part of their variance.
-        self.standardises_codes = reg_weight > 0.0 and row_share == 0.0
-        self.row_weight = reg_weight * row_share
-        self.row_share = row_share
+        self.is_automatic = row_share is None
+        self.set_row_share(row_share or 0.0)
         self.batch_share = batch_share
         self.covariance = covariance
         self.posterior_scale = posterior_scale
         self.covariance_prior = covariance_prior
+
+    def set_row_share(self, row_share: float) -> None:
+        """Set the share of the penalty that falls on each row's posterior."""
+        # With a row_share, the noise of codes makes up for a part of their variance.
+        self.standardises_codes = self.weight > 0.0 and row_share == 0.0
+        self.row_weight = self.weight * row_share
+        self.row_share = row_share
+
+    def suited(self, likelihood: type[Likelihood]) -> Self:
+        """Return the objective with the `row_share` of a likelihood, if none was given."""
+        if not self.is_automatic or likelihood.row_share == self.row_share:
+            return self
+        result = copy(self)
+        result.set_row_share(likelihood.row_share)
+        return result
 
     def n_scales(self, n_components: int) -> int:
         """Return one scale per component, or one per row."""
