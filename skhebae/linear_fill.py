@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -166,10 +166,12 @@ class LinearFill(nn.Module):
         z, root = expected_factors(x, mask.to(x.dtype), factors)
         filled = self.centre + z @ self.loadings.T
         if generator is not None:
-            kwargs: dict[str, Any] = {"generator": generator, "dtype": x.dtype, "device": x.device}
-            e = torch.randn(*z.shape, 1, **kwargs)
-            # L^-T e has the covariance (L L^T)^-1.
-            drawn = torch.linalg.solve_triangular(root.mT, e, upper=True)[:, :, 0]
-            noise = self.noise.sqrt() * torch.randn(x.shape, **kwargs)
+
+            def draw(*shape: int) -> Tensor:
+                return torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
+
+            # L^-T e of standard normal e has the covariance (L L^T)^-1.
+            drawn = torch.linalg.solve_triangular(root.mT, draw(*z.shape, 1), upper=True)[:, :, 0]
+            noise = self.noise.sqrt() * draw(*x.shape)
             filled = filled + drawn @ self.loadings.T + noise
         return torch.where(mask, x, filled)
