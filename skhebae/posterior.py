@@ -106,7 +106,8 @@ def score(model: Autoencoder, minibatch: Minibatch) -> Tensor:
     """
     mu, _ = model.encode(minibatch)
     if minibatch.mask is not None:
-        mu = posterior_mode(model, minibatch, mu)
+        is_complete = minibatch.mask.all(dim=1, keepdim=True)
+        mu = torch.where(is_complete, mu, posterior_mode(model, minibatch, mu))
     return bound(model, minibatch, mu, linearised_posterior(model, mu, minibatch))
 
 

@@ -136,6 +136,8 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch(table, quick, monkey
     estimator = VAETransformer(**quick, early_stopping=True).fit(table)
     best = min(seen, key=lambda pair: pair[0])[1]
     for name, value in estimator.fitted_.model.state_dict().items():
+        if name.startswith("fill."):
+            continue  # measured after training
         # These are set in closed form after training.
         if name not in ("likelihood.log_noise", "likelihood.calibration"):
             assert torch.equal(value, best[name])

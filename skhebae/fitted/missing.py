@@ -65,8 +65,9 @@ def regressed_fill(regression: CodeRegression) -> LinearFill:
 
     Codes and what the encoder sees count as jointly Gaussian, features as independent given codes.
     """
-    values, vectors = np.linalg.eigh(regression.covariance)
-    root = vectors * np.sqrt(values.clip(min=0.0))
+    values, vectors = np.linalg.eigh(np.nan_to_num(regression.covariance))
+    # The symmetric root, which does not depend on how equal eigenvalues are told apart.
+    root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
     loadings = regression.slope(noised=False).T @ root
     noise = regression.variances - np.square(loadings).sum(axis=1)
     least = max(1e-3 * float(regression.variances.mean()), TINY)
