@@ -46,8 +46,12 @@ COLUMNS = (
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """Return a table per data set, with the targets where there are any."""
-    return [line for data, of in group(rows, "data").items() for line in section(data[0], of)][:-1]
+    """Return a table per data set, with the targets where there are any, and the versions."""
+    lines = [line for data, of in group(rows, "data").items() for line in section(data[0], of)]
+    found = {(name, row[name]) for row in rows for name in ("sdmetrics", "arfpy") if name in row}
+    if found:
+        lines.append("With " + ", ".join(f"{name} {of}" for name, of in sorted(found)) + ".")
+    return lines
 
 
 def section(data: str, rows: list[Row]) -> Iterator[str]:
