@@ -27,7 +27,7 @@ from benchmarks.tabular_measures import measure
 from benchmarks.tabular_page import summary, verdicts
 
 #: Ours, with what is not a default.
-OURS: dict[str, Row] = {"HEBAE": {}, "HEBAE, row_share 1": {"row_share": 1.0}, "VAE": {}}
+OURS: dict[str, Row] = {"HEBAE": {}, "HEBAE, row_share 0": {"row_share": 0.0}, "VAE": {}}
 PEER, REAL = "ARF", "other real rows"
 METHODS = (*OURS, PEER, REAL)
 #: Script that the other interpreter runs.
