@@ -690,9 +690,7 @@ def test_a_failed_fit_keeps_the_earlier_one(pair):
     X = table()
     bad = X.copy()
     bad[0] = np.inf
-    answers = pair.run(
-        earlier_and_failing, (QUICK, X[::2], X[::2]), (QUICK, X[1::2], bad[::2])
-    )
+    answers = pair.run(earlier_and_failing, (QUICK, X[::2], X[::2]), (QUICK, X[1::2], bad[::2]))
     for before, after, message in answers:
         assert_array_equal(before, after)
         assert message.startswith("Rank 1 of 2")

@@ -626,6 +626,27 @@ def test_batches_are_decoded_for_their_own_rows(table):
         model.impute(shifted)
 
 
+def test_rows_that_gain_nothing_from_perceptrons_are_filled_by_factor_analysis(tmp_path):
+    """In closed form; and so they are in copies and files."""
+    rng = np.random.RandomState(0)
+    loadings = rng.standard_normal((2, 6))
+    X = rng.standard_normal((150, 2)) @ loadings + 0.3 * rng.standard_normal((150, 6))
+    X[rng.random_sample(X.shape) < 0.2] = np.nan
+    model = HEBAETransformer(2, random_state=0).fit(X)
+    assert model.is_linear_
+    assert model.fitted_.fills_linearly
+    filled = model.impute(X)
+    scaling, fill = model.fitted_.scaling, model.fitted_.model.fill
+    x = torch.from_numpy(np.nan_to_num(scaling.standardise(X)))
+    expected = scaling.restore(fill(x, torch.from_numpy(~np.isnan(X))).numpy())
+    assert_allclose(filled[np.isnan(X)], expected[np.isnan(X)], rtol=1e-5, atol=1e-5)
+    drawn = model.impute(X, n_draws=400)
+    assert_allclose(drawn.mean(axis=0), filled, atol=0.2)
+    path = tmp_path / "model.skhebae"
+    model.save(path)
+    assert_array_equal(HEBAETransformer.load(path).impute(X), filled)
+
+
 # The imputer
 
 
