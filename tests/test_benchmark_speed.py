@@ -74,6 +74,7 @@ def test_a_run_measures_in_turn_and_prints_ratios_last(tmp_path, monkeypatch, ca
     assert [row["name"] for row in rows] == only[:2] * 2  # A B A B
 
 
+@pytest.mark.slow
 def test_a_contender_is_measured(monkeypatch):
     monkeypatch.setattr(speed, "CELL_EPOCHS", (1, 3))
     monkeypatch.setattr(speed, "limit_threads", lambda threads: None)

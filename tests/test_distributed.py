@@ -268,6 +268,7 @@ def test_the_verdict_is_that_of_all_processes(pair, kind, share):
     assert [model.is_linear_ for model in models] == [kind == "noise"] * 2
 
 
+@pytest.mark.slow
 def test_few_rows_in_each_process_are_enough_together(pair):
     params = {**QUICK, "hidden_layer_sizes": (32,), "max_iter": 60}
     X = curve(120)
@@ -776,6 +777,7 @@ def test_a_killed_process_is_named_and_the_fit_goes_on(pair, pair_of_its_own, tm
 
 
 @pytest.mark.parametrize("n_files", [1, 2, 4])
+@pytest.mark.slow
 def test_goes_on_within_an_epoch(pair, tmp_path, n_files):
     X = table(800)
     params = {**QUICK, "batch_size": 32, "max_iter": 2, "input_noise": 0.3}
@@ -813,6 +815,7 @@ def test_rows_and_labels_of_every_process_count(pair, tmp_path):
     assert_same_result(again[1], models[0])
 
 
+@pytest.mark.slow
 def test_a_malformed_checkpoint_gives_way_in_all_processes(pair, tmp_path):
     """One whose state suits the first process, and not the second."""
     X, path = table(400), str(tmp_path / "fit")

@@ -140,6 +140,7 @@ def test_one_factory_alone(cls, table):
         assert error < table.var(axis=0).mean()
 
 
+@pytest.mark.slow
 def test_partial_factories_search_in_parallel(images):
     """`clone` copies a partial; processes pickle it, and have another number of threads."""
     model = HEBAETransformer(2, **CONV)

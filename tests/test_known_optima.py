@@ -74,6 +74,7 @@ def test_linear_hebae_reconstructs_like_pca(linear_hebae, gaussian):
 
 
 @pytest.mark.parametrize("cls", [HEBAETransformer, WAETransformer])
+@pytest.mark.slow
 def test_deterministic_codes_copy_no_feature(cls, gaussian):
     # Without the code's uncertainty in the noise variances, codes were spent on
     # features copied exactly, whose noise fell to the floor of 1 %: Heywood cases.
@@ -107,6 +108,7 @@ def test_log_likelihood_of_a_linear_model_is_exact(linear_hebae, linear_vae, gau
         np.testing.assert_allclose(actual, exact, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_full_covariance_bound_of_a_linear_model_reaches_factor_analysis(gaussian):
     train, test, _ = gaussian
     estimator = HEBAETransformer(

@@ -185,6 +185,7 @@ def test_a_mixture_of_fewer_rows_than_dimensions_is_a_density():
 
 
 @pytest.mark.parametrize(("d", "most"), [(2, 50), (40, 50), (64, 31)])
+@pytest.mark.slow
 def test_components_have_room(d, most):
     codes, _ = random_codes(50 * module.component_rows(d), d)
     assert len(CodeMixture.fit(codes, seed=0).weights) == 1  # they are Gaussian

@@ -126,6 +126,7 @@ def test_a_clone_fits_the_same(model, frame):
     assert_array_equal(clone(model).fit_transform(frame), model.transform(frame))
 
 
+@pytest.mark.slow
 def test_pipelines_grids_and_output(frame):
     pipeline = make_pipeline(FunctionTransformer(), HEBAETransformer(**OPTIONS))
     codes = pipeline.set_output(transform="pandas").fit_transform(frame)
@@ -165,6 +166,7 @@ def test_codes_know_the_columns(frame):
     assert abs(np.corrcoef(first, z[known])[0, 1]) > 0.8
 
 
+@pytest.mark.slow
 def test_samples_look_like_the_table(cls):
     frame = survey(600)
     model = cls(2, random_state=0).fit(frame)
@@ -185,6 +187,7 @@ def test_samples_look_like_the_table(cls):
     assert plain["income"].std() < drawn["income"].std()
 
 
+@pytest.mark.slow
 def test_further_calls(frame, tmp_path):
     warm = HEBAETransformer(**OPTIONS, warm_start=True).fit(frame)
     columns = warm.fitted_.columns

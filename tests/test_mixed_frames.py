@@ -302,6 +302,7 @@ def test_families_that_do_not_fit(likelihood, message):
         Circular(0)
 
 
+@pytest.mark.slow
 def test_tables_of_numbers_are_gaussian_as_ever(table):
     frame = pd.DataFrame(table, columns=[f"c{i}" for i in range(table.shape[1])])
     frame["whole"] = np.arange(len(frame))

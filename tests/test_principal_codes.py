@@ -351,6 +351,7 @@ def congruence(one, other):
     return np.abs((one * other).sum(axis=1)) / norm
 
 
+@pytest.mark.slow
 def test_seeds_agree_on_the_leading_components():
     X = load_iris().data
     models = [HEBAETransformer(2, random_state=seed).fit(X) for seed in (0, 1)]

@@ -76,6 +76,7 @@ def errors_of_small_table(load, n_components, seed):
 @pytest.mark.parametrize(
     ("load", "n_components"), [(load_breast_cancer, 5), (load_wine, 2)], ids=["cancer", "wine"]
 )
+@pytest.mark.slow
 def test_small_tables_are_no_worse_than_pca(load, n_components):
     ratios = []
     for seed in range(3):

@@ -97,6 +97,7 @@ def test_noise_around_the_average_batch_is_that_of_one_row():
     assert_allclose(mean, np.mean(each, axis=0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_average_counts_are_counts_and_average_bits_are_bits():
     rng = np.random.default_rng(0)
     batch = np.arange(400) % 4

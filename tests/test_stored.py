@@ -361,6 +361,7 @@ def test_a_memory_map_that_fits_the_window_is_read_once(tmp_path, window_reads):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_memory_map(tmp_path):
     X = np.random.default_rng(0).poisson(1.0, (60_000, 100)).astype(np.float32)
     mapped = memory_map(X, tmp_path)

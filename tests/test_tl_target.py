@@ -63,6 +63,7 @@ def test_backed_copies_are_refused(model, tmp_path, tool):
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])
+@pytest.mark.slow
 def test_backed_without_a_copy_is_done(model, tmp_path, mode):
     cells().write_h5ad(tmp_path / "cells.h5ad")
     adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed=mode)

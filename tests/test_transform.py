@@ -336,6 +336,7 @@ def test_pipeline_composition(cls, digits, brief):
     assert inverse.inverse_transform(inverse.transform(test)).shape == test.shape
 
 
+@pytest.mark.slow
 def test_grid_search_is_the_same_with_two_jobs(cls, table, brief):
     grid = {"n_components": [1, 2]}
     estimator = cls(**{**brief, "max_iter": 30}, learning_rate_init=0.03)
