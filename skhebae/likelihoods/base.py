@@ -331,7 +331,7 @@ class Likelihood(nn.Module, ABC):
         return torch.zeros_like(x[:, 0])
 
     def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor | None:
-        """Return K such that codes that differ by a little dz are ``|K dz|`` apart; None by default.
+        """Return K such that codes a little dz apart have the distance ``|K dz|``; None by default.
 
         Then the distance between codes is that between their linear regressions of what the
         encoder sees.
