@@ -21,6 +21,7 @@ from skhebae.fitted import gate
 from skhebae.fitted.gate import Verdict, judge
 from skhebae.fitted.linear_start import compress, merge_inputs, principal_components
 from skhebae.networks import Encoder
+from skhebae.training.checkpoint import N_VERDICTS
 
 #: Training that moves nothing.
 STILL = {"max_iter": 1, "learning_rate_init": 1e-30, "random_state": 0}
@@ -293,6 +294,11 @@ def test_errors_of_missing_entries_do_not_count(table):
         mean = model.decode(model.encode(whole.replace(mask=mask))[0])
     expected = (whole.x - mean)[[2, 5, 9], :7].square().sum(dim=1)
     np.testing.assert_allclose(errors, expected, rtol=1e-5)
+
+
+def test_checkpoints_know_all_verdicts():
+    assert len(gate.Verdict) == N_VERDICTS
+    assert {int(verdict) for verdict in gate.Verdict} == set(range(N_VERDICTS))
 
 
 def test_few_rows_stay_linear_and_many_have_no_trial(table, monkeypatch):

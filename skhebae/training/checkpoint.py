@@ -36,6 +36,9 @@ WITHIN_EPOCH = 120.0
 #: identity covers all rows, labels, size factors and earlier weights.
 FORMAT, FORMAT_VERSION = "skhebae checkpoint", 3
 
+#: What the trial of a linear path may have found: `skhebae.fitted.gate.Verdict`.
+N_VERDICTS = 3
+
 #: Characters of a value that an error message shows.
 SHOWN_VALUE = 80
 
@@ -206,6 +209,8 @@ class Checkpoint:
             raise ValueError("it has no state of a fit")
         self._check_identity(path, identity)
         check_integer(state.get("seed"), "its seed", 0, 2**31)
+        # Of the trial of a linear path, where there was one.
+        check_integer(state.get("verdict", 0), "its verdict", 0, N_VERDICTS)
         return state
 
     def _check_identity(self, path: Path, saved: dict[str, Any]) -> None:
