@@ -12,10 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 from sklearn.utils.sparsefuncs import min_max_axis
 
-from skhebae.data.table import Matrix
-
-#: Rows per chunk of a pass over the table.
-CHUNK_ROWS = 4096
+from skhebae.data.table import CHUNK_ROWS, Matrix
 
 
 class FeatureMoments(NamedTuple):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from skhebae.data.moments import CHUNK_ROWS, column_range
+from skhebae.data.moments import column_range
 from skhebae.data.scaling import Scaling, may_exceed
-from skhebae.data.table import Matrix
+from skhebae.data.table import CHUNK_ROWS, Matrix
 from skhebae.exceptions import OutOfRangeWarning, warn_caller
 
 #: A value this many units from the centre of its feature is far outside. A unit is at least

@@ -14,12 +14,11 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from skhebae.data.minibatch import Minibatch
-from skhebae.data.moments import CHUNK_ROWS
 from skhebae.data.prefetch import MinibatchReader, send
 from skhebae.data.scaling import Scaling
 from skhebae.data.side import NO_SIDE_INFORMATION, SideInformation
 from skhebae.data.stored import StoredTable, with_indices_of_one_type
-from skhebae.data.table import Matrix
+from skhebae.data.table import CHUNK_ROWS, Matrix
 from skhebae.data.values import has_missing
 from skhebae.data.windows import WINDOW_BYTES, WindowedRows
 

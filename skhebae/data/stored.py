@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from skhebae.data.by_annbatch import loaded_by_annbatch
-from skhebae.data.moments import CHUNK_ROWS
-from skhebae.data.table import Matrix
+from skhebae.data.table import CHUNK_ROWS, Matrix
 from skhebae.data.values import has_missing
 
 #: Libraries whose matrices live in files or are computed lazily.

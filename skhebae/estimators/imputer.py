@@ -118,7 +118,6 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.positive_only = own.input_tags.positive_only
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.non_deterministic = False
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -151,16 +151,7 @@ def agree_on_size_factors(table: Table) -> NDArray[np.float64] | None:
     ValueError
         If some processes give size factors and others do not.
     """
-    has_some = table.size_factor is not None
-    given = [has for has, n in table.group.gather((has_some, len(table))) if n > 0]
-    if any(given) and not all(given):
-        raise ValueError(
-            "size_factor= was given in some processes and not in others. Give every process those "
-            "of its rows."
-        )
-    if len(table) == 0:
-        return np.empty(0) if any(given) else None
-    return table.size_factor
+    return agree_on_numbers(table, table.size_factor, "size_factor")
 
 
 def agree_on_weights(table: Table) -> NDArray[np.float64] | None:
@@ -173,15 +164,28 @@ def agree_on_weights(table: Table) -> NDArray[np.float64] | None:
     ValueError
         If some processes give weights and others do not.
     """
-    given = [has for has, n in table.group.gather((table.weight is not None, len(table))) if n > 0]
+    return agree_on_numbers(table, table.weight, "sample_weight")
+
+
+def agree_on_numbers(
+    table: Table, own: NDArray[np.float64] | None, name: str
+) -> NDArray[np.float64] | None:
+    """Return this process's numbers, if all processes that have rows give theirs or none does.
+
+    Raises
+    ------
+    ValueError
+        Otherwise; names the parameter `name`.
+    """
+    given = [has for has, n in table.group.gather((own is not None, len(table))) if n > 0]
     if any(given) and not all(given):
         raise ValueError(
-            "sample_weight= was given in some processes and not in others. Give every process "
-            "those of its rows."
+            f"{name}= was given in some processes and not in others. Give every process those of "
+            "its rows."
         )
     if len(table) == 0:
         return np.empty(0) if any(given) else None
-    return table.weight
+    return own
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

@@ -159,25 +159,7 @@ def check_size_factor(size_factor: ArrayLike, n_rows: int) -> NDArray[np.float64
     ValueError
         Otherwise.
     """
-    given = size_factor
-    if isinstance(given, np.ma.MaskedArray):
-        given = np.ma.filled(given.astype(np.float64), np.nan)
-    try:
-        factors = np.asarray(given)
-        if factors.dtype.kind in "cmMSU":
-            raise TypeError(f"they are of type {factors.dtype}")
-        factors = factors.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"size_factor holds what is no number ({error}). Give one number per row."
-        ) from error
-    if factors.ndim == 0:
-        factors = np.full(n_rows, factors)
-    if factors.shape != (n_rows,):
-        raise ValueError(
-            f"size_factor has shape {factors.shape}, but there are {n_rows} rows. Give one number "
-            "per row."
-        )
+    factors = numbers_of_rows(size_factor, "size_factor", n_rows, "there are")
     bad = ~(np.isfinite(factors) & (factors > 0))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -196,25 +178,7 @@ def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.flo
     ValueError
         Otherwise.
     """
-    given = sample_weight
-    if isinstance(given, np.ma.MaskedArray):
-        given = np.ma.filled(given.astype(np.float64), np.nan)
-    try:
-        weight = np.asarray(given)
-        if weight.dtype.kind in "cmMSU":
-            raise TypeError(f"they are of type {weight.dtype}")
-        weight = weight.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"sample_weight holds what is no number ({error}). Give one number per row."
-        ) from error
-    if weight.ndim == 0:
-        weight = np.full(n_rows, weight)
-    if weight.shape != (n_rows,):
-        raise ValueError(
-            f"sample_weight has shape {weight.shape}, but X has {n_rows} rows. Give one number per "
-            "row."
-        )
+    weight = numbers_of_rows(sample_weight, "sample_weight", n_rows, "X has")
     bad = ~(np.isfinite(weight) & (weight >= 0.0))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -223,6 +187,38 @@ def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.flo
             "row out."
         )
     return weight
+
+
+def numbers_of_rows(given: ArrayLike, name: str, n_rows: int, counted: str) -> NDArray[np.float64]:
+    """Return one number per row, (n_rows,), NaN where masked; a single one stands for all.
+
+    Messages call it `name`, and say with `counted` whose rows there are.
+
+    Raises
+    ------
+    ValueError
+        If there are others, or what is given is no number.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), np.nan)
+    try:
+        numbers = np.asarray(given)
+        if numbers.dtype.kind in "cmMSU":
+            raise TypeError(f"they are of type {numbers.dtype}")
+        numbers = numbers.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} holds what is no number ({error}). Give one number per row."
+        ) from error
+    if numbers.ndim == 0:
+        numbers = np.full(n_rows, numbers)
+    if numbers.shape != (n_rows,):
+        raise ValueError(
+            f"{name} has shape {numbers.shape}, but {counted} {n_rows} rows. Give one number per "
+            "row."
+        )
+    result: NDArray[np.float64] = numbers
+    return result
 
 
 def resolve_batch(
