@@ -7,6 +7,7 @@ from skhebae.estimators import (
     AutoencoderTransformer,
     HEBAEImputer,
     HEBAETransformer,
+    NoveltyDetector,
     VAETransformer,
     WAETransformer,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "AutoencoderTransformer",
     "HEBAEImputer",
     "HEBAETransformer",
+    "NoveltyDetector",
     "VAETransformer",
     "WAETransformer",
     "pp",

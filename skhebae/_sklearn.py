@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import _fit_context
-from sklearn.utils import Tags
+from sklearn.utils import Tags, _safe_indexing
 from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
@@ -23,11 +25,13 @@ __all__ = [
     "ClassNamePrefixFeaturesOutMixin",
     "Interval",
     "OneToOneFeatureMixin",
+    "OutlierMixin",
     "RealNotInt",
     "StrOptions",
     "Tags",
     "TransformerMixin",
     "fit_context",
+    "take_rows",
     "validate_parameter_constraints",
 ]
 
@@ -48,6 +52,9 @@ if TYPE_CHECKING:
     class TransformerMixin:
         """What we use of `sklearn.base.TransformerMixin`."""
 
+    class OutlierMixin:
+        """What we use of `sklearn.base.OutlierMixin`."""
+
     class ClassNamePrefixFeaturesOutMixin:
         """What we use of `sklearn.base.ClassNamePrefixFeaturesOutMixin`."""
 
@@ -63,6 +70,7 @@ else:
         BaseEstimator,
         ClassNamePrefixFeaturesOutMixin,
         OneToOneFeatureMixin,
+        OutlierMixin,
         TransformerMixin,
     )
 
@@ -70,3 +78,8 @@ else:
 def fit_context(method: F) -> F:
     """Validate the estimator's parameters before `method`, as scikit-learn's own methods do."""
     return cast(F, _fit_context(prefer_skip_nested_validation=True)(method))
+
+
+def take_rows(X: Any, indices: NDArray[np.intp]) -> Any:
+    """Return some rows of an array, sparse matrix, frame or list, as one of the same kind."""
+    return _safe_indexing(X, indices)

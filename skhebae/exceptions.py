@@ -65,6 +65,10 @@ class FewCodesWarning(UserWarning):
     """Few of the codes that were drawn go with the values that `sample` was given."""
 
 
+class FewRowsWarning(UserWarning):
+    """Too few rows were held out for p-values as small as alpha."""
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn at the user's line: the nearest one outside skhebae, scikit-learn and joblib.
 

@@ -7,6 +7,7 @@ where it is passed in.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -140,12 +141,28 @@ def expected_log_prob(
     exact where log p(x | z) is a polynomial in z of degree 3 or less, so for every linear decoder
     with Gaussian likelihood.
     """
+    return cubature_mean(lambda z: model.log_prob(minibatch, z), mu, factor)
+
+
+def cubature_mean(function: Callable[[Tensor], Tensor], mu: Tensor, factor: Tensor) -> Tensor:
+    """Average a function of codes over ``N(mu, F F^T)`` of each row, (n,).
+
+    By the spherical cubature ``z = mu +- sqrt(d) F e_j``, exact for polynomials in z of degree 3.
+
+    Parameters
+    ----------
+    function : callable
+        Of one code per row, (n, d), to (n,).
+    mu : Tensor of shape (n, d)
+    factor : Tensor of shape (n, d, d)
+        Lower triangular F.
+    """
     n_components = mu.shape[1]
     steps = n_components**0.5 * factor.transpose(1, 2)
     total = torch.zeros(len(mu), dtype=mu.dtype, device=mu.device)
     for j in range(n_components):
         for z in (mu + steps[:, j], mu - steps[:, j]):
-            total += model.log_prob(minibatch, z)
+            total += function(z)
     return total / (2 * n_components)
 
 
@@ -211,11 +228,16 @@ def laplace(model: Autoencoder, minibatch: Minibatch) -> Laplace:
 
 
 def posterior_mode(
-    model: Autoencoder, minibatch: Minibatch, z: Tensor, n_steps: int = MODE_STEPS
+    model: Autoencoder,
+    minibatch: Minibatch,
+    z: Tensor,
+    n_steps: int = MODE_STEPS,
+    prior_weight: float = 1.0,
 ) -> Tensor:
     """Find the mode of p(z | x) near codes z (n, d) by Gauss-Newton steps, (n, d).
 
-    Steps that do not raise the density are not taken.
+    Steps that do not raise the density are not taken. With a `prior_weight` w, the mode of
+    ``p(x | z) p(z)^w``.
     """
     x, likelihood, prior = minibatch.x, model.likelihood, model.prior
     for _ in range(n_steps):
@@ -227,14 +249,16 @@ def posterior_mode(
         at = at._replace(parameter=leaf.detach())
         # By the Jacobian and not backwards through the decoder: products of some widths round
         # a row differently depending on where it stands among the others.
-        gradient = (at.jacobian.transpose(1, 2) @ slope[:, :, None])[:, :, 0] + prior.gradient(z)
-        precision = at.prior_precision + gain(model, at)
+        gradient = (at.jacobian.transpose(1, 2) @ slope[:, :, None])[:, :, 0]
+        gradient = gradient + prior_weight * prior.gradient(z)
+        precision = prior_weight * at.prior_precision + gain(model, at)
         factor = inverse_factor(precision).to(z.dtype)
         step = (factor @ (factor.transpose(1, 2) @ gradient[:, :, None]))[:, :, 0]
-        best, value = z, log_prob.detach() + prior.log_kernel(z)
+        best, value = z, log_prob.detach() + prior_weight * prior.log_kernel(z)
         for size in MODE_STEP_SIZES:
             trial = z + size * step
-            trial_value = model.log_prob(minibatch, trial) + prior.log_kernel(trial)
+            kernel = prior_weight * prior.log_kernel(trial)
+            trial_value = model.log_prob(minibatch, trial) + kernel
             better = trial_value > value
             best = torch.where(better[:, None], trial, best)
             value = torch.where(better, trial_value, value)

@@ -109,6 +109,23 @@ def load_estimator(cls: type[E], path: str | os.PathLike[str], factories: dict[s
         As `BaseAutoencoder.load`.
     """
     params, fitted = read_model(path, cls.__name__)
+    return rebuild_estimator(cls, path, params, fitted, factories)
+
+
+def rebuild_estimator(
+    cls: type[E],
+    path: str | os.PathLike[str],
+    params: dict[str, Any],
+    fitted: dict[str, Any],
+    factories: dict[str, Any],
+) -> E:
+    """Make an estimator of what a file says about it.
+
+    Raises
+    ------
+    ModelFileError, TypeError, ValueError
+        As `BaseAutoencoder.load`.
+    """
     restore_factories(path, cls.__name__, params, fitted, factories)
     with refuse_damaged(path, cls.__name__):
         estimator = cls(**params)

@@ -550,6 +550,46 @@ class FittedAutoencoder:
 
     # Chunks of rows
 
+    def trained_posterior(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+        """Return means (n, d) and lower covariance factors (n, d, d) in codes of the model.
+
+        Those of rows with missing entries follow from the decoder.
+        """
+        if minibatch.mask is not None:
+            q = laplace(self.model, minibatch)
+            return q.mode, q.factor
+        noise = self._model_noise.to(self.likelihood.location)
+        mu, spread = encode_with_spread(self.model, self.objective, minibatch).chunk(2, dim=1)
+        return mu, noise.factors(spread)
+
+    @in_plain_modes
+    def map_minibatches(
+        self,
+        function: Callable[[Minibatch], Tensor],
+        X: Matrix,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+        *,
+        numbers_per_row: int = 1,
+    ) -> NDArray[np.floating[Any]]:
+        """Apply a row-wise function of standardised rows to a table, chunk by chunk.
+
+        Parameters
+        ----------
+        function : callable
+            Minibatch of m rows to tensor (m, ...), each row independently of the others.
+        X : ndarray, CSR matrix or StoredTable of shape (n, p)
+        batch, size_factor : optional
+            As of `score`.
+        numbers_per_row : int
+            Width of the widest intermediate result of `function`, to bound memory.
+
+        Returns
+        -------
+        ndarray of shape (n, ...)
+        """
+        return self._map(function, X, numbers_per_row, batch, size_factor)
+
     def _map_posterior(
         self,
         function: Callable[[Autoencoder, Minibatch, Tensor, Tensor], Tensor],
@@ -558,14 +598,9 @@ class FittedAutoencoder:
         size_factor: ArrayLike | None,
     ) -> Float32Array:
         """Apply a function of each row's trained posterior: its mean and covariance factor."""
-        noise = self._model_noise.to(self.likelihood.location)
 
         def evaluate(minibatch: Minibatch) -> Tensor:
-            if minibatch.mask is not None:
-                return function(self.model, minibatch, *laplace(self.model, minibatch))
-            values = encode_with_spread(self.model, self.objective, minibatch)
-            mu, spread = values.chunk(2, dim=1)
-            return function(self.model, minibatch, mu, noise.factors(spread))
+            return function(self.model, minibatch, *self.trained_posterior(minibatch))
 
         return self._map(evaluate, X, self.n_components**2, batch, size_factor)
 
@@ -768,6 +803,11 @@ class FittedAutoencoder:
         further : dict
             Its own fitted attributes, as JSON values, tuples and arrays.
         """
+        write_model(path, kind, params, {**further, **self.file_state()})
+
+    @in_plain_modes
+    def file_state(self) -> dict[str, Any]:
+        """Return what `pack` returns, with names in place of code of the user's."""
         packed = self.pack()
         architecture = packed["_architecture"]
         architecture["likelihood"] = factory_name(architecture["likelihood"])
@@ -776,7 +816,7 @@ class FittedAutoencoder:
         if self.columns is not None:
             for item in packed["_scaling"]["columns"]["items"]:
                 item["family"] = factory_name(item["family"])
-        write_model(path, kind, params, {**further, **packed})
+        return packed
 
     @classmethod
     @in_plain_modes

@@ -315,6 +315,25 @@ class Likelihood(nn.Module, ABC):
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the Fisher information of the parameter, (n, p): diagonal, positive."""
 
+    def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return what each entry lacks to its mean, in units of the root of its deviation, (n, p).
+
+        ``sign(r) sqrt(|r| |x - E[x | z]|)`` with Pearson's residual ``r = s / sqrt(I)``, the score
+        s of the entry over the root of its Fisher information: halfway between the standardised
+        scale of `x` and that on which all entries deviate alike. Novelty scores add up their
+        squares.
+        """
+        gap = x - self.mean(parameter)
+        pearson = self.pearson_residual(x, parameter)
+        return gap.sign() * (gap * pearson).abs().sqrt()
+
+    def pearson_residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return the score of each entry over the root of its Fisher information, (n, p)."""
+        with torch.enable_grad():
+            leaf = parameter.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.entry_log_prob(x, leaf).sum(), leaf)
+        return slope / self.fisher_information(parameter).sqrt()
+
     # Principal codes
 
     def misfit(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:

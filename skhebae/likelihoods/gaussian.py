@@ -195,6 +195,10 @@ class GaussianLikelihood(Likelihood):
         """Return ``1 / v_j`` for every row, (n, p)."""
         return (1.0 / self.noise_variance()).expand_as(parameter)
 
+    def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return ``(x - mean) / v^(1/4)``, (n, p)."""
+        return (x - parameter) * self.noise_variance().pow(-0.25)
+
     def initial_bias(self) -> Tensor:
         """Return zeros, the standardised mean, (p,)."""
         return torch.zeros_like(self.location)

@@ -351,6 +351,10 @@ class MixedLikelihood(Likelihood):
         """Return the information of each part, (n, q)."""
         return self._join("fisher_information", parameter)
 
+    def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return the residuals of all parts, (n, q)."""
+        return self._join("residual", x, parameter)
+
     def extra_loss(self) -> Tensor | None:
         """Add up the terms of the parts."""
         terms = [term for part in self.likelihoods if (term := part.extra_loss()) is not None]

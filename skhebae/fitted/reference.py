@@ -1,0 +1,174 @@
+"""Rows of a fit in a few hundred points, and the distance of other rows to the nearest of them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from skhebae.data import Minibatch
+from skhebae.files import check_array
+from skhebae.fitted.autoencoder import FittedAutoencoder
+from skhebae.fitted.codes import WARNING_FILTERS
+from skhebae.novelty import code_of
+
+Float32Array = NDArray[np.float32]
+
+#: Points, at most and per row: each is the mean of two rows or more.
+MOST_POINTS, ROWS_PER_POINT = 500, 2
+
+#: Rows behind the points, at most, and their numbers, at most.
+MOST_ROWS, MOST_NUMBERS = 5000, 20_000_000
+
+#: Steps of k-means. Points only have to lie where rows are.
+STEPS = 20
+
+#: Smallest scale of a code whose component decodes to nothing.
+TINY = 1e-30
+
+
+class Nearest(NamedTuple):
+    """The point of a `Reference` nearest to each row.
+
+    Attributes
+    ----------
+    index : Tensor of int of shape (n,)
+    squares : Tensor of shape (n, d + q)
+        Squared differences per component and feature, in double; their sum is the squared
+        distance.
+    """
+
+    index: Tensor
+    squares: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Means of groups of at least two rows of a fit, as `describe` describes them.
+
+    Attributes
+    ----------
+    points : ndarray of shape (m, d + q), float32
+    variances : ndarray of shape (m, d), float32, or None
+        Geometric means of the posterior variances of whitened codes in each group.
+    """
+
+    points: Float32Array
+    variances: Float32Array | None = None
+
+    def check(self, fitted: FittedAutoencoder) -> None:
+        """Check arrays that come from a file.
+
+        Raises
+        ------
+        ValueError
+            Naming what is wrong.
+        """
+        n_points, d = len(np.atleast_1d(self.points)), fitted.n_components
+        single = np.dtype(np.float32)
+        check_array(self.points, "the reference", (n_points, d + fitted.n_features), single)
+        if n_points == 0 or not np.isfinite(self.points).all():
+            raise ValueError("the reference has no points, or some that are not finite")
+        if self.variances is not None:
+            check_array(self.variances, "the variances of codes", (n_points, d), single)
+            if not (np.isfinite(self.variances) & (self.variances > 0.0)).all():
+                raise ValueError("the variances of codes are not positive numbers")
+
+    def nearest(self, described: Tensor, mask: Tensor | None) -> Nearest:
+        """Find the nearest point to each described row.
+
+        Where entries are missing, the observed ones stand for all.
+
+        Parameters
+        ----------
+        described : Tensor of shape (n, d + q)
+        mask : Tensor of bool of shape (n, q), optional
+            True where an entry is observed.
+        """
+        points = torch.from_numpy(np.array(self.points)).to(described)
+        if mask is None:
+            weight = None
+            gaps = points.square().sum(dim=1) - 2.0 * described @ points.T
+        else:
+            weight = entry_weights(mask, described.shape[1]).to(described)
+            gaps = weight @ points.square().T - 2.0 * (weight * described) @ points.T
+        # Differences of large numbers are exact enough to choose a point, and not to be the result.
+        index = gaps.nan_to_num(nan=torch.inf).argmin(dim=1)
+        squares = (described.double() - points[index].double()).square()
+        return Nearest(index, squares if weight is None else weight * squares)
+
+
+def entry_weights(mask: Tensor, width: int) -> Tensor:
+    """Return 1 for components, and for entries 0 or the share of all per observed one, (n, d + q).
+
+    Parameters
+    ----------
+    mask : Tensor of bool of shape (n, q)
+    width : int
+        d + q.
+    """
+    q = mask.shape[1]
+    share = q / mask.sum(dim=1, keepdim=True).clamp_min(1)
+    of_codes = torch.ones(len(mask), width - q, dtype=share.dtype, device=mask.device)
+    return torch.cat([of_codes, mask * share], dim=1)
+
+
+def half_scale(fitted: FittedAutoencoder) -> NDArray[np.float64]:
+    """Return the matrix from codes of the model to half-whitened ones, (d, d).
+
+    Principal codes in units of the root of their deviation, so halfway between codes whose
+    distances are those of rows and codes that all deviate alike.
+    """
+    if fitted.axes is None:
+        return np.eye(fitted.n_components)
+    natural = fitted.axes.rescaled(False)
+    outward: NDArray[np.float64] = replace(natural, scale=np.sqrt(natural.scale)).outward
+    return outward
+
+
+def describe(fitted: FittedAutoencoder, minibatch: Minibatch, code: Tensor | None = None) -> Tensor:
+    """Return half-whitened code and residual of each row side by side, (n, d + q).
+
+    `code` (n, d), of the model, is that of `code_of` by default.
+    """
+    if code is None:
+        code = code_of(fitted.model, minibatch)
+    residual = fitted.likelihood.residual(minibatch.x, fitted.model.decode_rows(code, minibatch))
+    if minibatch.mask is not None:
+        residual = residual.where(minibatch.mask, 0.0)
+    return torch.cat([code @ torch.from_numpy(half_scale(fitted)).to(code), residual], dim=1)
+
+
+def group_rows(described: Float32Array, seed: int) -> tuple[NDArray[np.intp], Float32Array]:
+    """Group described rows (n, D) by k-means; return their groups (n,) and points (m, D).
+
+    A row that k-means leaves by itself makes a point with its nearest neighbour, so that no point
+    is a row.
+    """
+    n_rows = len(described)
+    n_points = max(1, min(MOST_POINTS, n_rows // ROWS_PER_POINT))
+    n_points = min(n_points, len(np.unique(described, axis=0)))
+    with (
+        config_context(array_api_dispatch=False),
+        WARNING_FILTERS.held(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        means = KMeans(n_points, n_init=1, max_iter=STEPS, random_state=seed).fit(described)
+        groups, points = means.labels_, means.cluster_centers_.astype(np.float32)
+        alone = np.flatnonzero(np.bincount(groups, minlength=n_points)[groups] == 1)
+        if len(alone) and n_rows > 1:
+            neighbours = NearestNeighbors(n_neighbors=2).fit(described)
+            pairs = neighbours.kneighbors(described[alone], return_distance=False)
+            # The nearest is the row itself, unless another is equal.
+            points[groups[alone]] = described[pairs].mean(axis=1)
+    return groups, points
