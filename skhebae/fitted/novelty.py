@@ -1,4 +1,4 @@
-"""Novelty scores of a fitted autoencoder by name: those of rows, and those against its reference."""
+"""Novelty scores of a fitted autoencoder by name: of rows alone, and against its reference."""
 
 from __future__ import annotations
 
