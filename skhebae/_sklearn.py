@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sklearn.base import _fit_context
 from sklearn.utils import Tags
+from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
@@ -28,6 +29,7 @@ __all__ = [
     "Tags",
     "TransformerMixin",
     "fit_context",
+    "take_rows",
     "validate_parameter_constraints",
 ]
 
