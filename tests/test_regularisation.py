@@ -221,6 +221,11 @@ def test_text_and_frame():
 VALUES = [0.3, 3.0]
 
 
+@pytest.fixture(scope="module")
+def few(table):
+    return table[:60]
+
+
 def by_hand(model, X, folds, score="score", seed=None):
     """The same fits without the function, for an estimator with a seed of its own."""
     found = []
@@ -234,13 +239,13 @@ def by_hand(model, X, folds, score="score", seed=None):
 
 
 @pytest.mark.parametrize("score", ["score", "log_likelihood"])
-def test_refits_are_those_by_hand(table, brief, score):
+def test_refits_are_those_by_hand(few, brief, score):
     model = VAETransformer(**brief)
-    folds = list(KFold(2).split(table))
+    folds = list(KFold(2).split(few))
     path = regularisation_path(
-        model, table, parameter="beta", values=VALUES, cv=KFold(2), score=score, n_generated=50
+        model, few, parameter="beta", values=VALUES, cv=KFold(2), score=score, n_generated=50
     )
-    expected = by_hand(model, table, folds, score)
+    expected = by_hand(model, few, folds, score)
     assert_allclose(path.train, expected[:, :, 0].mean(axis=0), rtol=1e-6)
     assert_allclose(path.held_out, expected[:, :, 1].mean(axis=0), rtol=1e-6)
     assert np.isfinite(path.generated).all()
@@ -249,21 +254,21 @@ def test_refits_are_those_by_hand(table, brief, score):
     assert not hasattr(model, "fitted_")
 
 
-def test_generated_rows_are_noisy_samples(table, brief):
+def test_generated_rows_are_noisy_samples(few, brief):
     model = VAETransformer(**brief)
-    found = regularisation_path(model, table, parameter="beta", values=VALUES, cv=0.5)
+    found = regularisation_path(model, few, parameter="beta", values=VALUES, cv=0.5)
     # A row's noise costs half a nat per feature: a model's own means would be far likelier.
-    fit = VAETransformer(**brief).fit(table)
+    fit = VAETransformer(**brief).fit(few)
     noisy, means = (fit.score(fit.sample(1000, noise=of, random_state=0)) for of in (True, False))
     assert means - noisy > 4.0
     assert abs(found.generated[0] - noisy) < 4.0
 
 
-def test_a_random_state_makes_refits_repeatable(table, brief):
+def test_a_random_state_makes_refits_repeatable(few, brief):
     unseeded = {**brief, "random_state": None}
     options = {"parameter": "row_share", "values": [0, 1], "cv": 0.5, "n_generated": 20}
     paths = [
-        regularisation_path(HEBAETransformer(**unseeded), table, **options, random_state=seed)
+        regularisation_path(HEBAETransformer(**unseeded), few, **options, random_state=seed)
         for seed in (3, 3, 4)
     ]
     assert_array_equal(paths[0].generated, paths[1].generated)
@@ -271,7 +276,7 @@ def test_a_random_state_makes_refits_repeatable(table, brief):
 
 
 @pytest.mark.parametrize("form", ["pandas", "polars", "sparse", "lists"])
-def test_other_tables_give_the_same(table, brief, form):
+def test_other_tables_give_the_same(few, brief, form):
     made = {
         "pandas": lambda X: pd.DataFrame(X, index=[f"row {i}" for i in range(len(X))]).set_axis(
             [f"c{i}" for i in range(X.shape[1])], axis=1
@@ -279,10 +284,10 @@ def test_other_tables_give_the_same(table, brief, form):
         "polars": lambda X: pl.DataFrame({f"c{i}": X[:, i] for i in range(X.shape[1])}),
         "sparse": csr_matrix,
         "lists": lambda X: X.tolist(),
-    }[form](table)
+    }[form](few)
     options = {"parameter": "reg_weight", "values": [0.5, 2], "cv": 0.3, "n_generated": 20}
     path = regularisation_path(WAETransformer(**brief), made, **options)
-    expected = regularisation_path(WAETransformer(**brief), table, **options)
+    expected = regularisation_path(WAETransformer(**brief), few, **options)
     assert_allclose(path.held_out, expected.held_out, rtol=1e-4)
 
 
@@ -295,28 +300,28 @@ def test_mixed_frames(brief):
     assert np.isfinite([path.train, path.held_out, path.generated]).all()
 
 
-def test_whole_numbers_stay_whole(table, brief):
+def test_whole_numbers_stay_whole(few, brief):
     path = regularisation_path(
-        VAETransformer(**brief), table, parameter="n_components", values=[1, 2], cv=0.5
+        VAETransformer(**brief), few, parameter="n_components", values=[1, 2], cv=0.5
     )
     assert_array_equal(path.values, [1.0, 2.0])
 
 
-def test_a_bar_only_if_asked_for(table, brief, capsys):
+def test_a_bar_only_if_asked_for(few, brief, capsys):
     options = {"parameter": "beta", "values": VALUES, "cv": 0.5, "n_generated": 9}
-    regularisation_path(VAETransformer(**brief), table, **options)
+    regularisation_path(VAETransformer(**brief), few, **options)
     assert capsys.readouterr() == ("", "")
-    regularisation_path(VAETransformer(**brief), table, **options, verbose=1)
+    regularisation_path(VAETransformer(**brief), few, **options, verbose=1)
     out, err = capsys.readouterr()
     assert not out
     assert "2/2" in err
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_same(table, brief):
+def test_two_processes_find_the_same(few, brief):
     options = {"parameter": "beta", "values": VALUES, "cv": 2, "n_generated": 20}
-    one = regularisation_path(VAETransformer(**brief), table, **options)
-    two = regularisation_path(VAETransformer(**brief), table, **options, n_jobs=2)
+    one = regularisation_path(VAETransformer(**brief), few, **options)
+    two = regularisation_path(VAETransformer(**brief), few, **options, n_jobs=2)
     for name in CURVES:
         assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-6)
 
@@ -429,9 +434,9 @@ def test_display_hides_nothing_behind_a_collapse():
 
 
 @pytest.mark.usefixtures("_closes_figures")
-def test_display_of_an_estimator(table, brief):
+def test_display_of_an_estimator(few, brief):
     options = {"parameter": "beta", "values": VALUES, "cv": 0.5, "n_generated": 9}
-    drawn = RegularisationDisplay.from_estimator(VAETransformer(**brief), table, **options)
-    expected = regularisation_path(VAETransformer(**brief), table, **options)
+    drawn = RegularisationDisplay.from_estimator(VAETransformer(**brief), few, **options)
+    expected = regularisation_path(VAETransformer(**brief), few, **options)
     assert_array_equal(drawn.path.held_out, expected.held_out)
     assert drawn.ax_.get_xlabel() == "beta"

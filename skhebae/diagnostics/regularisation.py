@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 
 #: Strength of the closed form, whose values are by default these shares of the rows.
 PSEUDO_ROWS = "covariance_prior"
-DEFAULT_SHARES = np.geomspace(1e-3, 1e2, 51)
+DEFAULT_SHARES = np.geomspace(1e-5, 1e2, 71)
 
 
 @in_plain_modes
@@ -65,8 +65,8 @@ def regularisation_path(
         Parameter of the estimator to vary: "reg_weight", "beta", "row_share", "weight_decay",
         "covariance_prior" or another.
     values : array-like of float, optional
-        Strengths, ascending, at least 2. By default 51 from a thousandth to a hundred times the
-        rows, for the closed form only.
+        Strengths, ascending, at least 2. By default 71 from a hundred-thousandth to a hundred
+        times the rows, for the closed form only.
     cv : int, float or splitter, default=5
         Number of folds; or the share of rows held out once; or an object with ``split(X)``, such
         as ``RepeatedKFold()``.
