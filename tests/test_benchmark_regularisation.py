@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from benchmarks import regularisation
+from benchmarks import regularisation, regularisation_page
 from benchmarks.regularisation import GRAPHS, STRENGTHS, coupled_precision, curves, l2_precisions
 
 
@@ -98,6 +98,13 @@ def model(best, crossing, generated, **kind):
     return {"part": "model", **cell, **found, "generated": generated}
 
 
+def test_columns_that_hardly_vary_are_left_out():
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    rows[2:, 1] = 0.5
+    rows[10:, 2] = 0.5
+    np.testing.assert_array_equal(regularisation.varied(rows), rows[:, [0, 2]])
+
+
 def test_verdicts_follow_the_rule():
     rows = [
         model(2.0, 2.1, 0.01, graph=graph, size=size, per_site=n, squared=squared)
@@ -113,6 +120,8 @@ def test_verdicts_follow_the_rule():
     rows = [row | {"best": 20.0 * row["squared"], "crossing": None} for row in rows]
     verdicts = [line[-1] for line in regularisation.claims(rows)]
     assert verdicts[1:3] == ["does not"] * 2
+    rows.append({"part": "real", "best": 1.0, "crossing": 1.9})
+    assert regularisation.claims(rows)[-2][-1] == "holds"
 
 
 def test_tables_and_figure(tmp_path):
@@ -120,12 +129,18 @@ def test_tables_and_figure(tmp_path):
     grid = {"values": [1.0, 2.0, 4.0], "train": [3.0, 2.0, 1.0]}
     grid |= {"held_out": [0.0, 1.0, 0.5], "generated": [3.0, 0.9, 0.0]}
     cells = [model(2.0, 2.1, 0.01), model(3.0, None, 0.5, graph="torus") | {"curves": grid}]
-    real = {"part": "real", "data": "digits", "model": "VAE", "parameter": "beta", "best": 2.0}
+    real = {
+        "part": "real",
+        "data": "breast-cancer",
+        "model": "VAE",
+        "parameter": "beta",
+        "best": 2.0,
+    }
     real |= {"crossing": None, "train": 2.0, "held_out": 1.0, "generated": 0.9, "curves": grid}
     cells.append({**real, "at_an_end": False, "one_standard_error": 4.0})
     cells.append({**cells[-1], "crossing": 1.9, "lost": 0.1, "lost_error": 0.2})
-    parts = regularisation.parts(cells)
+    parts = regularisation_page.parts(cells)
     assert "| 0.1 ± 0.2 |" in parts["real"][-1].replace("0.10", "0.1").replace("0.20", "0.2")
     assert len(parts["models"]) == 4
-    regularisation.draw(cells, tmp_path / "figure.png")
+    regularisation_page.draw(cells, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -349,7 +349,7 @@ class Unfittable(VAETransformer):
         ({"n_generated": 0}, "n_generated=0 must be"),
         ({"cv": 1}, "cv=1 must be"),
         ({"cv": 500}, "240 rows, too few for cv=500"),
-        ({"cv": 0.999}, "leaves fewer than 2"),
+        ({"cv": 0.999}, "leaves 1 of 240 rows to fit to"),
     ],
 )
 def test_errors_come_before_any_fit(table, options, message):
@@ -376,8 +376,10 @@ def test_errors_of_what_is_measured(table, brief):
         regularisation_path(table, values=[0.0, 1.0])
     with pytest.raises(ValueError, match="NaN"):
         regularisation_path(np.full((9, 2), np.nan))
-    with pytest.raises(ValueError, match="2 rows, too few"):
-        regularisation_path(table[:2], cv=2)
+    with pytest.raises(ValueError, match="leaves 1 of 3 rows to fit to"):
+        regularisation_path(table[:3], cv=2)
+    with pytest.raises(ValueError, match="4 rows, too few"):
+        regularisation_path(table[:4])
 
 
 def test_docstrings():

@@ -28,21 +28,30 @@ def count_rows(X: Any) -> int:
 
 
 def divide(X: Any, n_rows: int, cv: Any, rng: np.random.RandomState) -> Folds:
-    """Return the training and held-out rows of each fold; two rows are the least to fit to."""
-    seed = int(rng.randint(SEEDS))
+    """Return the training rows, at least two, and the held-out rows, at least one, of each fold."""
+    splitter = _splitter(cv, n_rows, int(rng.randint(SEEDS)))
+    folds = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X)]
+    fewest = min((len(train) for train, _ in folds), default=0)
+    if fewest < 2 or min(len(test) for _, test in folds) < 1:
+        raise ValueError(
+            f"cv={cv!r} leaves {fewest} of {n_rows} rows to fit to, and needs to leave at least 2. "
+            "Pass another cv, or more rows."
+        )
+    return folds
+
+
+def _splitter(cv: Any, n_rows: int, seed: int) -> Any:
+    """Return what splits rows: folds by their number, one share of rows, or an object as it is."""
     if hasattr(cv, "split"):
-        return [(np.asarray(train), np.asarray(test)) for train, test in cv.split(X)]
+        return cv
     if isinstance(cv, Integral) and int(cv) >= 2:
-        if n_rows < max(int(cv), 3):
+        if n_rows < int(cv):
             raise ValueError(f"X has {n_rows} rows, too few for cv={cv}. Pass a smaller cv.")
-        return list(KFold(int(cv), shuffle=True, random_state=seed).split(np.empty(n_rows)))
+        return KFold(int(cv), shuffle=True, random_state=seed)
     if isinstance(cv, Real) and 0.0 < float(cv) < 1.0:
-        if n_rows < 3 or n_rows - math.ceil(float(cv) * n_rows) < 2:
-            raise ValueError(
-                f"X has {n_rows} rows, and cv={cv} leaves fewer than 2 to fit to. Pass a smaller "
-                "cv, or more rows."
-            )
-        return list(ShuffleSplit(1, test_size=float(cv), random_state=seed).split(np.empty(n_rows)))
+        # Rounding up may leave no row to fit to, which is for the caller to refuse.
+        n_test = max(1, min(math.ceil(float(cv) * n_rows), n_rows - 1))
+        return ShuffleSplit(1, test_size=n_test, random_state=seed)
     raise ValueError(
         f"cv={cv!r} must be a number of folds >= 2, a share of rows between 0 and 1, or a splitter."
     )

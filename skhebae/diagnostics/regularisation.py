@@ -109,6 +109,9 @@ def regularisation_path(
     is. They need not cross where it does not, as for the closed form with rows whose mean
     variance is far from 1.
 
+    Means over rows say little where single rows decide: a column that is constant in the rows of a
+    fit and not in one held out costs that row thousands of nats. Leave out such columns.
+
     Rows with missing values have the likelihood of their observed entries, and generated rows
     have all entries: their curves are then not comparable, and do not cross near the best value.
 
