@@ -254,14 +254,21 @@ def test_refits_are_those_by_hand(few, brief, score):
     assert not hasattr(model, "fitted_")
 
 
+class AllRows:
+    """Splits once, into all rows and the first ones again."""
+
+    def split(self, X):
+        yield np.arange(len(X)), np.arange(5)
+
+
 def test_generated_rows_are_noisy_samples(few, brief):
     model = VAETransformer(**brief)
-    found = regularisation_path(model, few, parameter="beta", values=VALUES, cv=0.5)
+    found = regularisation_path(model, few, parameter="beta", values=[1, 2], cv=AllRows())
     # A row's noise costs half a nat per feature: a model's own means would be far likelier.
     fit = VAETransformer(**brief).fit(few)
     noisy, means = (fit.score(fit.sample(1000, noise=of, random_state=0)) for of in (True, False))
-    assert means - noisy > 4.0
-    assert abs(found.generated[0] - noisy) < 4.0
+    assert means - noisy > 3.0
+    assert abs(found.generated[0] - noisy) < 0.5
 
 
 def test_a_random_state_makes_refits_repeatable(few, brief):
