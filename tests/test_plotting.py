@@ -604,17 +604,22 @@ def test_bars_are_the_parts_of_the_gap():
         "WAE": made_gap(0.4, 0.2, np.inf, "point"),
     }
     drawn = BoundGapDisplay(gaps).plot()
-    widths = np.array([[bar.get_width() for bar in bars] for bars in drawn.ax_.containers[:6:2]])
-    np.testing.assert_allclose(widths[:, 0], [0.5, 1.0, 2.0])
-    np.testing.assert_allclose(widths[:, 1], [0.4, 0.2, 1.0])
+    whole, detail = (
+        np.array([[bar.get_width() for bar in bars] for bars in axis.containers[::2]])
+        for axis in drawn.ax_
+    )
+    np.testing.assert_allclose(whole[:, 0], [0.5, 1.0, 2.0])
+    np.testing.assert_allclose(whole[:, 1], [0.4, 0.2, 1.0])
+    np.testing.assert_allclose(detail, [[0.5, 0.4, 0.4, 0.4], [1.0, 0.2, 0.2, 0.2]])
     # The shortest is 1.6, the longest within 6 times that is 3.5; others end at the edge.
-    edge = drawn.ax_.get_xlim()[1]
-    assert edge == pytest.approx(1.2 * 3.5)
-    np.testing.assert_allclose(widths.sum(axis=0)[2:], edge)
-    assert [text.get_text() for text in drawn.ax_.texts] == ["90.6 →", "∞"]
-    marks = [line.get_xdata()[0] for line in drawn.ax_.lines if line.get_marker() == "D"]
+    edges = [axis.get_xlim()[1] for axis in drawn.ax_]
+    np.testing.assert_allclose(edges, [1.2 * 3.5, 1.2 * 1.5])
+    np.testing.assert_allclose(whole.sum(axis=0)[2:], edges[0])
+    assert [text.get_text() for text in drawn.ax_[0].texts] == ["90.6 →", "∞"]
+    marks = [line.get_xdata()[0] for line in drawn.ax_[1].lines if line.get_marker() == "D"]
     np.testing.assert_allclose(marks, [1.1, 0.7])
-    assert [label.get_text() for label in drawn.ax_.get_yticklabels()] == list(gaps)
+    for axis in drawn.ax_:
+        assert [label.get_text() for label in axis.get_yticklabels()] == list(gaps)
 
 
 def test_gaps_must_be_results_of_bound_gap():

@@ -21,6 +21,7 @@ from skhebae.plotting._common import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
@@ -33,14 +34,16 @@ PARTS = {
     "family": "the encoder's family misses",
     "amortisation": "the encoder misses in its family",
 }
+INDEPENDENCE = "independent codes would miss instead"
 
 
 class BoundGapDisplay:
     """Stacked bars of what the bound of each model loses, in nats per row, with standard errors.
 
-    A diamond shows what any Gaussian and independent codes lose together, where the encoder's
-    posteriors are not diagonal ones. A bar that is much longer than the shortest one is cut
-    off, with its length beside it. Use `BoundGapDisplay.from_estimator` or
+    The second panel leaves out what the encoder loses in its family, which is often most. A diamond
+    shows there where a bar would end if posteriors were diagonal, for encoders whose posteriors
+    are not. A bar that is much longer than the shortest one is cut off, and says how long
+    it is. Use `BoundGapDisplay.from_estimator` or
     `BoundGapDisplay.from_estimators` to create a display.
 
     Parameters
@@ -50,8 +53,8 @@ class BoundGapDisplay:
 
     Attributes
     ----------
-    ax_ : Axes
-        Axes of the bars.
+    ax_ : ndarray of 2 Axes
+        Axes of the whole gap, and of its parts without the encoder's.
     figure_ : Figure
         Figure that contains the axes.
 
@@ -72,7 +75,7 @@ class BoundGapDisplay:
     ['VAE', 'HEBAE']
     """
 
-    ax_: Axes
+    ax_: NDArray[np.object_]
     figure_: Figure | SubFigure
 
     def __init__(self, gaps: Mapping[str, BoundGap]) -> None:
@@ -104,7 +107,7 @@ class BoundGapDisplay:
             Rows to measure.
         name : str, default=None
             Name beside the bar; None uses the name of the class.
-        ax : Axes, default=None
+        ax : sequence of 2 Axes, default=None
             Axes to draw on; None creates a new figure.
         **options : dict
             Options of `bound_gap`, as ``max_rows``.
@@ -117,7 +120,7 @@ class BoundGapDisplay:
         Raises
         ------
         NotFittedError, TypeError, ValueError
-            As `bound_gap`, and if `ax` does not hold one axes.
+            As `bound_gap`, and if `ax` does not hold two axes.
         """
         title = type(estimator).__name__ if name is None else name
         return cls.from_estimators({title: estimator}, X, ax=ax, **options)
@@ -139,7 +142,7 @@ class BoundGapDisplay:
             Fitted estimators of skhebae, keyed by the names beside their bars.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to measure, the same for all.
-        ax : Axes, default=None
+        ax : sequence of 2 Axes, default=None
             Axes to draw on; None creates a new figure.
         **options : dict
             Options of `bound_gap`, as ``max_rows``.
@@ -164,7 +167,7 @@ class BoundGapDisplay:
 
         Parameters
         ----------
-        ax : Axes, default=None
+        ax : sequence of 2 Axes, default=None
             Axes to draw on; None creates a new figure.
 
         Returns
@@ -175,39 +178,44 @@ class BoundGapDisplay:
         Raises
         ------
         ValueError
-            If `ax` does not hold one axes.
+            If `ax` does not hold two axes.
         """
-        size = (7.0, 0.55 * len(self.gaps) + 1.5)
-        axes = make_axes(ax, (1, 1), type(self).__name__, "the bars of all models", figsize=size)
-        self.ax_ = axes[0, 0]
-        self.figure_ = self.ax_.figure
-        places = np.arange(len(self.gaps))
-        limit = longest_bar([gap.summary["total"][0] for gap in self.gaps.values()])
-        self._draw_bars(places, limit)
-        self._draw_marks(places, limit)
-        self.ax_.set_yticks(places, [wrapped(name) for name in self.gaps])
-        self.ax_.set_xlim(0.0, 1.2 * limit)
-        self.ax_.invert_yaxis()
-        self.ax_.set_xlabel("log p(x) - bound, nats per row")
-        handles, labels = self.ax_.get_legend_handles_labels()
-        if ax is None:
-            self.figure_.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-        else:
-            self.ax_.legend(handles, labels, fontsize="small")
+        size = (9.0, 0.55 * len(self.gaps) + 1.6)
+        contents = "the whole gap, and its parts without the encoder's"
+        self.ax_ = make_axes(ax, (1, 2), type(self).__name__, contents, figsize=size)[0]
+        self.figure_ = self.ax_[0].figure
+        means = [{k: mean for k, (mean, _) in gap.summary.items()} for gap in self.gaps.values()]
+        whole = longest_bar([mean["total"] for mean in means])
+        largest = max(
+            mean["gaussian"] + max(mean["family"], mean["independence"]) for mean in means
+        )
+        parts = list(PARTS.items())
+        self._draw_bars(self.ax_[0], parts, 1.2 * whole)
+        self._draw_bars(self.ax_[1], parts[:2], 1.2 * max(largest, 1e-3))
+        self._draw_independence(self.ax_[1])
+        for place, mean in enumerate(means):
+            if mean["total"] > 1.2 * whole:
+                text = "∞" if math.isinf(mean["total"]) else f"{mean['total']:.3g} →"
+                where = (1.18 * whole, place)
+                self.ax_[0].text(*where, text, color="white", ha="right", va="center")
+        self.ax_[0].set_title("whole gap", fontsize="medium")
+        self.ax_[1].set_title("without the encoder's part", fontsize="medium")
+        self._add_legend(new_figure=ax is None)
         return self
 
-    def _draw_bars(self, places: NDArray[np.intp], limit: float) -> None:
+    def _draw_bars(self, axis: Axes, parts: list[tuple[str, str]], edge: float) -> None:
         """Draw the parts of each bar one after the other, each with its error."""
+        places = np.arange(len(self.gaps))
         left = np.zeros(len(places))
-        for (part, label), colour in zip(PARTS.items(), PALETTE, strict=False):
+        for (part, label), colour in zip(parts, PALETTE, strict=False):
             numbers = np.array([gap.summary[part] for gap in self.gaps.values()])
             # Below 0 by chance only.
-            widths = np.minimum(numbers[:, 0].clip(0.0), 1.2 * limit - left)
-            self.ax_.barh(places, widths, left=left, height=0.6, color=colour, label=label)
-            ends = left + widths
-            within = np.isfinite(numbers[:, 1]) & (ends < 1.2 * limit)
-            self.ax_.errorbar(
-                ends[within],
+            widths = np.minimum(numbers[:, 0].clip(0.0), edge - left)
+            axis.barh(places, widths, left=left, height=0.6, color=colour, label=label)
+            left = left + widths
+            within = np.isfinite(numbers[:, 1]) & (left < edge)
+            axis.errorbar(
+                left[within],
                 places[within],
                 xerr=numbers[within, 1],
                 fmt="none",
@@ -215,22 +223,30 @@ class BoundGapDisplay:
                 elinewidth=1.0,
                 capsize=2.0,
             )
-            left = ends
+        axis.set_yticks(places, [wrapped(name) for name in self.gaps])
+        axis.set_xlim(0.0, edge)
+        axis.invert_yaxis()
+        axis.set_xlabel("log p(x) - bound, nats per row")
 
-    def _draw_marks(self, places: NDArray[np.intp], limit: float) -> None:
-        """Draw what independent codes would lose, and the lengths of bars that are cut off."""
-        label = "any Gaussian and independent codes miss"
-        for place, gap in zip(places, self.gaps.values(), strict=True):
-            means = {name: mean for name, (mean, _) in gap.summary.items()}
+    def _draw_independence(self, axis: Axes) -> None:
+        """Mark what independent codes would lose, where the encoder's are not independent."""
+        for place, gap in enumerate(self.gaps.values()):
             if gap.posterior_family == "scaled":
-                lost = means["gaussian"] + means["independence"]
-                self.ax_.plot(
-                    lost, place, "D", color="white", markeredgecolor="black", ms=5, label=label
-                )
-                label = "_again"
-            if means["total"] > 1.2 * limit:
-                text = "∞" if math.isinf(means["total"]) else f"{means['total']:.3g} →"
-                self.ax_.text(1.18 * limit, place, text, color="white", ha="right", va="center")
+                lost = gap.summary["gaussian"][0] + gap.summary["independence"][0]
+                axis.plot(lost, place, "D", c="white", mec="black", ms=5, label=INDEPENDENCE)
+
+    def _add_legend(self, *, new_figure: bool) -> None:
+        """Add a legend of both axes: above a new figure, else inside the first axes."""
+        shown: dict[str, Artist] = {}
+        for axis in self.ax_:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                shown.setdefault(label, handle)
+        order = [label for label in (*PARTS.values(), INDEPENDENCE) if label in shown]
+        handles = [shown[label] for label in order]
+        if new_figure:
+            self.figure_.legend(handles, order, loc="outside upper center", ncols=2, frameon=False)
+        else:
+            self.ax_[0].legend(handles, order, fontsize="small")
 
 
 def longest_bar(totals: list[float]) -> float:
