@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import StoredTable
 from skhebae.diagnostics import BoundGap, bound_gap, latent_report
+from skhebae.diagnostics import gap as gap_module
 from skhebae.diagnostics.gap import take_rows
 from skhebae.exceptions import LatentWarning, UnreliableBoundWarning
 
@@ -25,6 +26,16 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 PARTS = ("gaussian", "family", "amortisation")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_points():
+    """Small chunks of rows and short rules, which tests of the whole way need not have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skhebae.data.chunks.CHUNK_ROWS", 64)
+        patch.setattr(gap_module, "SEARCH", (6, 1))
+        patch.setattr(gap_module, "EVALUATION", (16, 3))
+        yield
 
 
 def fit(cls, X, **params):
@@ -41,7 +52,7 @@ def vae(table):
 
 @pytest.fixture(scope="module")
 def gap(vae, table):
-    return bound_gap(vae, table, max_rows=60, n_draws=1000)
+    return bound_gap(vae, table, max_rows=60, n_draws=400)
 
 
 def check_parts(gap):
@@ -64,7 +75,7 @@ def test_parts_of_a_vae(gap, vae, table):
     X = table[gap.indices]
     # The library's own numbers, up to the error of its cubature and draws.
     assert_allclose(gap.encoder.mean(), vae.elbo(X).mean(), atol=0.2)
-    assert_allclose(gap.log_likelihood.mean(), vae.log_likelihood(X, n_draws=2000).mean(), atol=0.1)
+    assert_allclose(gap.log_likelihood.mean(), vae.log_likelihood(X, n_draws=500).mean(), atol=0.1)
     assert gap.summary["amortisation"][0] > 0.05
     assert gap.summary["independence"][0] > gap.summary["independence"][1] > 0.0
     # The linearised loss is of the same size for this curved decoder, and common axes lower it.
@@ -73,10 +84,10 @@ def test_parts_of_a_vae(gap, vae, table):
     assert (gap.off_diagonal_size < 1.0).all()
 
 
-@pytest.mark.parametrize("row_share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("row_share", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 1.0])
 def test_parts_of_hebae(table, row_share):
     estimator = fit(HEBAETransformer, table, row_share=row_share)
-    gap = bound_gap(estimator, table, max_rows=40, n_draws=500)
+    gap = bound_gap(estimator, table, max_rows=40, n_draws=300)
     check_parts(gap)
     assert gap.posterior_family == "scaled"
     assert_allclose(gap.encoder.mean(), estimator.elbo(table[gap.indices]).mean(), atol=0.2)
@@ -86,7 +97,7 @@ def test_parts_of_hebae(table, row_share):
 
 def test_a_common_scale_per_row_is_a_family_too(table):
     params = {"row_share": 1.0, "covariance": "diag", "posterior_scale": "scalar"}
-    gap = bound_gap(fit(HEBAETransformer, table, **params), table, max_rows=40, n_draws=500)
+    gap = bound_gap(fit(HEBAETransformer, table, **params), table, max_rows=40, n_draws=300)
     check_parts(gap)
     assert gap.posterior_family == "scaled"
     assert gap.summary["family"][0] > gap.summary["independence"][0]
@@ -113,7 +124,7 @@ def test_a_row_is_the_same_alone_and_among_others(vae, table):
 
 
 def test_the_choice_of_rows_and_draws_is_seeded(vae, table, gap):
-    again = bound_gap(vae, table, max_rows=60, n_draws=1000)
+    again = bound_gap(vae, table, max_rows=60, n_draws=400)
     assert_array_equal(gap.indices, again.indices)
     assert_array_equal(gap.full, again.full)
     other = bound_gap(vae, table, max_rows=60, n_draws=100, random_state=1)
@@ -139,7 +150,7 @@ def test_counts_with_batches_and_size_factors():
     )
     estimator.fit(X, batch=batch)
     size = X.sum(axis=1) + 1.0
-    gap = bound_gap(estimator, X, max_rows=30, batch=batch, size_factor=size, n_draws=500)
+    gap = bound_gap(estimator, X, max_rows=30, batch=batch, size_factor=size, n_draws=300)
     check_parts(gap)
     elbo = estimator.elbo(X, batch=batch, size_factor=size)[gap.indices]
     assert_allclose(gap.encoder.mean(), elbo.mean(), atol=0.2)
@@ -148,10 +159,10 @@ def test_counts_with_batches_and_size_factors():
 def test_missing_entries(vae, table):
     holed = table[:30].copy()
     holed[:10, 2] = np.nan
-    gap = bound_gap(vae, holed, n_draws=500)
+    gap = bound_gap(vae, holed, n_draws=300)
     check_parts(gap)
     assert_array_equal(gap.parts["family"][:10], 0.0)
-    whole = bound_gap(vae, table[10:30], n_draws=500)
+    whole = bound_gap(vae, table[10:30], n_draws=300)
     assert_array_equal(gap.full[10:], whole.full)
     # A feature that is not seen leaves the posterior wider.
     assert (np.linalg.det(gap.precision[:10]) > 0.0).all()

@@ -162,7 +162,7 @@ def test_parts_of_a_linear_model(n_components, prior):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_parts_of_random_linear_models_are_positive_and_known(seed, n_components):
     model, x = make_model(n_components=n_components, seed=seed), rows(4)
     encoder = Gaussian(*laplace(model, Minibatch(x)))
@@ -219,7 +219,7 @@ def test_rows_with_missing_entries_have_the_marginal_of_the_others():
 
 def numerical_posteriors(model, minibatch):
     """log p(x, z) on a grid of one dimension, (n, m)."""
-    z = np.linspace(-9.0, 9.0, 2001)
+    z = np.linspace(-9.0, 9.0, 1201)
     columns = []
     with torch.no_grad():
         for value in torch.from_numpy(z).float():
@@ -238,7 +238,7 @@ def test_a_curved_decoder_of_one_dimension_against_integrals(likelihood):
     search = Rule.rotated(1, 8, 1, np.random.RandomState(0))
     judge = Rule.rotated(1, 16, 1, np.random.RandomState(0))
     with torch.no_grad():
-        proposal = Proposal.draw(4000, 1, np.random.RandomState(1))
+        proposal = Proposal.draw(2000, 1, np.random.RandomState(1))
         parts = gap_parts(model, minibatch, encoder, None, (search, judge), proposal)
         q, _ = best_gaussian(
             model, minibatch, FullFamily(), Gaussian(*laplace(model, minibatch)), search
@@ -286,7 +286,7 @@ def test_best_gaussians_beat_their_neighbours(likelihood):
         best = {q: block_bounds(model, minibatch, q, fine).mean(dim=1) for q in (full, diagonal)}
         assert (block_bounds(model, minibatch, start, fine).mean(dim=1) <= best[full] + 1e-3).all()
         assert (best[diagonal] <= best[full] + 2e-3).all()
-        for seed in range(8):
+        for seed in range(4):
             generator = torch.Generator().manual_seed(seed)
             shift = 0.1 * torch.randn(8, D, 1, generator=generator)
             twist = 0.1 * torch.randn(8, D, D, generator=generator)
