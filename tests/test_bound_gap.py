@@ -113,6 +113,19 @@ def test_points_have_an_infinite_gap(table):
     assert "inf" in repr(gap)
 
 
+def test_noise_of_a_fixed_width_is_no_point(vae, table, monkeypatch):
+    objective = vae.fitted_.objective
+    monkeypatch.setattr(type(objective), "n_scales", lambda self, n_components: 0)
+    monkeypatch.setattr(
+        type(objective),
+        "spread",
+        lambda self, scales, n_components: scales.new_ones(len(scales), n_components),
+    )
+    gap = bound_gap(vae, table[:5], n_draws=100)
+    assert gap.posterior_family == "diagonal"
+    assert np.isfinite(gap.encoder).all()
+
+
 def test_a_row_is_the_same_alone_and_among_others(vae, table):
     together = bound_gap(vae, table[:20], n_draws=100)
     alone = bound_gap(vae, table[7:8], n_draws=100)

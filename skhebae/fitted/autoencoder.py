@@ -479,14 +479,16 @@ class FittedAutoencoder:
         """Which Gaussians the encoder may give a row, in codes of the model.
 
         "diagonal" ones, as in a VAE; "scaled" ones, ``A D C D A^T`` with a diagonal D per row and
-        one C and A for all, as in HEBAE; or a "point".
+        one C and A for all, as in HEBAE; or a "point". What an encoder without a head for its noise
+        loses by that counts as the encoder's.
         """
         n_scales, noise = self.objective.n_scales(self.n_components), self._model_noise
-        if n_scales == 0:
+        head = self.likelihood.location.new_zeros(1, n_scales)
+        if not self.objective.spread(head, self.n_components).any():
             return "point"
         matrices = [noise.factor] + ([] if noise.matrix is None else [noise.matrix])
         is_diagonal = all(bool((of == of.diagonal().diag_embed()).all()) for of in matrices)
-        is_free = n_scales == self.n_components
+        is_free = n_scales in (0, self.n_components)
         return "diagonal" if is_diagonal and is_free else "scaled"
 
     @in_plain_modes
