@@ -15,6 +15,7 @@ BENCHMARKS = {
     "missing": "missing values filled in, against k-NN and iterative imputers on six sets",
     "novelty": "strange rows: outlier sets, left-out cell types and images, against peers",
     "regularisation": "how much: training, held-out and generated likelihood against a strength",
+    "gap": "where the bound is lost: Gaussians, independence, amortisation; a figure",
     "single-cell": "cell types, batches and new cells, against scVI",
     "tabular": "rows drawn from mixed tables: real ones beside them, sdmetrics, classifiers",
     "speed": "rows per second against pythae and scVI",

@@ -185,7 +185,7 @@ OF_KIND: dict[str, dict[str, Method]] = {
     "images": {PEER: fit_neighbours, "isolation forest": fit_forest, **ON_PCA},
 }
 #: Names of the sets that have a class left out, by kind.
-LEFT_OUT = {"cells": ("pbmc3k", "kang"), "images": ("Fashion-MNIST",)}
+LEFT_OUT = {"cells": ("pbmc3k", "kang"), "images": ("fashion-mnist",)}
 
 
 def quality(is_novel: NDArray[np.bool_], novelty: Array) -> Row:

@@ -30,12 +30,14 @@ NAMES = (
     "objectives",
     "principal_codes",
     "prior",
+    "variational",
     "weights",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
 AGGREGATE, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:6]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[6:]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, VARIATIONAL, WEIGHTS = TESTS[6:]
 # One function of tests, where the others take long.
+GAP = f"{VARIATIONAL}::test_parts_of_a_linear_model"
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
 COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
 CENTRED = f"{LINEAR_PATH}::test_the_start_is_centred"
@@ -515,6 +517,27 @@ MUTANTS = {
         "torch.tensordot(self.weight.to(values), values, dims=1)",
         "values.sum(dim=0)",
         FINISHED,
+    ),
+    "radii of the wrong Gaussian": Mutant(
+        "quadrature.py",
+        "radii = np.sqrt(2.0 * nodes)",
+        "radii = np.sqrt(nodes)",
+        f"{VARIATIONAL}::test_each_block_integrates_polynomials",
+    ),
+    "importance weights without the density of draws": Mutant(
+        "variational/gap.py", "joint + volume - float(density)", "joint + volume", GAP
+    ),
+    "bound without a part of the entropy": Mutant(
+        "variational/gap.py", "math.log(2.0 * math.pi * math.e)", "math.log(2.0 * math.pi)", GAP
+    ),
+    "scales that weigh the entropy by half": Mutant(
+        "variational/families.py", "slope = 1.0 + scale", "slope = 0.5 + scale", GAP
+    ),
+    "cost of independence without the determinant": Mutant(
+        "variational/gap.py",
+        "0.5 * (diagonal - torch.linalg.slogdet(precision).logabsdet)",
+        "0.5 * diagonal",
+        f"{VARIATIONAL}::test_independence_loss_is_the_least_divergence_of_diagonal_gaussians",
     ),
     "reported penalty uncorrected": Mutant(
         "training/step.py",

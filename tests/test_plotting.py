@@ -31,14 +31,22 @@ from sklearn.preprocessing import StandardScaler
 from test_docstrings import OLD_STYLE, OPTIONAL
 
 from skhebae import HEBAETransformer, VAETransformer
+from skhebae.diagnostics import BoundGap
 from skhebae.plotting import (
+    BoundGapDisplay,
     CovarianceDisplay,
     LatentDisplay,
     ReconstructionDisplay,
     TrainingDisplay,
 )
 
-DISPLAYS = [CovarianceDisplay, LatentDisplay, ReconstructionDisplay, TrainingDisplay]
+DISPLAYS = [
+    BoundGapDisplay,
+    CovarianceDisplay,
+    LatentDisplay,
+    ReconstructionDisplay,
+    TrainingDisplay,
+]
 BASELINES = Path(__file__).parent / "baseline_images"
 
 
@@ -63,7 +71,9 @@ def vae(table, quick):
 
 
 def draw(display, estimator, X, **options):
-    """One way to call the four."""
+    """One way to call all of them."""
+    if display is BoundGapDisplay:
+        return display.from_estimator(estimator, X, max_rows=2, n_draws=400, **options)
     if display is TrainingDisplay:
         return display.from_estimator(estimator, **options)
     if display is ReconstructionDisplay:
@@ -561,7 +571,72 @@ def test_reconstruction_errors(hebae, table, options, message):
         ReconstructionDisplay.from_estimator(hebae, table, **options)
 
 
+# BoundGapDisplay
+
+
+def made_gap(gaussian, family, amortisation, kind="diagonal", independence=None):
+    """Two rows whose parts are a tenth less and more than these, with two blocks."""
+    parts = np.array([0.9, 1.1])[:, None] * [gaussian, family, amortisation]
+    full = np.repeat(-parts[:, :1], 2, axis=1)
+    best = full - parts[:, 1:2]
+    diagonal = best if independence is None else full - independence
+    return BoundGap(
+        estimator="VAETransformer",
+        posterior_family=kind,
+        indices=np.arange(2),
+        n_draws=100,
+        log_likelihood=np.zeros(2),
+        log_likelihood_error=np.full(2, 0.01),
+        effective_draws=np.full(2, 90.0),
+        full=full,
+        diagonal=diagonal,
+        family=best,
+        encoder=best - parts[:, 2:],
+        precision=np.broadcast_to(np.eye(3), (2, 3, 3)),
+    )
+
+
+def test_bars_are_the_parts_of_the_gap():
+    gaps = {
+        "VAE": made_gap(0.5, 1.0, 2.0),
+        "HEBAE": made_gap(0.4, 0.2, 1.0, "scaled", independence=0.7),
+        "far": made_gap(0.4, 0.2, 90.0, "scaled", independence=0.3),
+        "WAE": made_gap(0.4, 0.2, np.inf, "point"),
+    }
+    drawn = BoundGapDisplay(gaps).plot()
+    whole, detail = (
+        np.array([[bar.get_width() for bar in bars] for bars in axis.containers[::2]])
+        for axis in drawn.ax_
+    )
+    np.testing.assert_allclose(whole[:, 0], [0.5, 1.0, 2.0])
+    np.testing.assert_allclose(whole[:, 1], [0.4, 0.2, 1.0])
+    np.testing.assert_allclose(detail, [[0.5, 0.4, 0.4, 0.4], [1.0, 0.2, 0.2, 0.2]])
+    # The shortest is 1.6, the longest within 6 times that is 3.5; others end at the edge.
+    edges = [axis.get_xlim()[1] for axis in drawn.ax_]
+    np.testing.assert_allclose(edges, [1.2 * 3.5, 1.2 * 1.5])
+    np.testing.assert_allclose(whole.sum(axis=0)[2:], edges[0])
+    assert [text.get_text() for text in drawn.ax_[0].texts] == ["90.6 →", "∞"]
+    marks = [line.get_xdata()[0] for line in drawn.ax_[1].lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(marks, [1.1, 0.7])
+    for axis in drawn.ax_:
+        assert [label.get_text() for label in axis.get_yticklabels()] == list(gaps)
+
+
+def test_gaps_must_be_results_of_bound_gap():
+    with pytest.raises(ValueError, match=r"gaps\['VAE'\] is of type float. Pass what bound_gap"):
+        BoundGapDisplay({"VAE": 3.0})
+
+
 # Pictures
+
+
+def gap_picture(shift=0.0):
+    gaps = {
+        "VAE": made_gap(0.5, 1.0 + 4.0 * shift, 2.0),
+        "WAE": made_gap(0.4, 0.2, np.inf, "point"),
+    }
+    gaps["HEBAE"] = made_gap(0.4 + 4.0 * shift, 0.2, 1.0, "scaled", independence=0.7)
+    return BoundGapDisplay(gaps)
 
 
 def latent_picture(shift=0.0):
@@ -601,7 +676,14 @@ def images_picture(shift=0.0):
     return rows_picture(shift, 36, (6, 6))
 
 
-PICTURES = [latent_picture, covariance_picture, training_picture, rows_picture, images_picture]
+PICTURES = [
+    gap_picture,
+    latent_picture,
+    covariance_picture,
+    training_picture,
+    rows_picture,
+    images_picture,
+]
 # Root mean square difference of pixels in 0..255. The matplotlib that drew the baselines gives
 # 0, the wrong data below 17 to 87. Half of the least of these leaves room for other processors
 # and builds of its fonts. Other releases lay out and hint differently, by up to 43.
@@ -646,6 +728,7 @@ def test_wrong_picture_differs_from_the_baseline(picture, tmp_path):
     ("make", "message"),
     [
         (lambda: TrainingDisplay({}), "histories={} must be a dict"),
+        (lambda: BoundGapDisplay({}), "gaps={} must be a dict"),
         (lambda: CovarianceDisplay({}), "covariances={} must be a dict"),
         (lambda: CovarianceDisplay([[1.0]]), "covariances=.* must be a dict"),
         (lambda: LatentDisplay(np.eye(2), mean=[0, 0]), "mean and covariance belong together"),
