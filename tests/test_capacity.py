@@ -129,14 +129,17 @@ def test_schedule():
     assert_allclose([float(falling.target(scalar(e))) for e in (0.0, 1.0, 2.0)], [8.0, 4.0, 0.0])
 
 
+@pytest.fixture(scope="module")
+def few(digits):
+    return digits[:150]
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_divergence_ends_at_the_target(digits, likelihood):
-    for target in (3.0, 8.0):
+    for target in (4.0, 9.0):
         model = VAETransformer(
-            4, likelihood=likelihood, capacity=(0, target, 0.5), max_iter=60, tol=0, random_state=0
-        )
-        with pytest.warns(UserWarning, match="converge"):
-            model.fit(digits)
+            4, likelihood=likelihood, capacity=(0, target, 0.5), random_state=0
+        ).fit(digits)
         assert_allclose(row_divergence(model, digits), target, rtol=0.05)
 
 
@@ -155,8 +158,8 @@ def test_history_is_of_what_is_minimised(digits):
 
 def test_no_information(digits):
     """At C = 0 throughout, codes know nothing, and nothing is NaN."""
-    model = VAETransformer(**QUICK, capacity=(0, 0, 1)).fit(digits)
-    assert row_divergence(model, digits) < 0.5
+    model = VAETransformer(**QUICK, capacity=(0, 0, 1), capacity_weight=1000.0).fit(digits)
+    assert row_divergence(model, digits) < 0.1
     assert np.isfinite(model.transform(digits)).all()
     assert np.isfinite(model.score_samples(digits)).all()
 
@@ -165,10 +168,10 @@ def test_training_does_not_stop_while_the_target_moves(digits):
     """Nor does early stopping keep the weights of those epochs, whose loss is lower."""
     for early in (True, False):
         model = VAETransformer(
-            **QUICK, capacity=(0, 6, 30), max_iter=60, tol=1e3, n_iter_no_change=1,
+            **QUICK, capacity=(0, 6, 30), max_iter=100, tol=1e3, n_iter_no_change=1,
             early_stopping=early,
         ).fit(digits)  # fmt: skip
-        assert 30 < model.n_iter_ < 60
+        assert 30 < model.n_iter_ < 100
     model = VAETransformer(**QUICK, capacity=(0, 6, 0.5), early_stopping=True).fit(digits)
     assert_allclose(row_divergence(model, digits), 6.0, rtol=0.1)
 
@@ -208,10 +211,10 @@ def test_weights_are_copies_of_rows():
     assert_allclose(float(actual), float(expected), rtol=1e-6)
 
 
-def test_resumed_fits_are_the_same(digits, tmp_path, monkeypatch):
+def test_resumed_fits_are_the_same(few, tmp_path, monkeypatch):
     path = tmp_path / "fit"
     model = VAETransformer(**QUICK, capacity=(0, 6, 0.5), linear_path=False)
-    whole = clone(model).fit(digits)
+    whole = clone(model).fit(few)
     monkeypatch.setattr("skhebae.training.checkpoint.COST", 0.0)
     calls = []
 
@@ -225,25 +228,25 @@ def test_resumed_fits_are_the_same(digits, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "move_to", stop)
         with pytest.raises(KeyboardInterrupt):
-            clone(model).fit(digits, checkpoint=path)
+            clone(model).fit(few, checkpoint=path)
     assert path.exists()
-    resumed = clone(model).fit(digits, checkpoint=path)
+    resumed = clone(model).fit(few, checkpoint=path)
     assert resumed.history_["loss"] == whole.history_["loss"]
-    assert_array_equal(resumed.transform(digits), whole.transform(digits))
+    assert_array_equal(resumed.transform(few), whole.transform(few))
 
 
-def test_it_is_copied_and_kept(digits, tmp_path):
+def test_it_is_copied_and_kept(few, tmp_path):
     for capacity in ((0, 6, 0.5), [1.0, 6.0, 10]):
         model = VAETransformer(**QUICK, capacity=capacity, capacity_weight=40.0)
         assert clone(model).capacity == capacity
-        model.fit(digits)
+        model.fit(few)
         model.save(tmp_path / "model")
         for copy in (pickle.loads(pickle.dumps(model)), VAETransformer.load(tmp_path / "model")):
             assert copy.capacity == capacity
             assert type(copy.capacity) is type(capacity)
             assert copy.capacity_weight == 40.0
-            assert_array_equal(copy.transform(digits), model.transform(digits))
-            assert latent_report(copy, digits).row_kl == latent_report(model, digits).row_kl
+            assert_array_equal(copy.transform(few), model.transform(few))
+            assert latent_report(copy, few).row_kl == latent_report(model, few).row_kl
 
 
 BAD = {
