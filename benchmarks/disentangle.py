@@ -29,9 +29,9 @@ Array = NDArray[Any]
 D = 10
 LIKELIHOODS, CAPACITIES = ("gaussian", "bernoulli"), (5.0, 10.0, 15.0, 20.0, 25.0)
 #: Weights beta on sprites; each has a twin with a capacity of the same divergence.
-BETAS = (0.5, 1.0, 2.0, 4.0)
+BETAS = (0.25, 0.5, 1.0, 2.0)
 #: Share of the epochs in which C rises from 0.
-RISE = 0.5
+RISE = 0.2
 
 #: Fits in the search for the beta of a divergence, and the difference that needs no further one.
 SEARCHES, CLOSE = 5, 0.01

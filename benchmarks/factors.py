@@ -73,7 +73,7 @@ def importances(codes: Array, factors: Array, seed: int) -> tuple[Array, float]:
     learned, rest = np.split(order, [int(LEARNED * len(order))])
     columns, scores = [], []
     for v in factors.T:
-        # Of one component at a time: else unimportant ones win splits of pure noise.
+        # All components compete for every split: else unimportant ones would get some.
         forest = ExtraTreesClassifier(TREES, max_features=None, min_samples_leaf=5)
         forest.set_params(random_state=seed).fit(codes[learned], v[learned])
         columns.append(forest.feature_importances_)

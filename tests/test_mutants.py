@@ -39,6 +39,7 @@ LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[6:]
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
 COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
 CENTRED = f"{LINEAR_PATH}::test_the_start_is_centred"
+CAPACITY = "tests/test_capacity.py"
 REPEATED = f"{WEIGHTS}::test_the_loss_and_its_gradients_are_those_of_repeated_rows"
 BOTH_FORMS = f"{WEIGHTS}::test_both_forms_of_the_aggregate_agree_for_any_weights"
 CODE_MOMENTS = f"{WEIGHTS}::test_moments_of_codes_are_those_of_repeated_rows"
@@ -515,6 +516,24 @@ MUTANTS = {
         "torch.tensordot(self.weight.to(values), values, dims=1)",
         "values.sum(dim=0)",
         FINISHED,
+    ),
+    "distance to the capacity of one process": Mutant(
+        "objectives/capacity.py", "total / n_processes - self", "penalty.detach() - self", CAPACITY
+    ),
+    "gradient of the whole distance": Mutant(
+        "objectives/capacity.py",
+        "+ slope * (penalty - penalty.detach())",
+        "+ (penalty - penalty.detach())",
+        CAPACITY,
+    ),
+    "divergence of rows with noise": Mutant(
+        "objectives/capacity.py",
+        "clean = minibatch.replace(input_noise=None, input_dropout=None)",
+        "clean = minibatch",
+        CAPACITY,
+    ),
+    "stopping while the capacity moves": Mutant(
+        "training/loop.py", "if epoch < settled:", "if False:", CAPACITY
     ),
     "reported penalty uncorrected": Mutant(
         "training/step.py",

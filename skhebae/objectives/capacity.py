@@ -102,16 +102,20 @@ class CapacityObjective(VAEObjective):
         self._first_epoch, self._n_epochs = 0, 0
 
     def __call__(self, model: Autoencoder, minibatch: Minibatch) -> Terms:
-        """Evaluate the terms; the divergence is that of rows as they are after training.
+        """Evaluate the terms; the divergence has the value of rows without noise.
 
-        Where training adds noise to what the encoder sees, it is another.
+        Where training adds noise to what the encoder sees, codes diverge by another amount than
+        after training. The gradient is that of the noisy rows, as without a capacity.
         """
         terms = super().__call__(model, minibatch)
         if minibatch.input_noise is None and minibatch.input_dropout is None:
             return terms
-        clean = minibatch.replace(input_noise=None, input_dropout=None)
-        mu, scales = model.encode(clean)
-        return terms._replace(row_penalty=model.prior.diagonal_kl(mu, bounded_log_var(scales)))
+        assert terms.row_penalty is not None
+        with torch.no_grad():
+            clean = minibatch.replace(input_noise=None, input_dropout=None)
+            mu, scales = model.encode(clean)
+            difference = model.prior.diagonal_kl(mu, bounded_log_var(scales)) - terms.row_penalty
+        return terms._replace(row_penalty=terms.row_penalty + difference)
 
     def scheduled(self, n_epochs: int | None, first_epoch: int = 0) -> Self:
         """Return the objective for a training: C is `end` where one continues a fit.
