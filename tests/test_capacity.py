@@ -16,7 +16,8 @@ from skhebae import HEBAETransformer, VAETransformer, WAETransformer
 from skhebae.data import Minibatch
 from skhebae.diagnostics import latent_report
 from skhebae.distributed import WHOLE
-from skhebae.objectives import CapacityObjective, check_capacity
+from skhebae.noise import InputNoise
+from skhebae.objectives import CapacityObjective, VAEObjective, check_capacity
 from skhebae.objectives.capacity import (
     FIRST_BEND,
     LAST_BEND,
@@ -143,6 +144,30 @@ def test_divergence_ends_at_the_target(digits, likelihood):
         assert_allclose(row_divergence(model, digits), target, rtol=0.05)
 
 
+def test_noise_of_training_does_not_count(few):
+    """The divergence has the value of rows without noise, and the gradient of those with it."""
+    fitted = VAETransformer(**QUICK, capacity=(4, 4, 1), linear_path=False).fit(few).fitted_
+    model, x = fitted.model, torch.from_numpy(few[:20].astype(np.float32))
+    objective = CapacityObjective(1.0, 1.0, 1, 1.0)
+
+    def evaluate(noisy, of):
+        generator = torch.Generator("cpu").manual_seed(0)
+        noise = InputNoise(0.8, generator) if noisy else None
+        terms = of(model, Minibatch(x, generator=generator, input_noise=noise))
+        model.zero_grad()
+        terms.row_penalty.mean().backward()
+        return terms, torch.cat([p.grad.ravel() for p in model.encoder.parameters()])
+
+    plain = VAEObjective()
+    (actual, slope), (noisy, of_noisy) = (evaluate(True, of) for of in (objective, plain))
+    clean, _ = evaluate(False, plain)
+    with torch.no_grad():
+        assert_allclose(actual.row_penalty, clean.row_penalty, rtol=1e-5)
+        assert abs(noisy.row_penalty.mean() - clean.row_penalty.mean()).item() > 0.01
+        assert_allclose(actual.row_divergence, noisy.row_divergence)
+        assert_allclose(slope, of_noisy, rtol=1e-6)
+
+
 def test_history_is_of_what_is_minimised(digits):
     capacity_weight = 50.0
     model = VAETransformer(
@@ -168,10 +193,10 @@ def test_training_does_not_stop_while_the_target_moves(digits):
     """Nor does early stopping keep the weights of those epochs, whose loss is lower."""
     for early in (True, False):
         model = VAETransformer(
-            **QUICK, capacity=(0, 6, 30), max_iter=100, tol=1e3, n_iter_no_change=1,
+            **QUICK, batch_size=20, capacity=(0, 6, 15), max_iter=40, tol=1e3, n_iter_no_change=1,
             early_stopping=early,
         ).fit(digits)  # fmt: skip
-        assert 30 < model.n_iter_ < 100
+        assert 15 < model.n_iter_ < 40
     model = VAETransformer(**QUICK, capacity=(0, 6, 0.5), early_stopping=True).fit(digits)
     assert_allclose(row_divergence(model, digits), 6.0, rtol=0.1)
 

@@ -20,6 +20,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 NAMES = (
     "aggregate",
+    "capacity",
     "divergences",
     "families",
     "finite_sample",
@@ -33,13 +34,12 @@ NAMES = (
     "weights",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
-AGGREGATE, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:6]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[6:]
+AGGREGATE, CAPACITY, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION = TESTS[:6]
+LIKELIHOODS, LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS = TESTS[6:]
 # One function of tests, where the others take long.
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
 COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
 CENTRED = f"{LINEAR_PATH}::test_the_start_is_centred"
-CAPACITY = "tests/test_capacity.py"
 REPEATED = f"{WEIGHTS}::test_the_loss_and_its_gradients_are_those_of_repeated_rows"
 BOTH_FORMS = f"{WEIGHTS}::test_both_forms_of_the_aggregate_agree_for_any_weights"
 CODE_MOMENTS = f"{WEIGHTS}::test_moments_of_codes_are_those_of_repeated_rows"
@@ -518,22 +518,28 @@ MUTANTS = {
         FINISHED,
     ),
     "distance to the capacity of one process": Mutant(
-        "objectives/capacity.py", "total / n_processes - self", "penalty.detach() - self", CAPACITY
+        "objectives/capacity.py",
+        "total / n_processes - self",
+        "penalty.detach() - self",
+        f"{CAPACITY}::test_processes_share_one_mean",
     ),
     "gradient of the whole distance": Mutant(
         "objectives/capacity.py",
         "+ slope * (penalty - penalty.detach())",
         "+ (penalty - penalty.detach())",
-        CAPACITY,
+        f"{CAPACITY}::test_penalty_has_the_gradient_of_the_distance",
     ),
     "divergence of rows with noise": Mutant(
         "objectives/capacity.py",
         "clean = minibatch.replace(input_noise=None, input_dropout=None)",
         "clean = minibatch",
-        CAPACITY,
+        f"{CAPACITY}::test_noise_of_training_does_not_count",
     ),
     "stopping while the capacity moves": Mutant(
-        "training/loop.py", "if epoch < settled:", "if False:", CAPACITY
+        "training/loop.py",
+        "if epoch < settled:",
+        "if False:",
+        f"{CAPACITY}::test_training_does_not_stop_while_the_target_moves",
     ),
     "reported penalty uncorrected": Mutant(
         "training/step.py",
