@@ -51,7 +51,7 @@ def check_capacity(capacity: Sequence[Any]) -> tuple[float, float, float]:
     ValueError
         If they are none.
     """
-    cure = "Give (start, end, epochs), for example (0, 20, 100) or (0.0, 20.0, 0.5)."
+    cure = "Give (start, end, epochs), for example (0, 20, 100) or (0.0, 20.0, 0.2)."
     if len(capacity) != 3:
         raise ValueError(f"capacity={capacity!r} has {len(capacity)} values. {cure}")
     for name, value in zip(("start", "end"), capacity, strict=False):
