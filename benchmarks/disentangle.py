@@ -108,6 +108,16 @@ def measured_codes(codes: Array, factors: Array) -> Row:
     return {"mig": mutual_information_gap(codes, factors), **dci(codes, factors)}
 
 
+def controls(factors: Array, seed: int) -> dict[str, Array]:
+    """Return codes for which the measures are known to be high, and two for which they are low."""
+    rng = np.random.default_rng(seed)
+    own = (factors - factors.mean(axis=0)) / factors.std(axis=0)
+    noise = rng.normal(size=(len(factors), D))
+    known = np.hstack([own + 0.01 * noise[:, :5], noise[:, 5:]])
+    turn = np.linalg.qr(rng.normal(size=(D, D)))[0]
+    return {"the factors": known, "the factors, turned": known @ turn, "noise": noise}
+
+
 def on_sprites(seed: int, results: Results, now: Callable[[], float]) -> None:
     """Fit everything to images of known factors, and measure both kinds of axes."""
     rows, factors = sprites()
@@ -121,6 +131,10 @@ def on_sprites(seed: int, results: Results, now: Callable[[], float]) -> None:
             more = {"axes": axes, "n_features": rows.shape[1]}
             results.add({**cell, **more, **row, **measured_codes(codes, factors)})
 
+    for name, codes in controls(factors, seed).items():
+        if not results.has(data="sprites", seed=seed, method=name):
+            cell = {"data": "sprites", "method": name, "setting": None, "seed": seed, "axes": ""}
+            results.add({**cell, **measured_codes(codes, factors)})
     for beta in BETAS:
         if results.has(data="sprites", seed=seed, method="capacity", setting=beta):
             continue

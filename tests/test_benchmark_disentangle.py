@@ -101,7 +101,7 @@ def test_a_run_measures_every_cell_once(tmp_path, monkeypatch):
     for more in ([], ["--resume"]):
         disentangle.main(["--seeds", "3", "--output", str(tmp_path), *more])
     found = json.loads((tmp_path / "disentangle.json").read_text())["rows"]
-    assert len(found) == 4 + 3 + 4
+    assert len(found) == 3 + 4 + 3 + 4
     led = [row for row in found if row["method"] == "capacity" and row["data"] == "digits"]
     assert [row["likelihood"] for row in led] == list(disentangle.LIKELIHOODS)
     assert_allclose([row["kl"] for row in led], 6.0, rtol=0.1)
