@@ -99,7 +99,9 @@ def on_digits(likelihood: str, seed: int, results: Results, now: Callable[[], fl
         led = fit(rows, likelihood, seed, now, capacity=(0.0, target, RISE))[1]
         results.add({**cell, "method": "capacity", "n_features": rows.shape[1], **led})
         near = sorted(known, key=lambda beta: abs(known[beta]["kl"] - led["kl"]))[:2]
-        found = find_beta(led["kl"], measure, near if len(near) == 2 else (1.0, 0.5))
+        found = find_beta(
+            led["kl"], measure, near if len(near) == 2 else (20.0 / target, 10.0 / target)
+        )
         results.add({**cell, "method": "beta", **found})
 
 
@@ -222,10 +224,18 @@ def summary(rows: list[Row]) -> list[str]:
     for (likelihood, target), of in group(digits, "likelihood", "target").items():
         mine, other = ([r for r in of if r["method"] == name] for name in ("capacity", "beta"))
         line = [likelihood, f"{target:g}", spread_out([r["kl"] for r in mine], "{:.2f}")]
-        line += [f"{average(other, 'beta'):.2f}"]
+        line += [f"{average(other, 'beta'):.2f}", f"{average(other, 'kl'):.2f}"]
         line += [f"{average(part, 'reconstruction'):.2f}" for part in (mine, other)]
         lines.append([*line, f"{gaps[likelihood, target]:+.4f}"])
-    headings = ["likelihood", "C", "KL", "beta of this KL", "reconstruction", "that of beta"]
+    headings = [
+        "likelihood",
+        "C",
+        "KL",
+        "beta of this KL",
+        "its KL",
+        "reconstruction",
+        "that of beta",
+    ]
     led = table([*headings, "worse, per feature"], lines)
     lines = []
     images = [row for row in rows if row["data"] == "sprites"]
