@@ -196,7 +196,7 @@ def claims(rows: list[Row]) -> list[list[object]]:
     lines.append(["robust", said, verdict(steadier)])
     gaps = [gap for part in (digits, images) for _, gap in worse(part)]
     said = f"reconstruction at equal KL at most {max(gaps):+.4f} nats per feature worse"
-    said += f" ({NO_WORSE:g} is no worse)"
+    said += f", no worse ({NO_WORSE:g}) in {sum(gap <= NO_WORSE for gap in gaps)} of {len(gaps)}"
     lines.append(["reconstruction accuracy, at equal KL", said])
     lines[-1].append(verdict([gap <= NO_WORSE for gap in gaps]))
     best = max(BETAS, key=lambda beta: average(cells[beta, "beta"], "mig"))
