@@ -20,6 +20,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 NAMES = (
     "aggregate",
+    "capacity",
     "divergences",
     "families",
     "finite_sample",
@@ -34,8 +35,8 @@ NAMES = (
     "weights",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
-AGGREGATE, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:6]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, VARIATIONAL, WEIGHTS = TESTS[6:]
+AGGREGATE, CAPACITY, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:7]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, VARIATIONAL, WEIGHTS = TESTS[7:]
 # One function of tests, where the others take long.
 GAP = f"{VARIATIONAL}::test_parts_of_a_linear_model"
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
@@ -538,6 +539,30 @@ MUTANTS = {
         "0.5 * (diagonal - torch.linalg.slogdet(precision).logabsdet)",
         "0.5 * diagonal",
         f"{VARIATIONAL}::test_independence_loss_is_the_least_divergence_of_diagonal_gaussians",
+    ),
+    "distance to the capacity of one process": Mutant(
+        "objectives/capacity.py",
+        "total / n_processes - self",
+        "penalty.detach() - self",
+        f"{CAPACITY}::test_processes_share_one_mean",
+    ),
+    "gradient of the whole distance": Mutant(
+        "objectives/capacity.py",
+        "+ slope * (penalty - penalty.detach())",
+        "+ (penalty - penalty.detach())",
+        f"{CAPACITY}::test_penalty_has_the_gradient_of_the_distance",
+    ),
+    "divergence of rows with noise": Mutant(
+        "objectives/capacity.py",
+        "clean = minibatch.replace(input_noise=None, input_dropout=None)",
+        "clean = minibatch",
+        f"{CAPACITY}::test_noise_of_training_does_not_count",
+    ),
+    "stopping while the capacity moves": Mutant(
+        "training/loop.py",
+        "if epoch < settled:",
+        "if False:",
+        f"{CAPACITY}::test_training_does_not_stop_while_the_target_moves",
     ),
     "reported penalty uncorrected": Mutant(
         "training/step.py",

@@ -22,6 +22,7 @@ from skhebae.exceptions import warn_caller
 from skhebae.fitted import FittedAutoencoder
 from skhebae.fitted.codes import CodeMoments
 from skhebae.information import decompose_divergence, mmd_test
+from skhebae.objectives import CapacityObjective
 from skhebae.prior import Prior
 from skhebae.process import in_plain_modes
 
@@ -165,7 +166,9 @@ def _report(
             by_batch = _batch_divergence(mean, deviations, batch, fitted.prior)
             aggregate_penalty += share * (by_batch - aggregate_penalty)
     penalty = (objective.weight - objective.row_weight) * aggregate_penalty
-    if objective.row_weight > 0.0:
+    if isinstance(objective, CapacityObjective):
+        penalty = objective.final_penalty(row_kl)
+    elif objective.row_weight > 0.0:
         penalty += objective.row_weight * row_kl
     return LatentReport(
         estimator=estimator,

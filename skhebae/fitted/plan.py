@@ -185,6 +185,7 @@ def make_run(
         compiles=parameters.compile,
         uses_global_state=parameters.encoder is not None or parameters.decoder is not None,
         group=group,
+        first_epoch=0 if earlier is None else len(earlier.history["loss"]),
     )
     if partial and earlier is not None and earlier.optimizer_state is not None:
         run.optimizer.restore(earlier.optimizer_state)
@@ -235,6 +236,7 @@ def make_schedule(
             decay="constant",
             input_noise=float(input_noise),
             input_dropout=float(dropout),
+            is_part=True,
         )
     n_epochs = parameters.max_iter
     if isinstance(n_epochs, str):
