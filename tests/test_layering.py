@@ -18,6 +18,7 @@ LEVELS = {
     "finite_sample": 0,
     "noise": 0,
     "process": 0,
+    "tilted": 0,
     "distributed": 1,
     "networks": 1,
     "prior": 1,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from numbers import Real
 
-from skhebae._sklearn import Interval
+from skhebae._sklearn import Interval, StrOptions
 from skhebae.estimators.base import BaseAutoencoder
 from skhebae.fitted import parameter, with_parameters
-from skhebae.objectives import VAEObjective
+from skhebae.objectives import Objective, TiltedVAEObjective, VAEObjective
+from skhebae.prior import LARGEST_TILT
 
 
 @with_parameters
@@ -22,6 +23,15 @@ class VAETransformer(BaseAutoencoder):
     ----------
     beta : float, default=1.0
         Weight of the penalty. Well above 1, dimensions collapse.
+    prior : {"standard", "tilted"}, default="standard"
+        p(z). "standard" is N(0, I). "tilted" is ``exp(tilt * |z|) N(z; 0, I) / Z``, most of which
+        is near a sphere [2]_: posteriors are then ``N(mu_i, I)``, and the penalty is
+        ``(|mu_i| - r)^2 / 2``, r the length for which the divergence is smallest. Codes keep their
+        own axes and scale, whatever `whiten`.
+    tilt : float or "auto", default="auto"
+        The tau of the tilted prior, up to 10,000. "auto" is 3 times the root of `n_components`:
+        codes then have about 3 times the deviation of their noise. Up to a tilt of about the root
+        of `n_components`, r is 0.
 
     See Also
     --------
@@ -32,6 +42,8 @@ class VAETransformer(BaseAutoencoder):
     ----------
     .. [1] D. P. Kingma and M. Welling, "Auto-Encoding Variational Bayes",
        arXiv:1312.6114.
+    .. [2] G. Floto, S. Kremer and M. Nica, "The Tilted Variational Autoencoder: Improving
+       Out-of-Distribution Detection", arXiv:2111.15646.
 
     Examples
     --------
@@ -47,7 +59,31 @@ class VAETransformer(BaseAutoencoder):
     """
 
     beta: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
+    prior: str = parameter(StrOptions({"standard", "tilted"}), default="standard")
+    tilt: float | str = parameter(
+        Interval(Real, 0, LARGEST_TILT, closed="right"), StrOptions({"auto"}), default="auto"
+    )
 
-    def make_objective(self) -> VAEObjective:
+    def make_objective(self) -> Objective:
         """Make the objective from the parameters."""
-        return VAEObjective(self.beta)
+        return (
+            VAEObjective(self.beta) if self.prior == "standard" else TiltedVAEObjective(self.beta)
+        )
+
+    @property
+    def prior_tilt(self) -> float | str | None:
+        """Tilt of the built-in tilted prior, "auto" to choose one; None is N(0, I).
+
+        Raises
+        ------
+        ValueError
+            If there is a tilt for N(0, I).
+        """
+        if self.prior == "tilted":
+            return self.tilt
+        if not isinstance(self.tilt, str):
+            raise ValueError(
+                f"tilt={self.tilt!r} is that of the tilted prior, and prior={self.prior!r}. Use "
+                'prior="tilted", or tilt="auto".'
+            )
+        return None

@@ -34,6 +34,7 @@ from skhebae.fitted.parameters import Parameters
 from skhebae.likelihoods import Likelihood, find_likelihood, resolve_likelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
+from skhebae.prior import TiltedPrior
 from skhebae.training import (
     Checkpoint,
     Generators,
@@ -316,7 +317,7 @@ def make_architecture(
             "encode_batch=True shows labels to the built-in encoder only. Leave it out, or leave "
             "encoder= out."
         )
-    prior = build_prior(parameters.prior_factory, n_components)
+    prior = build_prior(parameters.prior_factory, n_components, parameters.prior_tilt)
     if not objective.supports(prior):
         raise TypeError(
             f"{type(objective).__name__} cannot regularise codes towards {type(prior).__name__}. "
@@ -336,6 +337,7 @@ def make_architecture(
         image_shape=check_image_shape(parameters, n_features),
         prior=parameters.prior_factory,
         linear_path=resolve_linear_path(parameters, find_likelihood(likelihood)),
+        tilt=prior.tilt if parameters.prior_tilt and isinstance(prior, TiltedPrior) else None,
     )
 
 

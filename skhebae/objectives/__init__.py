@@ -2,7 +2,15 @@
 
 from skhebae.objectives.base import Objective, Terms
 from skhebae.objectives.hebae import HEBAEObjective
+from skhebae.objectives.tilted import TiltedVAEObjective
 from skhebae.objectives.vae import VAEObjective
 from skhebae.objectives.wae import WAEObjective
 
-__all__ = ["HEBAEObjective", "Objective", "Terms", "VAEObjective", "WAEObjective"]
+__all__ = [
+    "HEBAEObjective",
+    "Objective",
+    "Terms",
+    "TiltedVAEObjective",
+    "VAEObjective",
+    "WAEObjective",
+]
