@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean, median
 
-from benchmarks import compare_page, pages, time_to_quality
+from benchmarks import compare_page, pages, tilted, time_to_quality
 from benchmarks.distributed import Cell
 from benchmarks.gpu import ratios as gpu_ratios
 from benchmarks.pages import DOCS, Column, fill, group, number, section, table, valid
@@ -187,3 +187,4 @@ def main() -> None:
     quality = {"time-to-quality": section("time-to-quality", time_to_quality.summary)}
     fill(DOCS / "performance.md", **parts, **quality)
     fill(DOCS / "scaling.md", measured=section("distributed", distributed))
+    fill(DOCS / "tilted.md", tilted=section("tilted", tilted.summary))

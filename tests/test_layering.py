@@ -22,6 +22,7 @@ LEVELS = {
     "distributed": 1,
     "networks": 1,
     "prior": 1,
+    "tilted_prior": 2,
     "code_map": 2,
     "linear_fill": 1,
     "data": 2,

@@ -24,7 +24,7 @@ from skhebae.fitted.build import Architecture, build_model
 from skhebae.fitted.model_file import read_model, write_model
 from skhebae.objectives import TiltedVAEObjective, VAEObjective, WAEObjective
 from skhebae.posterior import log_likelihood
-from skhebae.prior import StandardNormalPrior, TiltedPrior
+from skhebae.prior import StandardNormalPrior
 from skhebae.tilted import (
     best_length,
     expected_diagonal_length,
@@ -33,6 +33,7 @@ from skhebae.tilted import (
     log_partition,
     mean_length,
 )
+from skhebae.tilted_prior import TiltedPrior
 
 SIZES, TILTS = (1, 2, 3, 10, 100), (0.0, 0.1, 1.0, 5.0, 25.0, 100.0)
 GRID = pytest.mark.parametrize(("d", "tilt"), [(d, tilt) for d in SIZES for tilt in TILTS])

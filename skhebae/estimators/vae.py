@@ -8,7 +8,7 @@ from skhebae._sklearn import Interval, StrOptions
 from skhebae.estimators.base import BaseAutoencoder
 from skhebae.fitted import parameter, with_parameters
 from skhebae.objectives import Objective, TiltedVAEObjective, VAEObjective
-from skhebae.prior import LARGEST_TILT
+from skhebae.tilted_prior import LARGEST_TILT
 
 
 @with_parameters

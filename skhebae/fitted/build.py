@@ -28,7 +28,8 @@ from skhebae.networks import (
     mlp,
     own_copy,
 )
-from skhebae.prior import Prior, StandardNormalPrior, TiltedPrior
+from skhebae.prior import Prior, StandardNormalPrior
+from skhebae.tilted_prior import TiltedPrior
 
 #: ``prior(n_components)`` returns a new prior.
 PriorFactory = Callable[[int], Prior]

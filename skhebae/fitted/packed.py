@@ -16,7 +16,7 @@ from skhebae.fitted.axes import CodeAxes
 from skhebae.fitted.build import Architecture, count_weights
 from skhebae.likelihoods import find_likelihood
 from skhebae.networks import ACTIVATIONS
-from skhebae.prior import LARGEST_TILT
+from skhebae.tilted_prior import LARGEST_TILT
 
 #: Largest deviation from 1 of the sum of a mixture's weights.
 ROUNDING = 1e-6

@@ -34,7 +34,7 @@ from skhebae.fitted.parameters import Parameters
 from skhebae.likelihoods import Likelihood, find_likelihood, resolve_likelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
-from skhebae.prior import TiltedPrior
+from skhebae.tilted_prior import TiltedPrior
 from skhebae.training import (
     Checkpoint,
     Generators,

@@ -8,7 +8,8 @@ from torch import Tensor
 from skhebae.data import Minibatch
 from skhebae.model import Autoencoder
 from skhebae.objectives.base import Objective, Terms
-from skhebae.prior import Prior, TiltedPrior, lengths
+from skhebae.prior import Prior
+from skhebae.tilted_prior import TiltedPrior, lengths
 
 
 class TiltedVAEObjective(Objective):
