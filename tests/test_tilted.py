@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch.autograd import gradcheck
 
 from skhebae import AutoencoderTransformer, VAETransformer
@@ -385,6 +386,8 @@ def test_a_tilt_needs_the_tilted_prior(table, brief):
     assert tilted.fitted_.prior.tilt == pytest.approx(3.0 * 3**0.5)
     with pytest.raises(ValueError, match=r"tilt is 9\.0, but the fitted"):
         tilted.set_params(tilt=9.0).partial_fit(table)
+    with pytest.raises(ValueError, match="tilt is None, but the fitted"):
+        tilted.set_params(prior="standard", tilt="auto", warm_start=True).fit(table)
 
 
 def test_the_linear_path_starts_at_the_size_of_the_prior(table, brief):
@@ -421,3 +424,23 @@ def test_missing_values_and_counts(table, brief):
     counts = np.random.default_rng(0).poisson(3.0, size=(60, 8))
     model = VAETransformer(**brief, prior="tilted", likelihood="poisson").fit(counts)
     assert np.isfinite(model.elbo(counts)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learns_checks():
+    estimator = VAETransformer(2, max_iter=2, random_state=0, prior="tilted")
+    for checked, check in estimator_checks_generator(estimator):
+        # See tests/test_sklearn_contract.py.
+        if "sample_weight_equivalence" not in check.func.__name__:
+            check(checked)
+
+
+def test_a_row_alone_has_the_score_that_it_has_among_others(model, table):
+    together = model.score_samples(table)
+    alone = np.concatenate([model.score_samples(table[i : i + 1]) for i in range(20)])
+    assert_array_equal(alone, together[:20])
+    assert_array_equal(model.transform(table[5:6]), model.transform(table)[5:6])
+    elbo = np.concatenate([model.elbo(table[i : i + 1]) for i in range(20)])
+    assert_array_equal(elbo, model.elbo(table)[:20])
