@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import tilted
 from benchmarks.datasets import Dataset
@@ -37,6 +38,12 @@ def test_scores_are_the_negative_bound_and_that_of_the_code(images):
     model = VAETransformer(**params, prior="tilted", likelihood="bernoulli").fit(images)
     found = tilted.scores(model, images)
     np.testing.assert_allclose(found["elbo"], -model.elbo(images), rtol=1e-6)
+    # The divergence is left, and how much worse each pixel is than its own value would be.
+    assert (found["excess"] > 0.0).all()
+    best = np.array(
+        [stats.bernoulli(row[(row > 0.0) & (row < 1.0)]).entropy().sum() for row in images]
+    )
+    np.testing.assert_allclose(found["elbo"] - found["excess"], best, rtol=1e-6)
     # Noise of codes costs some reconstruction, and nothing else differs.
     assert (found["mean"] < found["elbo"] + 0.5).all()
     assert tilted.quadratic_error(model, images) < 1.0
