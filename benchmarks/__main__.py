@@ -17,6 +17,7 @@ BENCHMARKS = {
     "regularisation": "how much: training, held-out and generated likelihood against a strength",
     "gap": "where the bound is lost: Gaussians, independence, amortisation; a figure",
     "disentangle": "capacity annealing: divergences led, and codes of images of known factors",
+    "tilted": "strange images by the score of a tilted prior, against N(0, I)",
     "single-cell": "cell types, batches and new cells, against scVI",
     "tabular": "rows drawn from mixed tables: real ones beside them, sdmetrics, classifiers",
     "speed": "rows per second against pythae and scVI",

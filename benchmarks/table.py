@@ -11,6 +11,7 @@ from benchmarks import (
     novelty,
     pages,
     regularisation_page,
+    tilted,
     time_to_quality,
 )
 from benchmarks.distributed import Cell
@@ -199,3 +200,4 @@ def main() -> None:
     fill(DOCS / "bound-gap.md", gap=section("gap", gap.summary))
     fill(DOCS / "disentangle.md", disentangle=section("disentangle", disentangle.summary))
     fill(DOCS / "scaling.md", measured=section("distributed", distributed))
+    fill(DOCS / "tilted.md", tilted=section("tilted", tilted.summary))

@@ -209,7 +209,11 @@ OWN = {
         "row_share": [-0.1, 1.5, "all"],
         "batch_share": [-0.1, 1.5, "all"],
     },
-    VAETransformer: {"beta": [-1.0, None]},
+    VAETransformer: {
+        "beta": [-1.0, None],
+        "prior": ["flat", None],
+        "tilt": [0.0, -1.0, 1e9, "much", None, 2.5],
+    },
     WAETransformer: {"reg_weight": [-1.0, None]},
 }
 

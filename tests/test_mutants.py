@@ -31,12 +31,13 @@ NAMES = (
     "objectives",
     "principal_codes",
     "prior",
+    "tilted",
     "variational",
     "weights",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
 AGGREGATE, CAPACITY, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:7]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, VARIATIONAL, WEIGHTS = TESTS[7:]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, TILTED, VARIATIONAL, WEIGHTS = TESTS[7:]
 # One function of tests, where the others take long.
 GAP = f"{VARIATIONAL}::test_parts_of_a_linear_model"
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
@@ -467,6 +468,33 @@ MUTANTS = {
     ),
     "row KL of any prior with its scale on the wrong side": Mutant(
         "prior.py", "spread[:, :, None] * factor", "spread[:, None, :] * factor", PRIOR
+    ),
+    "log-partition of another dimension": Mutant(
+        "tilted.py", "(half - 1.0) * math.log(2.0)", "half * math.log(2.0)", TILTED
+    ),
+    "first trapezoid counted whole": Mutant(
+        "tilted.py", "torch.where(u == 0.0, 0.5 * weight, weight)", "weight", TILTED
+    ),
+    "half of what is beside the diagonal": Mutant(
+        "tilted.py", "slope - 4.0 * t", "slope - 2.0 * t", TILTED
+    ),
+    "lengths near 0 by another power": Mutant(
+        "tilted.py", "log_ndtr(at[0])) / n_components)", "log_ndtr(at[0])))", TILTED
+    ),
+    "tilted precision that is not positive": Mutant(
+        "tilted_prior.py", ".clamp_min(self.deviation**-2)", "", TILTED
+    ),
+    "tilted bound by the quadratic form": Mutant(
+        "objectives/tilted.py",
+        "row_divergence=prior.unit_kl(mu.detach())",
+        "row_divergence=0.5 * (length - prior.best_length).square()",
+        TILTED,
+    ),
+    "linear start of the size of N(0, I)": Mutant(
+        "fitted/linear_start.py",
+        "found.deviations / model.prior.deviation",
+        "found.deviations",
+        TILTED,
     ),
     "sum of posteriors for their mean": Mutant(
         "information.py", "return total - math.log(len(mean))", "return total", INFORMATION

@@ -3,6 +3,7 @@
 from skhebae.objectives.base import Objective, Terms
 from skhebae.objectives.capacity import CapacityObjective, check_capacity
 from skhebae.objectives.hebae import HEBAEObjective
+from skhebae.objectives.tilted import TiltedVAEObjective
 from skhebae.objectives.vae import VAEObjective
 from skhebae.objectives.wae import WAEObjective
 
@@ -11,6 +12,7 @@ __all__ = [
     "HEBAEObjective",
     "Objective",
     "Terms",
+    "TiltedVAEObjective",
     "VAEObjective",
     "WAEObjective",
     "check_capacity",
