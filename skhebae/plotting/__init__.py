@@ -2,7 +2,14 @@
 
 from skhebae.plotting.covariance import CovarianceDisplay
 from skhebae.plotting.latent import LatentDisplay
+from skhebae.plotting.novelty import NoveltyDisplay
 from skhebae.plotting.reconstruction import ReconstructionDisplay
 from skhebae.plotting.training import TrainingDisplay
 
-__all__ = ["CovarianceDisplay", "LatentDisplay", "ReconstructionDisplay", "TrainingDisplay"]
+__all__ = [
+    "CovarianceDisplay",
+    "LatentDisplay",
+    "NoveltyDisplay",
+    "ReconstructionDisplay",
+    "TrainingDisplay",
+]
