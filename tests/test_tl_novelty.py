@@ -243,6 +243,25 @@ def test_missing_genes(plain):
     assert not set(COLUMNS) & set(lacking.obs)
 
 
+@pytest.mark.filterwarnings("ignore::skhebae.exceptions.MissingGenesWarning")
+def test_missing_entries_raise_no_alarms_but_missing_counts_do():
+    """As the docstring of `novelty` says of cells like those of the fit."""
+    rng = np.random.default_rng(0)
+    mean = np.exp(rng.normal(1.0, 0.5, (2, P)))
+
+    def draw(n_cells):
+        return anndata.AnnData(rng.poisson(mean[rng.integers(2, size=n_cells)]).astype(np.float32))
+
+    detector = skhebae.tl.novelty_detector(draw(400), brief(max_iter=15))
+    query = draw(400)[:, 5:].copy()
+    alarms = {
+        missing: np.mean(judged(query, detector, missing=missing)[:, 1] <= 0.05)
+        for missing in ("infer", "zero")
+    }
+    assert alarms["infer"] < 0.06
+    assert alarms["zero"] > 0.3
+
+
 def test_only_a_fitted_detector_will_do(trained):
     adata = cells()
     autoencoder = trained[1].autoencoder_

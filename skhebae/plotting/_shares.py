@@ -20,6 +20,13 @@ def colour_scale(mappable: Any) -> Any:
     return ScalarMappable(mappable.norm, mappable.cmap)
 
 
+def percents() -> Any:
+    """Return what writes shares on an axis, with as many digits as its ticks need."""
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(1.0)
+
+
 def shapes_agree(shares: tuple[int, ...], rows: tuple[int, ...], p_values: tuple[int, ...]) -> bool:
     """Whether shapes are those of shares, rows and p-values of the same rows, at least one."""
     if len(shares) != 2 or len(rows) != 2 or shares[0] == 0:

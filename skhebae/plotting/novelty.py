@@ -21,6 +21,7 @@ from skhebae.plotting._shares import (
     check_detector,
     check_rows,
     colour_scale,
+    percents,
     row_name,
     select_table,
     shapes_agree,
@@ -229,7 +230,7 @@ class NoveltyDisplay:
         widest = max(self._draw_bars(axis, i) for i, axis in enumerate(axes[:n_rows]))
         for i, axis in enumerate(axes[:n_rows]):
             axis.set_xlim(0.0, 1.05 * widest or 1.0)
-            axis.xaxis.set_major_formatter("{x:.0%}")
+            axis.xaxis.set_major_formatter(percents())
             if i + n_columns >= n_rows:
                 axis.set_xlabel("share of the strangeness")
         return axes[:n_rows]
