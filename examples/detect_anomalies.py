@@ -71,9 +71,9 @@ def draw_alarms(axis: Axes, p_values: Array, is_novel: Array) -> None:
     """Draw the share of alarms against the level, for rows that belong and for others."""
     for novel, colour, label in ((0, INLIERS, "benign, held out"), (1, NOVELTIES, "malignant")):
         axis.ecdf(p_values[is_novel == novel], color=colour, label=label)
-    axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":", label="p-value, promised at most")
+    axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":", label="promised at most")
     axis.set(xlabel="p-value at most", ylabel="share of rows", title="alarms at each level")
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="lower right", fontsize="small")
 
 
 def find_malignant(output: Path) -> None:

@@ -19,7 +19,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+import torch
 from matplotlib.patches import Ellipse
 from matplotlib.testing.compare import compare_images
 from numpydoc.validate import validate
@@ -639,12 +641,25 @@ def test_novelty_names_are_those_of_the_frame(hebae, table):
     np.testing.assert_array_equal(same.shares, drawn.shares)
 
 
-def test_novelty_takes_sparse_rows_batches_and_mixed_values(hebae, table):
+def test_novelty_writes_dates_as_dates(brief):
+    dates = pd.date_range("2020-01-01", periods=60, freq="D")
+    frame = pl.DataFrame({"day": dates.to_numpy(), "size": np.arange(60.0) ** 2})
+    model = NoveltyDetector(HEBAETransformer(**brief), calibration=0.5).fit(frame)
+    drawn = NoveltyDisplay.from_estimator(model, frame, rows=[1, 40])
+    names = bars(drawn.ax_[1])[0]
+    assert "day = 2020-02-10 00:00:00" in names
+    assert "size = 1,600" in names
+
+
+def test_novelty_takes_any_table_batches_and_mixed_values(hebae, table):
     batch = np.arange(len(table)) % 2
     model = NoveltyDetector(hebae, calibration=0.2).fit(table, batch=batch)
     drawn = NoveltyDisplay.from_estimator(model, coo_matrix(table), rows=[4, 1], batch=batch)
     expected = model.explain(table, batch=batch).to_numpy()[[4, 1]]
     np.testing.assert_allclose(drawn.shares, expected, rtol=1e-4, atol=1e-6)
+    for other in (table.tolist(), torch.tensor(table)):
+        same = NoveltyDisplay.from_estimator(model, other, rows=[4, 1], batch=batch)
+        np.testing.assert_allclose(same.shares, expected, rtol=1e-4, atol=1e-6)
     values = np.array([["red", 1234.5, True, 7]], dtype=object)
     drawn = NoveltyDisplay([[0.4, 0.3, 0.2, 0.1]], values, [0.5]).plot()
     assert bars(drawn.ax_[0])[0] == ["x0 = red", "x1 = 1,234", "x2 = True", "x3 = 7"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from skhebae._sklearn import take_rows
 from skhebae.estimators import BaseAutoencoder
+from skhebae.estimators.recognise import as_table
 from skhebae.plotting._common import check_estimator
 
 
@@ -20,11 +21,9 @@ def colour_scale(mappable: Any) -> Any:
     return ScalarMappable(mappable.norm, mappable.cmap)
 
 
-def percents() -> Any:
-    """Return what writes shares on an axis, with as many digits as its ticks need."""
-    from matplotlib.ticker import PercentFormatter
-
-    return PercentFormatter(1.0)
+def percents(share: float, place: int | None = None) -> str:
+    """Write a share on an axis, with as many digits as its tick needs."""
+    return f"{100.0 * share:.3g}%"
 
 
 def shapes_agree(shares: tuple[int, ...], rows: tuple[int, ...], p_values: tuple[int, ...]) -> bool:
@@ -55,8 +54,15 @@ def check_detector(detector: object, caller: str) -> None:
 def select_table(X: Any, rows: NDArray[np.intp]) -> Any:
     """Return some rows in their own container, so that names and labels stay."""
     if hasattr(X, "tocsr"):  # not every sparse format can be sliced
-        X = X.tocsr()
-    return take_rows(X if hasattr(X, "shape") else np.asarray(X), rows)
+        return X.tocsr()[rows]
+    return take_rows(X if hasattr(X, "columns") else np.asarray(as_table(X)), rows)
+
+
+def values_of(some: Any) -> NDArray[Any]:
+    """Return the values of rows in any container, dates as dates."""
+    if hasattr(some, "iter_rows"):  # polars makes numbers of dates
+        return np.array(list(some.iter_rows()), dtype=object)
+    return np.asarray(some.toarray() if hasattr(some, "toarray") else some)
 
 
 def check_count(name: str, value: object) -> None:

@@ -26,6 +26,7 @@ from skhebae.plotting._shares import (
     select_table,
     shapes_agree,
     value_name,
+    values_of,
 )
 from skhebae.plotting.reconstruction import check_image_shape
 
@@ -188,8 +189,7 @@ class NoveltyDisplay:
         shares = detector.explain(some, code=code, **sides)
         if not hasattr(some, "index"):
             shares.index = chosen
-        values = some.toarray() if hasattr(some, "toarray") else some
-        p_values = detector.p_values(some, **sides)
+        p_values, values = detector.p_values(some, **sides), values_of(some)
         display = cls(shares, values, p_values, max_features=max_features, image_shape=image_shape)
         return display.plot(ax=ax)
 
@@ -230,7 +230,7 @@ class NoveltyDisplay:
         widest = max(self._draw_bars(axis, i) for i, axis in enumerate(axes[:n_rows]))
         for i, axis in enumerate(axes[:n_rows]):
             axis.set_xlim(0.0, 1.05 * widest or 1.0)
-            axis.xaxis.set_major_formatter(percents())
+            axis.xaxis.set_major_formatter(percents)
             if i + n_columns >= n_rows:
                 axis.set_xlabel("share of the strangeness")
         return axes[:n_rows]
