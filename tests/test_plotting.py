@@ -681,6 +681,10 @@ def test_novelty_maps_show_the_share_of_each_pixel(channels):
     assert drawn.ax_[0, 1].get_title(loc="left") == f"row 1: p = 0.25\ncode {shares[1, -1]:.0%}"
     assert len({axis.get_images()[-1].get_clim() for axis in drawn.ax_[1]}) == 1
     drawn.figure_.canvas.draw()
+    scale = drawn.figure_.axes[-1]
+    ticks = [label.get_text() for label in scale.get_yticklabels()]
+    assert ticks == [f"{100 * place:.3g}%" for place in scale.get_yticks()]
+    assert scale.get_ylim() == (0.0, pytest.approx(drawn.ax_[1, 0].get_images()[-1].get_clim()[1]))
     with pytest.raises(ValueError, match=r"needs 4: one for each of 2 images"):
         drawn.plot(ax=plt.subplots(2)[1])
 

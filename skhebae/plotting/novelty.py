@@ -289,8 +289,8 @@ class NoveltyDisplay:
             )
             for axis in axes[:, i]:
                 axis.axis("off")
-        bar = axes[0, 0].figure.colorbar(
-            colour_scale(mappable), ax=list(axes.ravel()), format="{x:.0%}"
-        )
+        panels = list(axes.ravel())
+        bar = panels[0].figure.colorbar(colour_scale(mappable), ax=panels)
+        bar.ax.yaxis.set_major_formatter(percents)
         bar.set_label("share of a pixel")
         return axes
