@@ -3,6 +3,7 @@
 from skhebae.plotting.covariance import CovarianceDisplay
 from skhebae.plotting.gap import BoundGapDisplay
 from skhebae.plotting.latent import LatentDisplay
+from skhebae.plotting.novelty import NoveltyDisplay
 from skhebae.plotting.reconstruction import ReconstructionDisplay
 from skhebae.plotting.regularisation import RegularisationDisplay
 from skhebae.plotting.training import TrainingDisplay
@@ -11,6 +12,7 @@ __all__ = [
     "BoundGapDisplay",
     "CovarianceDisplay",
     "LatentDisplay",
+    "NoveltyDisplay",
     "ReconstructionDisplay",
     "RegularisationDisplay",
     "TrainingDisplay",
