@@ -7,9 +7,11 @@ other kinds, and writes ``results/novelty.json``. PyOD's detectors join in where
 from __future__ import annotations
 
 import importlib
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from statistics import mean, median
@@ -68,6 +70,8 @@ WAYS = {
 CHANCE, MANY = 0.5, 3
 #: Name of the score with the mixture of codes in place of the prior.
 WITH_MIXTURE = "score: reconstruction + code_density"
+#: The same with a normalising flow, where zuko is installed, and its epochs.
+WITH_FLOW, FLOW_EPOCHS = "score: reconstruction + flow of codes", 100
 
 
 class Task(NamedTuple):
@@ -118,7 +122,7 @@ def left_out(
         test = np.concatenate([held_out, novel])
         is_novel = np.arange(len(test)) >= len(held_out)
         task = Task(rows[trained], rows[test], is_novel, likelihood, seen[trained], seen[test])
-        yield kind, task
+        yield str(kind), task
 
 
 def detector(task: Task, seed: int, **params: Any) -> NoveltyDetector:
@@ -242,7 +246,45 @@ def measure_scores(task: Task, seed: int, now: Callable[[], float], base: Any) -
     # -log p(x | mu) q(mu): what a mixture as prior would do for scores.
     joint = scored["reconstruction"] + scored["code_density"]
     rows.append({"method": WITH_MIXTURE, **quality(task.is_novel, joint)})
+    if find_spec("zuko") is not None:
+        codes = [model.autoencoder_.transform(of) for of in (task.train, task.test)]
+        joint = scored["reconstruction"] + flow_surprise(*codes, seed=seed)
+        rows.append({"method": WITH_FLOW, **quality(task.is_novel, joint)})
     return rows
+
+
+def last_score() -> str:
+    """Return the score that is measured last."""
+    return WITH_MIXTURE if find_spec("zuko") is None else WITH_FLOW
+
+
+def flow_surprise(train: Array, test: Array, seed: int) -> Array:
+    """Return minus the log-density of codes under a neural spline flow of codes of the fit."""
+    import torch
+    import zuko
+
+    scale = train.std(axis=0) + 1e-6
+    known, others = (torch.from_numpy((of - train.mean(axis=0)) / scale) for of in (train, test))
+    held_out = known[::5]
+    known = known[torch.arange(len(known)) % 5 != 0]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        flow = zuko.flows.NSF(known.shape[1], transforms=3, hidden_features=(64, 64))
+        optimiser = torch.optim.AdamW(flow.parameters(), lr=1e-3, weight_decay=1e-3)
+        best, kept = math.inf, {}
+        for _ in range(FLOW_EPOCHS):
+            for batch in known[torch.randperm(len(known))].split(256):
+                optimiser.zero_grad()
+                (-flow().log_prob(batch).mean()).backward()
+                optimiser.step()
+            with torch.no_grad():
+                loss = float(-flow().log_prob(held_out).mean())
+            if loss < best:  # stop where held-out codes are most likely
+                best, kept = loss, {k: v.clone() for k, v in flow.state_dict().items()}
+        flow.load_state_dict(kept)
+        with torch.no_grad():
+            surprise: Array = -flow().log_prob(others).double().numpy()
+    return surprise
 
 
 def measure_default(task: Task, seed: int, now: Callable[[], float]) -> Row:
@@ -468,7 +510,7 @@ def measure(results: Results, cell: Row, task: Task, now: Callable[[], float]) -
     with unwarned():
         if not results.has(**cell, method=OURS):
             results.add({**cell, "method": OURS, **measure_default(task, seed, now)})
-        if not results.has(**cell, method=WITH_MIXTURE):
+        if not results.has(**cell, method=last_score()):
             base = VAETransformer if kind == "images" else HEBAETransformer
             for row in measure_scores(task, seed, now, base):
                 results.add({**cell, **row})
