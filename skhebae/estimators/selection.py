@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from skhebae._sklearn import take_rows
 from skhebae.data import StoredTable, find_library, is_stream
@@ -57,6 +58,8 @@ class Selection(NamedTuple):
                 f"X is a {type(X).__name__}, which yields one table after another. A detector is "
                 "fitted to one table."
             )
+        if sparse.issparse(X):  # few of the formats can be indexed
+            X = X.tocsr()
         if is_outside_memory(X, window_mb) and not isinstance(X, StoredTable):
             X = StoredTable(X)
         if not hasattr(X, "shape"):
