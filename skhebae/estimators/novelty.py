@@ -76,7 +76,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ----------
     autoencoder : HEBAETransformer, VAETransformer or WAETransformer, default=None
         A clone of it is fitted. None is ``HEBAETransformer()``.
-    score : str, default="auto"
+    novelty_score : str, default="auto"
         What is strange. "auto" is "neighbours": the distance of ``[code, residual]`` to the nearest
         of at most 500 points, each the mean of two rows of `fit` or more. Codes and residuals
         count halfway between the units of the table and units in which all deviate alike.
@@ -142,7 +142,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "autoencoder": [BaseAutoencoder, None],
-        "score": [StrOptions({"auto", *SCORES})],
+        "novelty_score": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "calibration": [
@@ -159,14 +159,14 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         self,
         autoencoder: BaseAutoencoder | None = None,
         *,
-        score: str = "auto",
+        novelty_score: str = "auto",
         contamination: float | str = "auto",
         alpha: float = 0.05,
         calibration: float | int | str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.autoencoder = autoencoder
-        self.score = score
+        self.novelty_score = novelty_score
         self.contamination = contamination
         self.alpha = alpha
         self.calibration = calibration
@@ -204,8 +204,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError, NonFiniteLossError
-            As the `fit` of the autoencoder, and if there are fewer than 3 rows or `score` is not
-            finite for this autoencoder. An earlier fit is kept.
+            As the `fit` of the autoencoder, and if there are fewer than 3 rows or `novelty_score`
+            is not finite for this autoencoder. An earlier fit is kept.
 
         Warns
         -----
@@ -293,13 +293,13 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             some.batch,
             some.size_factor,
             seed,
-            needs_variances=self.score == BHATTACHARYYA,
+            needs_variances=self.novelty_score == BHATTACHARYYA,
         )
         return model, reference
 
     def _novelty(self, model: BaseAutoencoder, reference: Reference, rows: Selection) -> FloatArray:
         """Score held-out rows; for "typicality" by their bound."""
-        name = "bound" if self.score == TYPICALITY else self._score_name
+        name = "bound" if self.novelty_score == TYPICALITY else self._score_name
         with quiet():
             return novelty_scores(
                 model.fitted_,
@@ -315,14 +315,14 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ) -> None:
         """Set the fitted attributes."""
         typical = 0.0
-        if self.score == TYPICALITY:
+        if self.novelty_score == TYPICALITY:
             typical = float(scores.mean())
             scores = np.abs(scores - typical)
         scores = np.sort(scores)
         if not np.isfinite(scores).all():
             raise ValueError(
-                f"score={self.score!r} is not finite for {type(model).__name__}: its codes have "
-                "no noise. Choose another score, such as 'auto'."
+                f"novelty_score={self.novelty_score!r} is not finite for {type(model).__name__}: "
+                "its codes have no noise. Choose another score, such as 'auto'."
             )
         before = dict(self.__dict__)
         try:
@@ -363,7 +363,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     @property
     def _score_name(self) -> str:
         """The score that `score` stands for."""
-        return AUTO if self.score == "auto" else self.score
+        return AUTO if self.novelty_score == "auto" else self.novelty_score
 
     # Scores
 
@@ -389,6 +389,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
+            In units of the score: standardised units or nats.
 
         Raises
         ------
@@ -424,6 +425,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
+            In units of the score.
 
         Raises
         ------
@@ -450,6 +452,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of int of shape (n_samples,)
+            -1 or 1.
 
         Raises
         ------
@@ -480,6 +483,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of int of shape (n_samples,)
+            -1 or 1.
 
         Raises
         ------
@@ -518,6 +522,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
+            Between 0 and 1; the lower, the stranger.
 
         Raises
         ------
@@ -545,8 +550,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ) -> pandas.DataFrame:
         """Return each column's share of the strangeness of rows.
 
-        The squared distance of score="auto" is a sum over what codes do not reconstruct of each
-        column, and a part of the codes.
+        The squared distance of novelty_score="auto" is a sum over what codes do not reconstruct of
+        each column, and a part of the codes.
 
         Parameters
         ----------
@@ -567,16 +572,16 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         NotFittedError, ValueError
-            As `score_samples`, if `code` is something else, or if `score` is another one, which
-            is no sum over columns.
+            As `score_samples`, if `code` is something else, or if `novelty_score` is another one,
+            which is no sum over columns.
         ImportError
             Without pandas.
         """
         check_is_fitted(self)
         if self._score_name != NEIGHBOURS:
             raise ValueError(
-                f"score={self.score!r} is no sum over columns. Fit with score='auto' to explain "
-                "rows."
+                f"novelty_score={self.novelty_score!r} is no sum over columns. Fit with "
+                "novelty_score='auto' to explain rows."
             )
         if code not in ("apart", "columns"):
             raise ValueError(f"code={code!r} must be 'apart' or 'columns'.")

@@ -60,7 +60,7 @@ def save_detector(detector: NoveltyDetector, path: str | os.PathLike[str]) -> No
     seed = detector.random_state
     params = {
         "autoencoder": None if detector.autoencoder is None else name,
-        "score": detector.score,
+        "novelty_score": detector.novelty_score,
         "contamination": plain(detector.contamination),
         "alpha": float(detector.alpha),
         "calibration": plain(detector.calibration),
