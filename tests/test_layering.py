@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "skhebae"
 LEVELS = {
     "_sklearn": 0,
+    "conformal": 0,
     "divergences": 0,
     "exceptions": 0,
     "files": 0,
@@ -29,6 +30,7 @@ LEVELS = {
     "model": 4,
     "objectives": 5,
     "imputation": 6,
+    "novelty": 6,
     "posterior": 5,
     "training": 6,
     "fitted": 7,
