@@ -44,7 +44,9 @@ def test_p_values_of_infinite_scores():
 def test_rows_beyond_the_largest_quiet_score_are_alarms(held_out, alpha):
     ordered = np.sort(held_out)
     threshold = largest_quiet_score(ordered, alpha)
-    around = np.concatenate([ordered, np.nextafter(ordered, np.inf), np.nextafter(ordered, -np.inf)])
+    around = np.concatenate(
+        [ordered, np.nextafter(ordered, np.inf), np.nextafter(ordered, -np.inf)]
+    )
     assert_array_equal(around > threshold, conformal_p_values(ordered, around) <= alpha)
 
 
@@ -69,9 +71,7 @@ def test_uniform_under_the_null(n_held_out):
     rng = np.random.default_rng(n_held_out)
     n_tables = 4000
     tables = rng.normal(size=(n_tables, n_held_out + 1))
-    found = np.array(
-        [conformal_p_values(np.sort(row[1:]), row[:1])[0] for row in tables]
-    )
+    found = np.array([conformal_p_values(np.sort(row[1:]), row[:1])[0] for row in tables])
     ranks = np.rint(found * (n_held_out + 1)).astype(int)
     assert_allclose(ranks / (n_held_out + 1), found, rtol=1e-12)
     for k in (1, (n_held_out + 1) // 2, n_held_out):
@@ -86,7 +86,8 @@ def test_at_most_alpha_of_alarms_with_ties(seed):
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, 3, 8).astype(float)
     found = [
-        conformal_p_values(np.sort(np.delete(rows, i)), rows[i : i + 1])[0] for i in range(len(rows))
+        conformal_p_values(np.sort(np.delete(rows, i)), rows[i : i + 1])[0]
+        for i in range(len(rows))
     ]
     for alpha in (0.125, 0.25, 0.5, 0.75):
         assert np.mean(np.array(found) <= alpha) <= alpha

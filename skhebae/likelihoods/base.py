@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skhebae.data import FeatureScaling, Matrix, Scaling
+from skhebae.likelihoods.variances import least_variance
 
 Float32Array = NDArray[np.float32]
 
@@ -314,6 +315,14 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the Fisher information of the parameter, (n, p): diagonal, positive."""
+
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return the variance of each entry given z on the standardised scale, (n, p).
+
+        By default the least that the mean and the Fisher information allow, which is the variance
+        where the parameter is one number per entry of an exponential family.
+        """
+        return least_variance(self.mean, self.fisher_information(parameter), parameter)
 
     def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return what each entry lacks to its mean, in units of the root of its deviation, (n, p).

@@ -334,6 +334,15 @@ class BinnedLikelihood(Likelihood):
         nothing = torch.full_like(scores, NO_INFORMATION)
         return torch.cat([nothing, self.bins.fisher_information(bins)], dim=-1)
 
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return the variance of scores between bins, and that of indicators, (n, p + q)."""
+        bins = self._split(parameter)[1]
+        probability = bins.exp()
+        mean = (probability * self.middle) @ self.bins.members
+        gap = self.middle - mean @ self.bins.members.T
+        between = (probability * gap.square()) @ self.bins.members / self.scores.scale.square()
+        return torch.cat([between, self.bins.variance(bins)], dim=-1) / 2.0
+
     def initial_bias(self) -> Tensor:
         """Return 0 for scores, and the logarithms of the shares of bins, (p + q,)."""
         return torch.cat([torch.zeros_like(self.scores.location), self.bins.initial_bias()])

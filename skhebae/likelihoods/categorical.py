@@ -307,6 +307,10 @@ class CategoricalLikelihood(Likelihood):
         """Return the probabilities, the information about log-probabilities, (n, q)."""
         return parameter.exp()
 
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return ``p_k (1 - p_k)`` of each indicator, standardised, (n, q)."""
+        return parameter.exp() * -torch.expm1(parameter) / self.scale.square()
+
     def initial_bias(self) -> Tensor:
         """Return the logarithms of the shares, (q,)."""
         return self.location.log()
