@@ -276,16 +276,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             model.fit(rows.X, batch=rows.batch, size_factor=rows.size_factor)
         rng = np.random.RandomState(seed)
         n_wanted = reference_rows(len(kept), model.fitted_.n_features)
-        drawn = table.draw(n_wanted + len(held_out), rng)
-        drawn = (
-            np.setdiff1d(drawn, held_out, assume_unique=True)[:n_wanted]
-            if table.is_stored
-            else (
-                kept
-                if n_wanted >= len(kept)
-                else np.sort(rng.choice(kept, n_wanted, replace=False))
-            )
-        )
+        drawn = table.draw(n_wanted, rng, without=held_out)
         some = table.take(drawn)
         reference = fit_reference(
             model.fitted_,

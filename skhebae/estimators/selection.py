@@ -16,7 +16,11 @@ from skhebae.estimators.tables import is_outside_memory
 #: Rows that are read together from a table outside memory.
 RUN = 16
 
+#: Fewer runs than these would be a poor sample: then rows are drawn one by one.
+FEW_RUNS = 64
+
 Indices = NDArray[np.intp]
+NONE: Indices = np.empty(0, dtype=np.intp)
 
 
 class Selection(NamedTuple):
@@ -94,15 +98,24 @@ class Selection(NamedTuple):
         runs = [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(indices, breaks)]
         return Selection(self.X.read_together(runs), batch, size_factor)
 
-    def draw(self, n_wanted: int, rng: np.random.RandomState) -> Indices:
-        """Draw rows at random, in ascending order; in runs where they have to be read."""
-        if n_wanted >= len(self):
-            return np.arange(len(self))
-        if not self.is_stored:
-            return np.sort(rng.choice(len(self), n_wanted, replace=False))
-        starts = rng.choice(-(-len(self) // RUN), -(-n_wanted // RUN), replace=False) * RUN
-        rows = np.sort((starts[:, None] + np.arange(RUN)).ravel())
-        return rows[rows < len(self)]
+    def draw(self, n_wanted: int, rng: np.random.RandomState, without: Indices = NONE) -> Indices:
+        """Draw rows at random, in ascending order; in runs where they have to be read.
+
+        Parameters
+        ----------
+        n_wanted : int
+            All are drawn if there are no more.
+        rng : RandomState
+        without : ndarray of int, optional
+            Rows that are not drawn.
+        """
+        run = RUN if self.is_stored and len(self) >= FEW_RUNS * RUN else 1
+        starts = run * rng.permutation(-(-len(self) // run))
+        rows = (starts[:, None] + np.arange(run)).ravel()
+        is_free = np.ones(run * len(starts), dtype=bool)
+        is_free[len(self) :] = False
+        is_free[without] = False
+        return np.sort(rows[is_free[rows]][:n_wanted])
 
 
 def n_rows(X: Any) -> int:
