@@ -252,7 +252,9 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             wanted = FOLDS if n_rows < FOLDED_ROWS else most
         if isinstance(wanted, Integral):
             order = rng.permutation(n_rows)
-            return [np.sort(fold) for fold in np.array_split(order, min(int(wanted), n_rows))]
+            # Two rows at least are left to fit to.
+            n_folds = max(int(wanted), -(-n_rows // (n_rows - 2)))
+            return [np.sort(fold) for fold in np.array_split(order, min(n_folds, n_rows))]
         n_held_out = min(max(1, round(float(wanted) * n_rows)), n_rows - 2)
         return [table.draw(n_held_out, rng)]
 
