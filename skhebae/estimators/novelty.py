@@ -336,6 +336,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     def _find_offset(self, table: Selection) -> float:
         """Return the score below which rows are novelties."""
         if not isinstance(self.contamination, str):
+            self.offset_ = 0.0  # which scores do not depend on, but they are those of a fit
             with quiet():
                 scores = self.score_samples(
                     table.X, batch=table.batch, size_factor=table.size_factor
