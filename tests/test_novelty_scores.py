@@ -314,6 +314,14 @@ def test_variance_of_entries_of_levels_is_that_of_indicators(mixed):
     assert np.isfinite(draws).all()
 
 
+def parts_of(likelihood):
+    """Each part of a mixed likelihood, and where its features are."""
+    start = 0
+    for part in likelihood.likelihoods:
+        yield part, slice(start, start + part.location.numel())
+        start += part.location.numel()
+
+
 # Residuals
 
 
@@ -354,6 +362,38 @@ def test_residuals_of_a_mixed_table_are_those_of_its_parts(mixed):
             expected = part.residual(minibatch.x[:, own], parameter[:, own])
             assert_allclose(found[:, own], expected, rtol=1e-12)
     assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("size", [10.0, 30.0, 200.0, 1e4])
+def test_residuals_of_certain_predictions_are_finite(mixed, size):
+    """Of a certain level or bit that is right next to nothing, and of a wrong one much."""
+    _, model, minibatch, parameter = mixed
+    with torch.no_grad():
+        for part, own in parts_of(model.likelihood):
+            values, x = parameter[:, own], minibatch.x[:, own]
+            if type(part).__name__ == "BernoulliLikelihood":
+                sign = (x * part.scale + part.location - 0.5).sign()
+                right, wrong = part.residual(x, size * sign), part.residual(x, -size * sign)
+            elif type(part).__name__ in ("CategoricalLikelihood", "BinnedLikelihood"):
+                certain = part.parameter(size * x[:, :], None)
+                right, wrong = (
+                    part.residual(x, certain),
+                    part.residual(x, part.parameter(-size * x, None)),
+                )
+            else:
+                right, wrong = part.residual(x, values), part.residual(x, size + values)
+            assert torch.isfinite(right).all()
+            assert torch.isfinite(wrong).all()
+            assert (wrong.square().sum(dim=1) > right.square().sum(dim=1)).all()
+            if (
+                type(part).__name__ in ("CategoricalLikelihood", "BernoulliLikelihood")
+                and size > 20
+            ):
+                assert right.abs().max() < 1e-2
+                assert (wrong.abs().amax(dim=1) > 10.0).all()
+    counts, parameter, batch = likelihood_of("negative_binomial")
+    with torch.no_grad():
+        assert torch.isfinite(counts.residual(batch.x, parameter - size)).all()
 
 
 @pytest.mark.parametrize(

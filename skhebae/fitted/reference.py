@@ -154,8 +154,13 @@ def group_rows(described: Float32Array, seed: int) -> tuple[NDArray[np.intp], Fl
     Equal rows are one row that counts as often. One that k-means leaves by itself makes a point
     with its nearest neighbour, so that no point is a row, unless all rows are equal.
     """
-    distinct, place, counts = np.unique(described, axis=0, return_inverse=True, return_counts=True)
-    place = place.reshape(-1)
+    _, first, place, counts = np.unique(
+        described, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    # In the order of the table: that of their numbers would change with their rounding.
+    order = np.argsort(first)
+    distinct, counts = described[first[order]], counts[order]
+    place = np.argsort(order)[place.reshape(-1)]
     n_points = max(1, min(MOST_POINTS, len(distinct) // ROWS_PER_POINT))
     with (
         config_context(array_api_dispatch=False),

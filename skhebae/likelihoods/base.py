@@ -22,6 +22,10 @@ from skhebae.likelihoods.variances import least_variance
 
 Float32Array = NDArray[np.float32]
 
+#: Smallest probability by whose root a residual is divided. By less, the rounding of a standardised
+#: indicator would count.
+LEAST_PROBABILITY = 1e-6
+
 
 class Decoded(NamedTuple):
     """Some rows of `fit` with what one draw of their codes decodes to.
@@ -341,7 +345,9 @@ class Likelihood(nn.Module, ABC):
         with torch.enable_grad():
             leaf = parameter.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.entry_log_prob(x, leaf).sum(), leaf)
-        return slope / self.fisher_information(parameter).sqrt()
+        information = self.fisher_information(parameter)
+        # Where it underflows, so does the score.
+        return slope / information.clamp_min(torch.finfo(information.dtype).tiny).sqrt()
 
     # Principal codes
 

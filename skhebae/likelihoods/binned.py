@@ -343,6 +343,12 @@ class BinnedLikelihood(Likelihood):
         between = (probability * gap.square()) @ self.bins.members / self.scores.scale.square()
         return torch.cat([between, self.bins.variance(bins)], dim=-1) / 2.0
 
+    def pearson_residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return zeros for scores, and the residuals of indicators of bins, (n, p + q)."""
+        (scores, indicators), (_, bins) = self._split(x), self._split(parameter)
+        of_bins = self.bins.pearson_residual(indicators * 2.0**0.5, bins)
+        return torch.cat([torch.zeros_like(scores), of_bins], dim=-1)
+
     def initial_bias(self) -> Tensor:
         """Return 0 for scores, and the logarithms of the shares of bins, (p + q,)."""
         return torch.cat([torch.zeros_like(self.scores.location), self.bins.initial_bias()])
