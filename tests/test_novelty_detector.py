@@ -940,6 +940,20 @@ def test_a_corrupted_column_of_a_mixed_table_is_named_first():
     assert hits["flag"] > 0.6 * len(complete), hits
 
 
+@pytest.mark.parametrize("size", [20.0, 1e3, 1e6, 1e12])
+def test_numbers_far_out_of_a_mixed_table_are_named_first(size):
+    """Also beyond the last bin of their column."""
+    columns = mixed_table(400, seed=1)
+    frame = pd.DataFrame({name: columns[name] for name in ("a", "b", "c", "flag")}).dropna()
+    model = detector(HEBAETransformer(2, max_iter=60)).fit(frame)
+    far = frame.iloc[:30].copy()
+    far["b"] += size
+    assert (model.p_values(far) <= 0.05).all()
+    shares = model.explain(far)
+    assert (shares.idxmax(axis=1) == "b").mean() > (0.5 if size < 100.0 else 0.99)
+    assert (model.score_samples(far) < model.score_samples(frame.iloc[:30])).all()
+
+
 def test_shares_are_those_of_the_squared_distance(explained):
     model, X = explained
     estimator = model.autoencoder_
