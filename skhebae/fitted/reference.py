@@ -20,6 +20,7 @@ from skhebae.files import check_array
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.codes import WARNING_FILTERS
 from skhebae.novelty import code_of
+from skhebae.process import openmp
 
 Float32Array = NDArray[np.float32]
 
@@ -169,7 +170,8 @@ def group_rows(described: Float32Array, seed: int) -> tuple[NDArray[np.intp], Fl
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)
         means = KMeans(n_points, n_init=1, max_iter=STEPS, random_state=seed)
-        means.fit(distinct, sample_weight=counts)
+        with openmp().limit(limits=1):  # threads add up their parts in the order of their ends
+            means.fit(distinct, sample_weight=counts)
         groups, points = means.labels_, means.cluster_centers_.astype(np.float32)
         alone = np.flatnonzero(np.bincount(groups, minlength=n_points)[groups] == 1)
         if len(alone) and len(distinct) > 1:
