@@ -327,6 +327,20 @@ def test_counts_with_batches_and_size_factors(tmp_path):
         detector(own).fit(X, batch=batch, size_factor=size[:5])
 
 
+@pytest.mark.parametrize("calibration", [0.3, 5])
+def test_rows_of_batches_that_only_they_have_are_not_held_out(calibration):
+    X = np.random.default_rng(0).poisson(3.0, size=(60, 5))
+    batch = np.repeat("a", 60).astype(object)
+    batch[7] = "b"
+    own = brief(likelihood="poisson")
+    for seed in range(4):
+        model = detector(own, calibration=calibration, random_state=seed).fit(X, batch=batch)
+        assert len(model.calibration_scores_) in ((17, 18) if calibration == 0.3 else (59,))
+        assert np.isfinite(model.p_values(X, batch=batch)).all()
+    with pytest.raises(ValueError, match="Join batches of few rows"):
+        detector(own, calibration=calibration).fit(X, batch=np.arange(60).astype(str))
+
+
 def mixed_table(n_rows=120, seed=0):
     rng = np.random.default_rng(seed)
     a = rng.normal(size=n_rows)

@@ -225,10 +225,15 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         table = Selection.of(
             X, batch, size_factor, window_mb=base.window_mb, image_shape=base.image_shape
         )
-        folds = self._held_out(table, rng)
+        folds = [table.leave_batches(fold) for fold in self._held_out(table, rng)]
+        if not any(map(len, folds)):
+            raise ValueError(
+                "No row can be held out of the fit for p-values, because the decoder has to see "
+                "each batch. Join batches of few rows."
+            )
         parts = []
         if len(folds) > 1:
-            for held_out in folds:
+            for held_out in filter(len, folds):
                 model, reference = self._fit_without(table, held_out, base, seed)
                 parts.append(self._novelty(model, reference, table.take(held_out)))
         final = folds[0] if len(folds) == 1 else np.empty(0, dtype=np.intp)

@@ -117,6 +117,13 @@ class Selection(NamedTuple):
         is_free[without] = False
         return np.sort(rows[is_free[rows]][:n_wanted])
 
+    def leave_batches(self, held_out: Indices) -> Indices:
+        """Leave out the rows of batches of which no other row would be left to fit to."""
+        if self.batch is None:
+            return held_out
+        left = set(np.delete(self.batch, held_out).tolist())
+        return held_out[[label in left for label in self.batch[held_out].tolist()]]
+
 
 def n_rows(X: Any) -> int:
     """Return the number of rows of a table."""
