@@ -58,7 +58,7 @@ lint: .venv/installed  ## ruff and mypy
 
 bench: .venv/installed  ## rerun the benchmarks behind the tables in the docs
 	for name in compare tables missing tabular single-cell speed time-to-quality profile gpu scale \
-	  distributed; do $(BIN)/python -m benchmarks $$name || exit 1; done
+	  distributed regularisation; do $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
 	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done
 

@@ -13,6 +13,8 @@ BENCHMARKS = {
     "compare": "which reducer to use: every method on every set",
     "tables": "never behind PCA: errors, neighbours and distances on 22 sets",
     "missing": "missing values filled in, against k-NN and iterative imputers on six sets",
+    "novelty": "strange rows: outlier sets, left-out cell types and images, against peers",
+    "regularisation": "how much: training, held-out and generated likelihood against a strength",
     "single-cell": "cell types, batches and new cells, against scVI",
     "tabular": "rows drawn from mixed tables: real ones beside them, sdmetrics, classifiers",
     "speed": "rows per second against pythae and scVI",

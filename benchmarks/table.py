@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean, median
 
-from benchmarks import compare_page, pages, time_to_quality
+from benchmarks import compare_page, novelty, pages, regularisation_page, time_to_quality
 from benchmarks.distributed import Cell
 from benchmarks.gpu import ratios as gpu_ratios
 from benchmarks.pages import DOCS, Column, fill, group, number, section, table, valid
@@ -183,6 +183,8 @@ def main() -> None:
     """Fill every page."""
     compare_page.main()
     single_cell()
+    regularisation_page.main()
+    fill(DOCS / "novelty.md", novelty=section("novelty", novelty.summary))
     parts = {of.__name__: section(of.__name__, of) for of in (speed, profile, gpu, scale)}
     quality = {"time-to-quality": section("time-to-quality", time_to_quality.summary)}
     fill(DOCS / "performance.md", **parts, **quality)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import _fit_context
-from sklearn.utils import Tags, _safe_indexing
+from sklearn.utils import Tags
+from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
@@ -79,7 +78,3 @@ def fit_context(method: F) -> F:
     """Validate the estimator's parameters before `method`, as scikit-learn's own methods do."""
     return cast(F, _fit_context(prefer_skip_nested_validation=True)(method))
 
-
-def take_rows(X: Any, indices: NDArray[np.intp]) -> Any:
-    """Return some rows of an array, sparse matrix, frame or list, as one of the same kind."""
-    return _safe_indexing(X, indices)

@@ -33,7 +33,7 @@ def conformal_p_values(held_out: FloatArray, novelty: FloatArray) -> FloatArray:
         Scores of the rows in question.
     """
     at_least = len(held_out) - np.searchsorted(held_out, novelty, side="left")
-    p_values: FloatArray = (1.0 + at_least) / (len(held_out) + 1.0)
+    p_values: FloatArray = (1.0 + at_least.astype(np.float64)) / (len(held_out) + 1.0)
     return p_values
 
 

@@ -118,7 +118,7 @@ def expected_reconstruction(model: Autoencoder, minibatch: Minibatch, q: RowPost
 
 
 def nearest_generated(model: Autoencoder, minibatch: Minibatch, q: RowPosterior) -> Tensor:
-    """Return ``-max_z log p(x | z)``, found by Gauss-Newton steps from the row's code, (n,), nats."""
+    """Return ``-max_z log p(x | z)``, by Gauss-Newton steps from the row's code, (n,), nats."""
     best = posterior_mode(model, minibatch, q.mean, prior_weight=FAINT_PRIOR)
     return -model.log_prob(minibatch, best)
 

@@ -36,7 +36,7 @@ LEVELS = {
     "fitted": 7,
     "estimators": 8,
     "diagnostics": 9,
-    "plotting": 9,
+    "plotting": 10,
     "tl": 9,
     "pp": 10,
 }

@@ -685,11 +685,11 @@ def contents(value, found):
 
 def kept_points(model, X):
     """Rows of X that are a point of the reference, to single precision."""
-    estimator = model.autoencoder_
+    estimator, weight = model.autoencoder_, model.reference_.residual_weight
     rows = estimator.validate_rows(X)
     with plain_modes():
         described = estimator.fitted_.map_minibatches(
-            lambda m: describe(estimator.fitted_, m), rows
+            lambda m: describe(estimator.fitted_, m, weight), rows
         )
     gaps = np.abs(described[:, None, :] - model.reference_.points[None]).max(axis=2)
     return (gaps < 1e-6 * np.abs(described).max()).any(axis=1)
@@ -1017,10 +1017,10 @@ def test_numbers_far_out_of_a_mixed_table_are_named_first(size):
 
 def test_shares_are_those_of_the_squared_distance(explained):
     model, X = explained
-    estimator = model.autoencoder_
+    estimator, weight = model.autoencoder_, model.reference_.residual_weight
     with plain_modes():
         described = estimator.fitted_.map_minibatches(
-            lambda m: describe(estimator.fitted_, m), estimator.validate_rows(X)
+            lambda m: describe(estimator.fitted_, m, weight), estimator.validate_rows(X)
         ).astype(np.float64)
     gaps = np.square(described[:, None] - model.reference_.points[None].astype(np.float64))
     nearest = gaps.sum(axis=2).argmin(axis=1)

@@ -328,7 +328,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             self.reference_ = reference
             self.calibration_scores_ = scores
             self.typical_bound_ = typical
-            self.n_features_in_ = model.n_features_in_
+            self.n_features_in_ = vars(model)["n_features_in_"]
             self.__dict__.pop("feature_names_in_", None)
             if hasattr(model, "feature_names_in_"):
                 self.feature_names_in_ = model.feature_names_in_
@@ -648,7 +648,11 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         state = dict(super().__getstate__())
         if "reference_" in state:  # as plain arrays: readers need not trust a class of ours
             reference = state.pop("reference_")
-            state["_reference"] = (reference.points, reference.variances)
+            state["_reference"] = (
+                reference.points,
+                reference.residual_weight,
+                reference.variances,
+            )
         return state
 
     @in_plain_modes

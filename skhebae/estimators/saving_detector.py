@@ -71,6 +71,7 @@ def save_detector(detector: NoveltyDetector, path: str | os.PathLike[str]) -> No
         "params": file_parameters(model.get_params(deep=False), model.fitted_.architecture),
         "attributes": file_attributes(vars(model)),
         "points": detector.reference_.points,
+        "residual_weight": detector.reference_.residual_weight,
         "held_out": detector.calibration_scores_,
         "offset": detector.offset_,
         "typical": detector.typical_bound_,
@@ -107,14 +108,16 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], factories: dict[st
         validate_parameter_constraints(
             detector._parameter_constraints, detector.get_params(deep=False), caller_name=kind
         )
-        reference = Reference(added["points"], added.get("variances"))
+        reference = Reference(
+            added["points"], float(added["residual_weight"]), added.get("variances")
+        )
         reference.check(model.fitted_)
         check_held_out(added)
         detector.autoencoder_ = model
         detector.reference_ = reference
         detector.calibration_scores_ = added["held_out"]
         detector.offset_, detector.typical_bound_ = float(added["offset"]), float(added["typical"])
-        detector.n_features_in_ = model.n_features_in_
+        detector.n_features_in_ = vars(model)["n_features_in_"]
         if hasattr(model, "feature_names_in_"):
             detector.feature_names_in_ = model.feature_names_in_
     return detector
@@ -132,6 +135,6 @@ def check_held_out(added: dict[str, Any]) -> None:
     check_floats(held_out, "the scores of held-out rows", (len(np.atleast_1d(held_out)),))
     if len(held_out) == 0 or (np.diff(held_out) < 0.0).any():
         raise ValueError("the scores of held-out rows are not in order")
-    for name in ("offset", "typical"):
+    for name in ("offset", "typical", "residual_weight"):
         if not isinstance(added[name], float) or np.isnan(added[name]):
             raise ValueError(f"{name} is no number")

@@ -51,8 +51,11 @@ def parts_of_rows(
     If codes do not stay `apart`, their part is divided among the features, and 0 itself.
     """
     code = code_of(fitted.model, minibatch)
-    nearest = reference.nearest(describe(fitted, minibatch, code), minibatch.mask)
-    of_code, of_features = nearest.squares.split([fitted.n_components, fitted.n_features], dim=1)
+    nearest = reference.nearest(
+        describe(fitted, minibatch, reference.residual_weight, code), minibatch.mask
+    )
+    d = fitted.n_components
+    of_code, of_features = nearest.squares[:, :d], nearest.squares[:, d:]
     together = of_code.sum(dim=1, keepdim=True)
     if apart:
         return torch.cat([together, of_features], dim=1)
@@ -73,7 +76,7 @@ def code_shares(
     """
     points = np.asarray(reference.points[:, : fitted.n_components], dtype=np.float64)
     model_codes = points @ np.linalg.inv(half_scale(fitted))
-    other = torch.from_numpy(model_codes).to(code)[nearest.index]
+    other = torch.from_numpy(model_codes).to(code)[nearest.point]
     here, there = (fitted.model.decode_rows(z, minibatch) for z in (code, other))
     likelihood = fitted.likelihood
     change = likelihood.residual(likelihood.mean(here), there).double().square()

@@ -1,4 +1,4 @@
-"""Novelty scores of a fitted autoencoder by name: those of rows, and those against its reference."""
+"""Novelty scores of a fitted autoencoder by name: of rows alone, and against its reference."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from skhebae.fitted.reference import (
     TINY,
     Nearest,
     Reference,
+    choose_weight,
     describe,
     group_rows,
 )
+from skhebae.model import Autoencoder
 from skhebae.novelty import (
     ROW_SCORES,
     RowPosterior,
@@ -76,7 +78,6 @@ def row_score(
     fitted: FittedAutoencoder, score: str, reference: Reference, typical: float
 ) -> Callable[[Minibatch], Tensor]:
     """Return the function of a minibatch that a name stands for."""
-    model = fitted.model
     if score == NEIGHBOURS:
         return lambda minibatch: (
             find_nearest(fitted, reference, minibatch).squares.sum(dim=1).sqrt()
@@ -95,7 +96,7 @@ def row_score(
 
 def row_value(
     fitted: FittedAutoencoder,
-    function: Callable[[object, Minibatch, RowPosterior], Tensor],
+    function: Callable[[Autoencoder, Minibatch, RowPosterior], Tensor],
     minibatch: Minibatch,
 ) -> Tensor:
     """Apply one of `ROW_SCORES` to rows and their trained posteriors, (n,)."""
@@ -105,7 +106,8 @@ def row_value(
 
 def find_nearest(fitted: FittedAutoencoder, reference: Reference, minibatch: Minibatch) -> Nearest:
     """Find the point of the reference nearest to each row."""
-    return reference.nearest(describe(fitted, minibatch), minibatch.mask)
+    described = describe(fitted, minibatch, reference.residual_weight)
+    return reference.nearest(described, minibatch.mask)
 
 
 def whitened_code(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
@@ -190,7 +192,7 @@ def fit_reference(
     """
 
     def evaluate(minibatch: Minibatch) -> Tensor:
-        described = describe(fitted, minibatch)
+        described = describe(fitted, minibatch, 1.0)
         if not needs_variances:
             return described
         return torch.cat([described, code_variances(fitted, minibatch)], dim=1)
@@ -198,13 +200,15 @@ def fit_reference(
     width = jacobian_numbers(fitted.model)
     rows = fitted.map_minibatches(evaluate, X, batch, size_factor, numbers_per_row=width)
     described, variances = np.split(rows, [fitted.n_components + fitted.n_features], axis=1)
+    weight = choose_weight(described, fitted.n_components)
+    described[:, fitted.n_components :] *= weight
     groups, points = group_rows(np.ascontiguousarray(described), seed)
     if not needs_variances:
-        return Reference(points)
+        return Reference(points, weight)
     counts = np.bincount(groups, minlength=len(points))[:, None]
     logs = np.zeros((len(points), variances.shape[1]))
     np.add.at(logs, groups, np.log(variances))
-    return Reference(points, np.exp(logs / counts).astype(np.float32))
+    return Reference(points, weight, np.exp(logs / counts).astype(np.float32))
 
 
 def reference_rows(n_rows: int, n_features: int) -> int:

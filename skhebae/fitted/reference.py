@@ -42,13 +42,14 @@ class Nearest(NamedTuple):
 
     Attributes
     ----------
-    index : Tensor of int of shape (n,)
+    point : Tensor of int of shape (n,)
+        Its place among the points.
     squares : Tensor of shape (n, d + q)
         Squared differences per component and feature, in double; their sum is the squared
         distance.
     """
 
-    index: Tensor
+    point: Tensor
     squares: Tensor
 
 
@@ -59,11 +60,15 @@ class Reference:
     Attributes
     ----------
     points : ndarray of shape (m, d + q), float32
+    residual_weight : float
+        Factor of residuals: 1, or less where their squared length varies more from row to row of
+        the fit than that of codes.
     variances : ndarray of shape (m, d), float32, or None
         Geometric means of the posterior variances of whitened codes in each group.
     """
 
     points: Float32Array
+    residual_weight: float = 1.0
     variances: Float32Array | None = None
 
     def check(self, fitted: FittedAutoencoder) -> None:
@@ -136,8 +141,13 @@ def half_scale(fitted: FittedAutoencoder) -> NDArray[np.float64]:
     return outward
 
 
-def describe(fitted: FittedAutoencoder, minibatch: Minibatch, code: Tensor | None = None) -> Tensor:
-    """Return half-whitened code and residual of each row side by side, (n, d + q).
+def describe(
+    fitted: FittedAutoencoder,
+    minibatch: Minibatch,
+    residual_weight: float,
+    code: Tensor | None = None,
+) -> Tensor:
+    """Return half-whitened code and weighted residual of each row side by side, (n, d + q).
 
     `code` (n, d), of the model, is that of `code_of` by default.
     """
@@ -146,7 +156,29 @@ def describe(fitted: FittedAutoencoder, minibatch: Minibatch, code: Tensor | Non
     residual = fitted.likelihood.residual(minibatch.x, fitted.model.decode_rows(code, minibatch))
     if minibatch.mask is not None:
         residual = residual.where(minibatch.mask, 0.0)
-    return torch.cat([code @ torch.from_numpy(half_scale(fitted)).to(code), residual], dim=1)
+    half_white = code @ torch.from_numpy(half_scale(fitted)).to(code)
+    return torch.cat([half_white, residual_weight * residual], dim=1)
+
+
+def choose_weight(described: Float32Array, n_components: int) -> float:
+    """Return the factor that keeps residuals from drowning codes, at most 1.
+
+    Squared lengths of residuals of thousands of features vary by their noise, and by little else.
+
+    Parameters
+    ----------
+    described : ndarray of shape (n, d + q)
+        Rows of fit, with residuals of weight 1.
+    n_components : int
+        d.
+    """
+    squares = np.square(described, dtype=np.float64)
+    of_codes, of_residuals = (
+        part.sum(axis=1).std() for part in np.split(squares, [n_components], axis=1)
+    )
+    if of_residuals <= of_codes:
+        return 1.0
+    return float(np.sqrt(of_codes / of_residuals))
 
 
 def group_rows(described: Float32Array, seed: int) -> tuple[NDArray[np.intp], Float32Array]:
