@@ -43,6 +43,15 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::skhebae.exceptions.OutOfRangeWarning",
 )
 
+#: Scores that are always tested: of neighbours, of posteriors and of a bound.
+FEW = ["neighbours", "bhattacharyya", "typicality"]
+
+
+def mostly_slow(values, quick):
+    """All values, of which only some are tested where time is short."""
+    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+
 BRIEF = {"n_components": 2, "hidden_layer_sizes": (8,), "max_iter": 3}
 
 
@@ -82,7 +91,7 @@ def test_the_share_of_contamination_is_negative(fitted, table, n_rows, share):
         assert found == round(share * n_rows)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("share", mostly_slow([0.05, 0.1, 0.5], [0.1]))
 @pytest.mark.parametrize("calibration", [0.3, 2])
 def test_contamination_of_the_rows_of_fit(table, share, calibration):
     model = detector(contamination=share, calibration=calibration).fit(table)
@@ -122,6 +131,7 @@ def test_calibration_scores_are_those_of_the_held_out_rows(table):
     assert not np.isin(folds.calibration_scores_, -folds.score_samples(table)).any()
 
 
+@pytest.mark.slow
 def test_default_calibration_is_folds_for_few_rows_and_a_share_of_many(table):
     rng = np.random.default_rng(0)
     assert len(detector(calibration="auto").fit(table).calibration_scores_) == len(table)
@@ -153,6 +163,7 @@ def test_false_alarms_are_four_to_six_percent(calibration, n_rows):
     assert 0.04 - error < share < 0.06 + error
 
 
+@pytest.mark.slow
 def test_false_alarms_in_short():
     share, error = false_alarms(0.4, 250, 16)
     assert 0.05 - 4.0 * error - 0.01 < share < 0.05 + 4.0 * error
@@ -230,6 +241,7 @@ def test_bad_parameters(table, params, message):
         detector(**params).fit(table)
 
 
+@pytest.mark.slow
 def test_random_states(table):
     def scores(autoencoder_seed=None, **params):
         return (
@@ -283,8 +295,10 @@ COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
 
 
 @pytest.mark.parametrize("cls", [HEBAETransformer, VAETransformer, WAETransformer])
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", *COUNTS])
-@pytest.mark.parametrize("name", ["auto", "bound", "bhattacharyya", "fully_stochastic"])
+@pytest.mark.parametrize("likelihood", mostly_slow(["gaussian", "bernoulli", *COUNTS], COUNTS[1:2]))
+@pytest.mark.parametrize(
+    "name", mostly_slow(["auto", "bound", "bhattacharyya", "fully_stochastic"], ["auto"])
+)
 def test_every_estimator_and_likelihood(cls, likelihood, name):
     rng = np.random.default_rng(0)
     X = np.exp(rng.normal(size=(90, 2)) @ rng.normal(size=(2, 6)))
@@ -327,7 +341,7 @@ def test_counts_with_batches_and_size_factors(tmp_path):
         detector(own).fit(X, batch=batch, size_factor=size[:5])
 
 
-@pytest.mark.parametrize("calibration", [0.3, 5])
+@pytest.mark.parametrize("calibration", mostly_slow([0.3, 5], [0.3]))
 def test_rows_of_batches_that_only_they_have_are_not_held_out(calibration):
     X = np.random.default_rng(0).poisson(3.0, size=(60, 5))
     batch = np.repeat("a", 60).astype(object)
@@ -372,7 +386,7 @@ def rows_of(frame, start, stop):
     return frame.iloc[start:stop] if isinstance(frame, pd.DataFrame) else frame[start:stop]
 
 
-@pytest.mark.parametrize("calibration", [0.3, 2])
+@pytest.mark.parametrize("calibration", mostly_slow([0.3, 2], [0.3]))
 def test_mixed_frames_with_missing_values(frame, calibration, tmp_path):
     model = detector(calibration=calibration).fit(frame)
     scores = model.score_samples(frame)
@@ -399,19 +413,22 @@ def test_mixed_frames_with_missing_values(frame, calibration, tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        "list",
-        "tensor",
-        "frame",
-        "fortran",
-        "float32",
-        "integers",
-        "csr",
-        "csc",
-        "coo",
-        "dia",
-        "bsr",
-    ],
+    mostly_slow(
+        [
+            "list",
+            "tensor",
+            "frame",
+            "fortran",
+            "float32",
+            "integers",
+            "csr",
+            "csc",
+            "coo",
+            "dia",
+            "bsr",
+        ],
+        ["tensor", "dia"],
+    ),
 )
 def test_tables_of_other_kinds(kind, table):
     X = np.round(4.0 * table)
@@ -493,7 +510,7 @@ def outside(request, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("calibration", [0.3, 2])
+@pytest.mark.parametrize("calibration", mostly_slow([0.3, 2], [0.3]))
 def test_tables_outside_memory(outside, calibration):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(700, 3)) @ rng.normal(size=(3, 6)) + 0.1 * rng.normal(size=(700, 6))
@@ -510,6 +527,7 @@ def test_tables_outside_memory(outside, calibration):
     assert (model.p_values(X) <= 0.05).mean() < 0.12
 
 
+@pytest.mark.slow
 def test_the_reference_stands_for_all_of_a_file(tmp_path):
     """Also for the last rows of a file in order, of which it takes a part."""
     rng = np.random.default_rng(0)
@@ -522,7 +540,7 @@ def test_the_reference_stands_for_all_of_a_file(tmp_path):
     assert max(part.mean() for part in parts[1:-1]) < 0.15, [part.mean() for part in parts]
 
 
-@pytest.mark.parametrize("n_rows", [17, 20, 33, 100])
+@pytest.mark.parametrize("n_rows", mostly_slow([17, 20, 33, 100], [17, 33]))
 def test_short_tables_outside_memory_hold_out_as_many_rows_as_others(n_rows, tmp_path):
     X = np.random.default_rng(0).normal(size=(n_rows, 4))
     np.save(tmp_path / "rows.npy", X)
@@ -536,7 +554,7 @@ def test_short_tables_outside_memory_hold_out_as_many_rows_as_others(n_rows, tmp
 
 
 @pytest.mark.parametrize("n_rows", [3, 4, 5, 10, 19, 20])
-@pytest.mark.parametrize("calibration", ["auto", 0.3, 5])
+@pytest.mark.parametrize("calibration", mostly_slow(["auto", 0.3, 5], [0.3]))
 def test_few_rows(n_rows, calibration):
     X = np.random.default_rng(0).normal(size=(n_rows, 4))
     with warnings.catch_warnings(record=True) as record:
@@ -563,7 +581,7 @@ def test_too_few_rows(n_rows):
             detector(calibration=calibration).fit(np.ones((n_rows, 3)))
 
 
-@pytest.mark.parametrize("name", sorted(set(SCORES)))
+@pytest.mark.parametrize("name", mostly_slow(sorted(set(SCORES)), FEW))
 def test_constant_columns_and_tables(table, name):
     own = brief(VAETransformer)
     X = table.copy()
@@ -596,7 +614,7 @@ def test_explanation_of_tables_with_idle_components():
         assert shares[1, 2] == shares[1].max()
 
 
-@pytest.mark.parametrize("name", sorted(set(SCORES)))
+@pytest.mark.parametrize("name", mostly_slow(sorted(set(SCORES)), FEW))
 def test_huge_values_are_finite_or_an_orderly_error(table, name):
     model = detector(brief(VAETransformer), novelty_score=name).fit(table)
     for size in (1e4, 1e8, 1e12, 1e18, 1e30, 3e38, 1e300):
@@ -629,8 +647,10 @@ def test_huge_values_in_fit_are_finite_or_an_orderly_error(table, size):
     assert np.isfinite(model.calibration_scores_).all()
 
 
-@pytest.mark.parametrize("n_features", [1, 2, 7, 64, 301])
-@pytest.mark.parametrize("name", ["auto", "latent_distance", "bhattacharyya"])
+@pytest.mark.parametrize("n_features", mostly_slow([1, 2, 7, 64, 301], [7]))
+@pytest.mark.parametrize(
+    "name", mostly_slow(["auto", "latent_distance", "bhattacharyya"], ["auto"])
+)
 def test_rows_alone_of_tables_of_any_width(n_features, name):
     rng = np.random.default_rng(n_features)
     X = rng.normal(size=(700, 4)) @ rng.normal(size=(4, n_features))
@@ -696,7 +716,7 @@ def kept_points(model, X):
 
 
 @pytest.mark.parametrize("name", ["auto", "bhattacharyya"])
-@pytest.mark.parametrize("n_rows", [3, 5, 20, 240])
+@pytest.mark.parametrize("n_rows", mostly_slow([3, 5, 20, 240], [3, 20]))
 def test_no_row_of_fit_is_kept(table, name, n_rows):
     X = table[:n_rows]
     model = detector(calibration=2, novelty_score=name).fit(X)
@@ -789,7 +809,9 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("name", ["auto", "bhattacharyya", "typicality", "code_density"])
+@pytest.mark.parametrize(
+    "name", mostly_slow(["auto", "bhattacharyya", "typicality", "code_density"], ["bhattacharyya"])
+)
 def test_round_trip(table, tmp_path, route, name):
     own = brief(WAETransformer) if name == "code_density" else brief()
     model = detector(own, novelty_score=name, alpha=0.1).fit(pd.DataFrame(table).add_prefix("c"))
@@ -856,7 +878,7 @@ def test_damaged_files(fitted, table, tmp_path):
             assert_array_equal(loaded.score_samples(table[:5]), expected)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", mostly_slow(range(6), [0]))
 @pytest.mark.filterwarnings("ignore")
 def test_documents_with_other_values(fitted, table, tmp_path, seed):
     """As from a version of ours with a fault: the digest is right and the document wrong."""
@@ -894,7 +916,8 @@ def test_classes_of_ones_own_are_pickled(table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mode", ["no_grad", "inference_mode", "float64", "autocast", "errors raise"]
+    "mode",
+    mostly_slow(["no_grad", "inference_mode", "float64", "autocast", "errors raise"], ["float64"]),
 )
 def test_modes_of_the_process_change_nothing(fitted, table, mode, tmp_path):
     expected = (
@@ -920,7 +943,7 @@ def test_modes_of_the_process_change_nothing(fitted, table, mode, tmp_path):
     assert_array_equal(adjusted, fitted.p_values(table, adjust="bh"))
 
 
-@pytest.mark.parametrize("name", sorted(set(SCORES)))
+@pytest.mark.parametrize("name", mostly_slow(sorted(set(SCORES)), []))
 def test_modes_change_no_score(table, name):
     own = brief(VAETransformer)
     expected = detector(own, novelty_score=name).fit(table).score_samples(table)
@@ -976,6 +999,7 @@ def test_a_corrupted_column_is_named_first(explained):
         assert hits > 0.9 * len(X), code
 
 
+@pytest.mark.slow
 def test_a_corrupted_column_of_a_mixed_table_is_named_first():
     columns = mixed_table(400, seed=1)
     frame = pd.DataFrame({**columns, "level": pd.Categorical(columns["level"])})
@@ -1001,7 +1025,7 @@ def test_a_corrupted_column_of_a_mixed_table_is_named_first():
     assert hits["flag"] > 0.6 * len(complete), hits
 
 
-@pytest.mark.parametrize("size", [20.0, 1e3, 1e6, 1e12])
+@pytest.mark.parametrize("size", mostly_slow([20.0, 1e3, 1e6, 1e12], [1e3]))
 def test_numbers_far_out_of_a_mixed_table_are_named_first(size):
     """Also beyond the last bin of their column."""
     columns = mixed_table(400, seed=1)
@@ -1033,6 +1057,7 @@ def test_shares_are_those_of_the_squared_distance(explained):
     assert list(shares.columns) == [*(f"x{j}" for j in range(10)), "code"]
 
 
+@pytest.mark.slow
 def test_missing_entries_are_no_reason(explained):
     model, X = explained
     holes = X[:30].copy()

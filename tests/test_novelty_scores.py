@@ -497,6 +497,7 @@ def test_regret_of_a_linear_model(linear):
         assert likelihood_regret(model, minibatch, at_mode).abs().max() < 1e-6
 
 
+@pytest.mark.slow
 def test_regret_against_an_optimised_posterior(curved):
     """The bound of the best Gaussian per row, by scipy over its mean and factor."""
     model, minibatch = curved
@@ -628,6 +629,7 @@ def test_a_row_alone_has_the_score_that_it_has_among_others(by_name, table, name
         assert_array_equal(fitted.score_samples(X), scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_fit_has_the_same_scores(by_name, table, name):
     again = detector(name).fit(table[:200])
@@ -635,6 +637,7 @@ def test_the_same_fit_has_the_same_scores(by_name, table, name):
     assert_array_equal(again.calibration_scores_, by_name(name).calibration_scores_)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_far_rows_are_stranger(by_name, table, name):
     if name in ("divergence", "regret", "nearest_generated", "bhattacharyya", "latent_distance"):
@@ -668,6 +671,7 @@ def test_typicality_is_the_distance_to_the_mean_bound(by_name, table):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["neighbours", "bound", "reconstruction_error", "typicality"])
 def test_units_of_columns_do_not_matter(table, name):
     """Nats of original rows shift by the logarithm of the units, for all rows alike."""
@@ -683,6 +687,7 @@ def test_units_of_columns_do_not_matter(table, name):
         assert_allclose(fitted.p_values(X), first.p_values(tables[0]), atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"divergence"}))
 def test_scores_of_rows_with_missing_entries(table, name):
     rng = np.random.default_rng(0)
