@@ -485,6 +485,19 @@ def test_rows_that_are_images():
     assert model.explain(images).shape == (60, 21)
 
 
+def test_networks_of_ones_own_are_passed_to_load(tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 20))
+    model = detector(image_model()).fit(X)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"Load it with NoveltyDetector.load\(path, encoder="):
+        NoveltyDetector.load(tmp_path / "model")
+    own = {"encoder": flat_encoder, "decoder": Images}
+    loaded = NoveltyDetector.load(tmp_path / "model", **own)
+    assert_array_equal(loaded.score_samples(X), model.score_samples(X))
+    assert loaded.autoencoder.encoder is flat_encoder
+    assert clone(loaded).fit(X).offset_ == model.offset_
+
+
 def test_streams_are_refused(table):
     with pytest.raises(TypeError, match="A detector is fitted to one table"):
         detector().fit(iter([table, table]))

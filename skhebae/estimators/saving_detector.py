@@ -101,7 +101,7 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], factories: dict[st
         own = CLASSES[added["class"]]
         further = {**fitted, **added["attributes"]}
         of_model = dict(added["params"])
-    model = rebuild_estimator(own, path, of_model, further, factories)
+    model = rebuild_estimator(own, path, of_model, further, factories, kind)
     with refuse_damaged(path, kind):
         unfitted = None if params["autoencoder"] is None else clone(model)
         detector = cls(**{**params, "autoencoder": unfitted})
