@@ -31,6 +31,8 @@ from test_modes import MODES
 from torch import nn
 
 from skhebae import HEBAETransformer, NoveltyDetector, VAETransformer, WAETransformer
+from skhebae.data import StoredTable
+from skhebae.estimators.selection import Selection
 from skhebae.exceptions import FewRowsWarning, ModelFileError
 from skhebae.fitted import reference
 from skhebae.fitted.novelty import SCORES
@@ -561,6 +563,37 @@ def test_short_tables_outside_memory_hold_out_as_many_rows_as_others(n_rows, tmp
     for seed in range(4):
         model = detector(brief(window_mb=1e-4), random_state=seed).fit(stored)
         assert len(model.calibration_scores_) == round(0.3 * n_rows)
+
+
+@given(
+    st.integers(1, 3000),
+    st.integers(0, 3000),
+    st.floats(0.0, 1.0),
+    st.integers(0, 99),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_draws_of_rows(n_rows, n_wanted, share, seed, is_stored):
+    """So many, in order, none twice, none of those that are left out, and all if there are few."""
+    X = np.zeros((n_rows, 1))
+    rows = Selection(StoredTable(X) if is_stored else X, None, None)
+    rng = np.random.RandomState(seed)
+    without = np.flatnonzero(rng.random_sample(n_rows) < share)
+    drawn = rows.draw(n_wanted, rng, without=without)
+    assert len(drawn) == min(n_wanted, n_rows - len(without))
+    assert (np.diff(drawn) > 0).all()
+    assert not np.isin(drawn, without).any()
+    assert np.isin(drawn, np.arange(n_rows)).all()
+
+
+def test_draws_are_uniform_over_a_file():
+    rows = Selection(StoredTable(np.zeros((2000, 1))), None, None)
+    counts = np.zeros(2000)
+    for seed in range(300):
+        counts[rows.draw(500, np.random.RandomState(seed), without=np.arange(0, 2000, 3))] += 1
+    assert (counts[::3] == 0).all()
+    parts = counts.reshape(20, 100).sum(axis=1) / counts.sum()
+    assert_allclose(parts, 0.05, rtol=0.1)
 
 
 # Few, equal and extreme rows
