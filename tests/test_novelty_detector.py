@@ -32,6 +32,7 @@ from torch import nn
 
 from skhebae import HEBAETransformer, NoveltyDetector, VAETransformer, WAETransformer
 from skhebae.data import StoredTable
+from skhebae.estimators import novelty
 from skhebae.estimators.selection import Selection
 from skhebae.exceptions import FewRowsWarning, ModelFileError
 from skhebae.fitted import reference
@@ -131,6 +132,23 @@ def test_calibration_scores_are_those_of_the_held_out_rows(table):
     folds = detector(calibration=4).fit(table)
     assert len(folds.calibration_scores_) == len(table)
     assert not np.isin(folds.calibration_scores_, -folds.score_samples(table)).any()
+
+
+def test_references_of_folds_and_of_all_rows_are_of_as_many_rows(table, monkeypatch):
+    """Or rows that were held out would be further from theirs than new rows are from the last."""
+    seen = []
+    original = novelty.fit_reference
+
+    def fit_reference(fitted, X, *arguments, **more):
+        seen.append(len(X))
+        return original(fitted, X, *arguments, **more)
+
+    monkeypatch.setattr(novelty, "fit_reference", fit_reference)
+    detector(calibration=5).fit(table)
+    assert seen == 6 * [192]
+    seen.clear()
+    detector(calibration=0.25).fit(table)
+    assert seen == [180]
 
 
 @pytest.mark.slow

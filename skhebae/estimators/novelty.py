@@ -231,13 +231,16 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
                 "No row can be held out of the fit for p-values, because the decoder has to see "
                 "each batch. Join batches of few rows."
             )
+        # References of as many rows, or held-out rows would be further from theirs than new rows
+        # are from the last.
+        n_referred = len(table) - max(map(len, folds))
         parts = []
         if len(folds) > 1:
             for held_out in filter(len, folds):
-                model, reference = self._fit_without(table, held_out, base, seed)
+                model, reference = self._fit_without(table, held_out, base, seed, n_referred)
                 parts.append(self._novelty(model, reference, table.take(held_out)))
         final = folds[0] if len(folds) == 1 else np.empty(0, dtype=np.intp)
-        model, reference = self._fit_without(table, final, base, seed)
+        model, reference = self._fit_without(table, final, base, seed, n_referred)
         if len(folds) == 1:
             parts.append(self._novelty(model, reference, table.take(final)))
         self._adopt(model, reference, np.concatenate(parts), table)
@@ -264,9 +267,17 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         return [table.draw(n_held_out, rng)]
 
     def _fit_without(
-        self, table: Selection, held_out: NDArray[np.intp], base: BaseAutoencoder, seed: int
+        self,
+        table: Selection,
+        held_out: NDArray[np.intp],
+        base: BaseAutoencoder,
+        seed: int,
+        n_referred: int,
     ) -> tuple[BaseAutoencoder, Reference]:
-        """Fit an autoencoder and its reference to all rows but those that are held out."""
+        """Fit an autoencoder and its reference to all rows but those that are held out.
+
+        The reference to so many of them, at most.
+        """
         model: Any = clone(base)
         if model.random_state is None:
             model.set_params(random_state=seed)
@@ -282,7 +293,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             rows = table.take(kept) if len(held_out) else table
             model.fit(rows.X, batch=rows.batch, size_factor=rows.size_factor)
         rng = np.random.RandomState(seed)
-        n_wanted = reference_rows(len(kept), model.fitted_.n_features)
+        n_wanted = reference_rows(n_referred, model.fitted_.n_features)
         drawn = table.draw(n_wanted, rng, without=held_out)
         some = table.take(drawn)
         reference = fit_reference(
