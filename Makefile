@@ -57,8 +57,9 @@ lint: .venv/installed  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: .venv/installed  ## rerun the benchmarks behind the tables in the docs
-	for name in compare tables missing tabular single-cell speed time-to-quality profile gpu scale \
-	  distributed regularisation; do $(BIN)/python -m benchmarks $$name || exit 1; done
+	for name in compare tables missing tilted tabular single-cell speed time-to-quality profile gpu scale \
+	  distributed regularisation gap disentangle novelty; do \
+	  $(BIN)/python -m benchmarks $$name || exit 1; done
 	$(BIN)/python -m benchmarks paper --data fashion-mnist --resume
 	for name in reproduction table readme; do $(BIN)/python -m benchmarks $$name || exit 1; done
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from statistics import mean, median
 
-from benchmarks import compare_page, novelty, pages, regularisation_page, time_to_quality
+from benchmarks import (
+    compare_page,
+    disentangle,
+    gap,
+    novelty,
+    pages,
+    regularisation_page,
+    tilted,
+    time_to_quality,
+)
 from benchmarks.distributed import Cell
 from benchmarks.gpu import ratios as gpu_ratios
 from benchmarks.pages import DOCS, Column, fill, group, number, section, table, valid
@@ -188,4 +197,7 @@ def main() -> None:
     parts = {of.__name__: section(of.__name__, of) for of in (speed, profile, gpu, scale)}
     quality = {"time-to-quality": section("time-to-quality", time_to_quality.summary)}
     fill(DOCS / "performance.md", **parts, **quality)
+    fill(DOCS / "bound-gap.md", gap=section("gap", gap.summary))
+    fill(DOCS / "disentangle.md", disentangle=section("disentangle", disentangle.summary))
     fill(DOCS / "scaling.md", measured=section("distributed", distributed))
+    fill(DOCS / "tilted.md", tilted=section("tilted", tilted.summary))

@@ -77,4 +77,3 @@ else:
 def fit_context(method: F) -> F:
     """Validate the estimator's parameters before `method`, as scikit-learn's own methods do."""
     return cast(F, _fit_context(prefer_skip_nested_validation=True)(method))
-

@@ -49,6 +49,10 @@ class SaturatedInformationWarning(LatentWarning):
     """The mutual information of row and code is at its ceiling, the log of the row count."""
 
 
+class UnreliableBoundWarning(UserWarning):
+    """Few draws carry most of the importance weight behind log p(x) of some rows."""
+
+
 class MissingGenesWarning(UserWarning):
     """New cells lack some of the genes that the model was fitted to."""
 

@@ -34,11 +34,14 @@ class Prior(ABC):
     ----------
     log_normaliser : float
         ``log_kernel(z) - log_prob(z)``, the same for all codes.
+    deviation : float
+        Standard deviation of a component, in which codes start.
     is_standard : bool
         Whether the prior is N(0, I), for which some quantities have closed forms.
     """
 
     log_normaliser: float = 0.0
+    deviation: float = 1.0
     is_standard: ClassVar[bool] = False
 
     def __init__(self, n_components: int) -> None:

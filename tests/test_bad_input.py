@@ -82,6 +82,25 @@ def test_columns_that_are_not_numbers(cls, X, message):
         cls(likelihood="gaussian").fit(X)
 
 
+BAD_CAPACITIES = {
+    "two values": ((0, 5), "has 2 values"),
+    "negative": ((-1, 5, 10), "has the start -1"),
+    "a bool": ((0, True, 10), "has the end True"),
+    "no epochs": ((0, 5, 0), "has the epochs 0, which must be an integer >= 1, or a share"),
+    "epochs and a half": ((0, 5, 2.5), "has the epochs 2.5"),
+}
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "fit_transform"])
+@pytest.mark.parametrize("kind", list(BAD_CAPACITIES))
+def test_bad_capacities_never_reach_training(method, kind):
+    capacity, message = BAD_CAPACITIES[kind]
+    estimator = VAETransformer(2, capacity=capacity)
+    with pytest.raises(ValueError, match=rf"capacity=.*{message}.* Give \(start, end, epochs\)"):
+        getattr(estimator, method)(with_value(0.5))
+    assert not any(name.endswith("_") for name in vars(estimator))
+
+
 BAD_WEIGHTS = {
     "wrong length": (np.ones(19), r"sample_weight has shape \(19,\), but X has 20 rows"),
     "two columns": (np.ones((20, 2)), r"sample_weight has shape \(20, 2\)"),
@@ -190,7 +209,11 @@ OWN = {
         "row_share": [-0.1, 1.5, "all"],
         "batch_share": [-0.1, 1.5, "all"],
     },
-    VAETransformer: {"beta": [-1.0, None]},
+    VAETransformer: {
+        "beta": [-1.0, None],
+        "prior": ["flat", None],
+        "tilt": [0.0, -1.0, 1e9, "much", None, 2.5],
+    },
     WAETransformer: {"reg_weight": [-1.0, None]},
 }
 

@@ -164,6 +164,7 @@ CASES = {
     "HEBAE": {"cls": "HEBAETransformer"},
     "HEBAE, row_share": {"cls": "HEBAETransformer", "row_share": 0.5, "covariance": "diag"},
     "VAE": {"cls": "VAETransformer"},
+    "VAE, capacity": {"cls": "VAETransformer", "capacity": (1, 2, 1)},
     "WAE": {"cls": "WAETransformer"},
 }
 

@@ -122,6 +122,22 @@ def test_impute_survey(tmp_path):
 
 
 @pytest.mark.slow
+def test_detect_anomalies(tmp_path):
+    output = run("detect_anomalies.py", tmp_path).stdout
+    for part, least in zip(output.split("\n\n"), (0.93, 0.97), strict=True):
+        words = part.split("Alarms at p <= 0.05: ")[1].split()
+        shares = [float(word.rstrip("%")) for word in words if word.endswith("%")]
+        found, false = shares[:2]
+        assert false < 8.0
+        assert found > 50.0
+        aurocs = [line for line in part.splitlines() if "AUROC" in line]
+        own, neighbours, _ = (float(line.split()[-1]) for line in aurocs)
+        assert own > max(least, neighbours - 0.02)
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert names == {"anomalies_tumours.png", "anomalies_digits.png"}
+
+
+@pytest.mark.slow
 def test_synthesise_adult(tmp_path):
     pd = pytest.importorskip("pandas")
     import numpy as np

@@ -52,6 +52,7 @@ CASES = {
     "HEBAE, own encoder": (HEBAETransformer, {"encoder": encoder}),
     "HEBAE, early stopping": (HEBAETransformer, {"early_stopping": True}),
     "VAE": (VAETransformer, {}),
+    "VAE, capacity": (VAETransformer, {"capacity": (0, 4, 0.5)}),
     "WAE": (WAETransformer, {}),
     "HEBAE, bfloat16": (HEBAETransformer, {"precision": "bfloat16"}),
     "negative_binomial": (HEBAETransformer, {"likelihood": "negative_binomial"}),

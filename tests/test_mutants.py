@@ -20,6 +20,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 NAMES = (
     "aggregate",
+    "capacity",
     "divergences",
     "families",
     "finite_sample",
@@ -30,14 +31,18 @@ NAMES = (
     "objectives",
     "principal_codes",
     "prior",
+    "tilted",
+    "variational",
     "weights",
     "conformal",
     "novelty_scores",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
-AGGREGATE, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:6]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, WEIGHTS, CONFORMAL, NOVELTY = TESTS[6:]
+AGGREGATE, CAPACITY, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:7]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, TILTED, VARIATIONAL, WEIGHTS = TESTS[7:15]
+CONFORMAL, NOVELTY = TESTS[15:]
 # One function of tests, where the others take long.
+GAP = f"{VARIATIONAL}::test_parts_of_a_linear_model"
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
 COMPONENTS = f"{LINEAR_PATH}::test_principal_components_are_eigenvectors_of_the_covariance"
 CENTRED = f"{LINEAR_PATH}::test_the_start_is_centred"
@@ -479,6 +484,33 @@ MUTANTS = {
     "row KL of any prior with its scale on the wrong side": Mutant(
         "prior.py", "spread[:, :, None] * factor", "spread[:, None, :] * factor", PRIOR
     ),
+    "log-partition of another dimension": Mutant(
+        "tilted.py", "(half - 1.0) * math.log(2.0)", "half * math.log(2.0)", TILTED
+    ),
+    "first trapezoid counted whole": Mutant(
+        "tilted.py", "torch.where(u == 0.0, 0.5 * weight, weight)", "weight", TILTED
+    ),
+    "half of what is beside the diagonal": Mutant(
+        "tilted.py", "slope - 4.0 * t", "slope - 2.0 * t", TILTED
+    ),
+    "lengths near 0 by another power": Mutant(
+        "tilted.py", "log_ndtr(at[0])) / n_components)", "log_ndtr(at[0])))", TILTED
+    ),
+    "tilted precision that is not positive": Mutant(
+        "tilted_prior.py", ".clamp_min(self.deviation**-2)", "", TILTED
+    ),
+    "tilted bound by the quadratic form": Mutant(
+        "objectives/tilted.py",
+        "row_divergence=prior.unit_kl(mu.detach())",
+        "row_divergence=0.5 * (length - prior.best_length).square()",
+        TILTED,
+    ),
+    "linear start of the size of N(0, I)": Mutant(
+        "fitted/linear_start.py",
+        "found.deviations / model.prior.deviation",
+        "found.deviations",
+        TILTED,
+    ),
     "sum of posteriors for their mean": Mutant(
         "information.py", "return total - math.log(len(mean))", "return total", INFORMATION
     ),
@@ -529,6 +561,51 @@ MUTANTS = {
         "torch.tensordot(self.weight.to(values), values, dims=1)",
         "values.sum(dim=0)",
         FINISHED,
+    ),
+    "radii of the wrong Gaussian": Mutant(
+        "quadrature.py",
+        "radii = np.sqrt(2.0 * nodes)",
+        "radii = np.sqrt(nodes)",
+        f"{VARIATIONAL}::test_each_block_integrates_polynomials",
+    ),
+    "importance weights without the density of draws": Mutant(
+        "variational/gap.py", "joint + volume - float(density)", "joint + volume", GAP
+    ),
+    "bound without a part of the entropy": Mutant(
+        "variational/gap.py", "math.log(2.0 * math.pi * math.e)", "math.log(2.0 * math.pi)", GAP
+    ),
+    "scales that weigh the entropy by half": Mutant(
+        "variational/families.py", "slope = 1.0 + scale", "slope = 0.5 + scale", GAP
+    ),
+    "cost of independence without the determinant": Mutant(
+        "variational/gap.py",
+        "0.5 * (diagonal - torch.linalg.slogdet(precision).logabsdet)",
+        "0.5 * diagonal",
+        f"{VARIATIONAL}::test_independence_loss_is_the_least_divergence_of_diagonal_gaussians",
+    ),
+    "distance to the capacity of one process": Mutant(
+        "objectives/capacity.py",
+        "total / n_processes - self",
+        "penalty.detach() - self",
+        f"{CAPACITY}::test_processes_share_one_mean",
+    ),
+    "gradient of the whole distance": Mutant(
+        "objectives/capacity.py",
+        "+ slope * (penalty - penalty.detach())",
+        "+ (penalty - penalty.detach())",
+        f"{CAPACITY}::test_penalty_has_the_gradient_of_the_distance",
+    ),
+    "divergence of rows with noise": Mutant(
+        "objectives/capacity.py",
+        "clean = minibatch.replace(input_noise=None, input_dropout=None)",
+        "clean = minibatch",
+        f"{CAPACITY}::test_noise_of_training_does_not_count",
+    ),
+    "stopping while the capacity moves": Mutant(
+        "training/loop.py",
+        "if epoch < settled:",
+        "if False:",
+        f"{CAPACITY}::test_training_does_not_stop_while_the_target_moves",
     ),
     "reported penalty uncorrected": Mutant(
         "training/step.py",

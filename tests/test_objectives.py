@@ -624,7 +624,7 @@ def test_penalty_of_prior_codes_is_reported_as_0_whatever_the_batches(sizes):
             n_components=4,
             prior=StandardNormalPrior(4),
         )
-        run = SimpleNamespace(objective=objective, model=model)
+        run = SimpleNamespace(objective=objective, model=model, epoch=torch.zeros(()))
         terms = loss_terms(run, drawing(codes).replace(batch=batch))
         assert all(term.dtype == torch.float32 for term in terms)
         penalties.append(float(terms.penalty))

@@ -19,7 +19,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+import torch
 from matplotlib.patches import Ellipse
 from matplotlib.testing.compare import compare_images
 from numpydoc.validate import validate
@@ -30,15 +32,25 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from test_docstrings import OLD_STYLE, OPTIONAL
 
-from skhebae import HEBAETransformer, VAETransformer
+from skhebae import HEBAETransformer, NoveltyDetector, VAETransformer
+from skhebae.diagnostics import BoundGap
 from skhebae.plotting import (
+    BoundGapDisplay,
     CovarianceDisplay,
     LatentDisplay,
+    NoveltyDisplay,
     ReconstructionDisplay,
     TrainingDisplay,
 )
 
-DISPLAYS = [CovarianceDisplay, LatentDisplay, ReconstructionDisplay, TrainingDisplay]
+DISPLAYS = [
+    BoundGapDisplay,
+    CovarianceDisplay,
+    LatentDisplay,
+    NoveltyDisplay,
+    ReconstructionDisplay,
+    TrainingDisplay,
+]
 BASELINES = Path(__file__).parent / "baseline_images"
 
 
@@ -62,8 +74,18 @@ def vae(table, quick):
     return VAETransformer(**quick).fit(table)
 
 
+def detector_like(estimator, X):
+    """A detector by a clone of an autoencoder, fitted if that is."""
+    detector = NoveltyDetector(estimator, calibration=0.2)
+    return detector.fit(X) if hasattr(estimator, "fitted_") else detector
+
+
 def draw(display, estimator, X, **options):
-    """One way to call the four."""
+    """One way to call all of them."""
+    if display is BoundGapDisplay:
+        return display.from_estimator(estimator, X, max_rows=2, n_draws=400, **options)
+    if display is NoveltyDisplay and isinstance(estimator, HEBAETransformer):
+        estimator = detector_like(estimator, X)
     if display is TrainingDisplay:
         return display.from_estimator(estimator, **options)
     if display is ReconstructionDisplay:
@@ -561,7 +583,208 @@ def test_reconstruction_errors(hebae, table, options, message):
         ReconstructionDisplay.from_estimator(hebae, table, **options)
 
 
+# BoundGapDisplay
+
+
+def made_gap(gaussian, family, amortisation, kind="diagonal", independence=None):
+    """Two rows whose parts are a tenth less and more than these, with two blocks."""
+    parts = np.array([0.9, 1.1])[:, None] * [gaussian, family, amortisation]
+    full = np.repeat(-parts[:, :1], 2, axis=1)
+    best = full - parts[:, 1:2]
+    diagonal = best if independence is None else full - independence
+    return BoundGap(
+        estimator="VAETransformer",
+        posterior_family=kind,
+        indices=np.arange(2),
+        n_draws=100,
+        log_likelihood=np.zeros(2),
+        log_likelihood_error=np.full(2, 0.01),
+        effective_draws=np.full(2, 90.0),
+        full=full,
+        diagonal=diagonal,
+        family=best,
+        encoder=best - parts[:, 2:],
+        precision=np.broadcast_to(np.eye(3), (2, 3, 3)),
+    )
+
+
+def test_bars_are_the_parts_of_the_gap():
+    gaps = {
+        "VAE": made_gap(0.5, 1.0, 2.0),
+        "HEBAE": made_gap(0.4, 0.2, 1.0, "scaled", independence=0.7),
+        "far": made_gap(0.4, 0.2, 90.0, "scaled", independence=0.3),
+        "WAE": made_gap(0.4, 0.2, np.inf, "point"),
+    }
+    drawn = BoundGapDisplay(gaps).plot()
+    whole, detail = (
+        np.array([[bar.get_width() for bar in bars] for bars in axis.containers[::2]])
+        for axis in drawn.ax_
+    )
+    np.testing.assert_allclose(whole[:, 0], [0.5, 1.0, 2.0])
+    np.testing.assert_allclose(whole[:, 1], [0.4, 0.2, 1.0])
+    np.testing.assert_allclose(detail, [[0.5, 0.4, 0.4, 0.4], [1.0, 0.2, 0.2, 0.2]])
+    # The shortest is 1.6, the longest within 6 times that is 3.5; others end at the edge.
+    edges = [axis.get_xlim()[1] for axis in drawn.ax_]
+    np.testing.assert_allclose(edges, [1.2 * 3.5, 1.2 * 1.5])
+    np.testing.assert_allclose(whole.sum(axis=0)[2:], edges[0])
+    assert [text.get_text() for text in drawn.ax_[0].texts] == ["90.6 →", "∞"]
+    marks = [line.get_xdata()[0] for line in drawn.ax_[1].lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(marks, [1.1, 0.7])
+    for axis in drawn.ax_:
+        assert [label.get_text() for label in axis.get_yticklabels()] == list(gaps)
+
+
+def test_gaps_must_be_results_of_bound_gap():
+    with pytest.raises(ValueError, match=r"gaps\['VAE'\] is of type float. Pass what bound_gap"):
+        BoundGapDisplay({"VAE": 3.0})
+
+
+# NoveltyDisplay
+
+
+@pytest.fixture(scope="module")
+def detector(hebae, table):
+    return detector_like(hebae, table)
+
+
+def bars(axis):
+    """Names and lengths of the bars of a panel, from above."""
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    return names, [bar.get_width() for bar in axis.patches]
+
+
+def test_novelty_bars_are_the_largest_shares(detector, table):
+    strange = table.copy()
+    strange[7, 5] += 30.0
+    drawn = NoveltyDisplay.from_estimator(detector, strange, n_rows=3, max_features=4)
+    scores = detector.score_samples(strange)
+    order = np.argsort(scores)[:3]
+    shares = detector.explain(strange).to_numpy()[order]
+    np.testing.assert_allclose(drawn.shares, shares, rtol=1e-6)
+    p_values = detector.p_values(strange)[order]
+    for i, axis in enumerate(drawn.ax_):
+        names, lengths = bars(axis)
+        assert len(names) == 5
+        assert names[-1] == "9 others"
+        np.testing.assert_allclose(lengths[:4], np.sort(shares[i])[:-5:-1], rtol=1e-6)
+        assert sum(lengths) == pytest.approx(1.0)
+        assert axis.get_title(loc="left") == f"row {order[i]}: p = {p_values[i]:.2g}"
+    assert order[0] == 7
+    assert bars(drawn.ax_[0])[0][0] == f"x5 = {strange[7, 5]:.3g}"
+    assert len({axis.get_xlim() for axis in drawn.ax_}) == 1
+    assert len(drawn.figure_.axes) == 3  # none is empty
+
+
+def test_novelty_code_has_its_own_colour_or_is_divided(detector, table):
+    apart = NoveltyDisplay.from_estimator(detector, table, rows=[0], max_features=13)
+    names, _ = bars(apart.ax_[0])
+    colours = [bar.get_facecolor() for bar in apart.ax_[0].patches]
+    assert len(names) == 13
+    assert colours.count(colours[names.index("code")]) == 1
+    columns = NoveltyDisplay.from_estimator(
+        detector, table, rows=[0], code="columns", max_features=13
+    )
+    names, lengths = bars(columns.ax_[0])
+    assert len(names) == 12
+    assert "code" not in names
+    assert sum(lengths) == pytest.approx(1.0)
+
+
+def test_novelty_names_are_those_of_the_frame(hebae, table):
+    frame = pd.DataFrame(table, columns=[f"${j}$ " + 15 * "long " for j in range(12)])
+    frame.index = [f"patient {i}" for i in range(len(frame))]
+    model = detector_like(hebae, frame)
+    drawn = NoveltyDisplay.from_estimator(model, frame, rows=np.array([3]), max_features=13)
+    assert drawn.ax_[0].get_title(loc="left").startswith("patient 3: p = ")
+    assert any(name.replace("\n", " ").startswith("$0$ long") for name in bars(drawn.ax_[0])[0])
+    drawn.figure_.canvas.draw()
+    same = NoveltyDisplay.from_estimator(model, frame.iloc[[3]])
+    np.testing.assert_array_equal(same.shares, drawn.shares)
+
+
+def test_novelty_writes_dates_as_dates(brief):
+    dates = pd.date_range("2020-01-01", periods=60, freq="D")
+    frame = pl.DataFrame({"day": dates.to_numpy(), "size": np.arange(60.0) ** 2})
+    model = NoveltyDetector(HEBAETransformer(**brief), calibration=0.5).fit(frame)
+    drawn = NoveltyDisplay.from_estimator(model, frame, rows=[1, 40])
+    names = bars(drawn.ax_[1])[0]
+    assert "day = 2020-02-10 00:00:00" in names
+    assert "size = 1,600" in names
+
+
+def test_novelty_takes_any_table_batches_and_mixed_values(hebae, table):
+    batch = np.arange(len(table)) % 2
+    model = NoveltyDetector(hebae, calibration=0.2).fit(table, batch=batch)
+    drawn = NoveltyDisplay.from_estimator(model, coo_matrix(table), rows=[4, 1], batch=batch)
+    expected = model.explain(table, batch=batch).to_numpy()[[4, 1]]
+    np.testing.assert_allclose(drawn.shares, expected, rtol=1e-4, atol=1e-6)
+    for other in (table.tolist(), torch.tensor(table)):
+        same = NoveltyDisplay.from_estimator(model, other, rows=[4, 1], batch=batch)
+        np.testing.assert_allclose(same.shares, expected, rtol=1e-4, atol=1e-6)
+    values = np.array([["red", 1234.5, True, 7]], dtype=object)
+    drawn = NoveltyDisplay([[0.4, 0.3, 0.2, 0.1]], values, [0.5]).plot()
+    assert bars(drawn.ax_[0])[0] == ["x0 = red", "x1 = 1,234", "x2 = True", "x3 = 7"]
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_novelty_maps_show_the_share_of_each_pixel(channels):
+    rng = np.random.default_rng(0)
+    shape = (2, 3, *channels)
+    n_pixels = int(np.prod(shape))
+    shares = rng.dirichlet(np.ones(n_pixels + 1), size=2)
+    rows = rng.uniform(size=(2, n_pixels))
+    drawn = NoveltyDisplay(shares, rows, [0.5, 0.25], image_shape=shape).plot()
+    assert drawn.ax_.shape == (2, 2)
+    pictures = drawn.ax_[1, 1].get_images()[-1]
+    pixels = shares[1, :-1].reshape(shape)
+    expected = pixels.sum(axis=2) if channels else pixels
+    np.testing.assert_allclose(pictures.get_array(), expected)
+    assert drawn.ax_[0, 1].get_title(loc="left") == f"row 1: p = 0.25\ncode {shares[1, -1]:.0%}"
+    assert len({axis.get_images()[-1].get_clim() for axis in drawn.ax_[1]}) == 1
+    drawn.figure_.canvas.draw()
+    scale = drawn.figure_.axes[-1]
+    ticks = [label.get_text() for label in scale.get_yticklabels()]
+    assert ticks == [f"{100 * place:.3g}%" for place in scale.get_yticks()]
+    assert scale.get_ylim() == (0.0, pytest.approx(drawn.ax_[1, 0].get_images()[-1].get_clim()[1]))
+    with pytest.raises(ValueError, match=r"needs 4: one for each of 2 images"):
+        drawn.plot(ax=plt.subplots(2)[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({"rows": rows}, r"rows=.*positions from 0 to 239")
+            for rows in ([], [240], [-1], [0.5], 3, "ab", [True])
+        ),
+        *(({"n_rows": n}, f"n_rows={n}") for n in (0, 1.5, True)),
+        ({"max_features": 0}, "max_features=0"),
+        ({"code": "both"}, "code='both'"),
+        ({"image_shape": (5, 5)}, "image_shape="),
+    ],
+)
+def test_novelty_errors(detector, table, options, message):
+    with pytest.raises(ValueError, match=message):
+        NoveltyDisplay.from_estimator(detector, table, **options)
+
+
+def test_novelty_needs_a_detector(hebae, table):
+    with pytest.raises(TypeError, match=r"does not have. Pass NoveltyDetector\(HEBAETransformer"):
+        NoveltyDisplay.from_estimator(hebae, table)
+    with pytest.raises(ValueError, match=r"p_values \(2,\)"):
+        NoveltyDisplay(np.ones((1, 3)), np.ones((1, 3)), [0.1, 0.2])
+
+
 # Pictures
+
+
+def gap_picture(shift=0.0):
+    gaps = {
+        "VAE": made_gap(0.5, 1.0 + 4.0 * shift, 2.0),
+        "WAE": made_gap(0.4, 0.2, np.inf, "point"),
+    }
+    gaps["HEBAE"] = made_gap(0.4 + 4.0 * shift, 0.2, 1.0, "scaled", independence=0.7)
+    return BoundGapDisplay(gaps)
 
 
 def latent_picture(shift=0.0):
@@ -601,7 +824,14 @@ def images_picture(shift=0.0):
     return rows_picture(shift, 36, (6, 6))
 
 
-PICTURES = [latent_picture, covariance_picture, training_picture, rows_picture, images_picture]
+PICTURES = [
+    gap_picture,
+    latent_picture,
+    covariance_picture,
+    training_picture,
+    rows_picture,
+    images_picture,
+]
 # Root mean square difference of pixels in 0..255. The matplotlib that drew the baselines gives
 # 0, the wrong data below 17 to 87. Half of the least of these leaves room for other processors
 # and builds of its fonts. Other releases lay out and hint differently, by up to 43.
@@ -646,6 +876,7 @@ def test_wrong_picture_differs_from_the_baseline(picture, tmp_path):
     ("make", "message"),
     [
         (lambda: TrainingDisplay({}), "histories={} must be a dict"),
+        (lambda: BoundGapDisplay({}), "gaps={} must be a dict"),
         (lambda: CovarianceDisplay({}), "covariances={} must be a dict"),
         (lambda: CovarianceDisplay([[1.0]]), "covariances=.* must be a dict"),
         (lambda: LatentDisplay(np.eye(2), mean=[0, 0]), "mean and covariance belong together"),

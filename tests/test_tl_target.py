@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 
 import skhebae
+from skhebae import NoveltyDetector
 from skhebae.exceptions import MissingGenesWarning
 from tests.test_tl import SHORT, N, P, cells
 
@@ -22,12 +24,17 @@ TOOLS = {
     "project": skhebae.tl.project,
     "denoise": skhebae.tl.denoise,
     "score": skhebae.tl.score,
+    "novelty": lambda adata, model, **more: skhebae.tl.novelty(adata, model.detector, **more),
 }
 
 
 @pytest.fixture(scope="module")
 def model():
-    return skhebae.tl.hebae(cells(), 2, batch_key="batch", return_model=True, **SHORT)
+    fitted = skhebae.tl.hebae(cells(), 2, batch_key="batch", return_model=True, **SHORT)
+    detector = NoveltyDetector(clone(fitted), calibration=0.25)
+    # One model for all tools: where "novelty" finds its own.
+    fitted.detector = skhebae.tl.novelty_detector(cells(), detector, batch_key="batch")
+    return fitted
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def no_work(monkeypatch):
         raise AssertionError("the work began")
 
     monkeypatch.setattr("skhebae.estimators.base.fit_autoencoder", begin)
-    for method in ("encode", "decode", "score", "sample"):
+    for method in ("encode", "decode", "score", "sample", "map_minibatches"):
         monkeypatch.setattr(f"skhebae.fitted.FittedAutoencoder.{method}", begin)
 
 
@@ -72,7 +79,8 @@ def test_backed_without_a_copy_is_done(model, tmp_path, mode):
         tool(adata, model)
         tool(memory, model)
     assert adata.isbacked
-    assert_array_equal(adata.obs["hebae_score"], memory.obs["hebae_score"])
+    for column in ("hebae_score", "novelty", "novelty_p_value"):
+        assert_array_equal(adata.obs[column], memory.obs[column])
     used = memory.var["highly_variable"]
     assert_array_equal(
         adata.layers["hebae_denoised"][:, used], memory.layers["hebae_denoised"][:, used]
@@ -127,7 +135,7 @@ def test_a_view_becomes_actual_before_the_work(model, tool, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize("tool", ["project", "denoise", "score"])
+@pytest.mark.parametrize("tool", ["project", "denoise", "score", "novelty"])
 def test_genes_that_lack_are_known_before(model, tool):
     query = cells()[:, 12:].copy()
     with pytest.raises(ValueError, match="genes are not in var_names"):
@@ -135,7 +143,7 @@ def test_genes_that_lack_are_known_before(model, tool):
 
 
 @pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize("tool", ["denoise", "score"])
+@pytest.mark.parametrize("tool", ["denoise", "score", "novelty"])
 def test_labels_of_all_cells_are_checked_before(model, tool):
     adata = cells()
     adata.obs["batch"] = adata.obs["batch"].astype(object)

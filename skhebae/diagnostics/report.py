@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from skhebae.diagnostics.gap_report import BoundGap
 from skhebae.exceptions import (
     CollapsedDimensionsWarning,
     SaturatedInformationWarning,
@@ -121,6 +122,7 @@ class LatentReport:
     row_kl: float
     elbo: float
     training_bound: float
+    gap: BoundGap | None = None
 
     @property
     def noise_is_none(self) -> bool:
@@ -192,6 +194,7 @@ class LatentReport:
             (f"KL of a row's posterior to {self.prior}", f"{self.row_kl:.2f}"),
             ("standard ELBO", f"{self.elbo:.2f}"),
             ("bound as trained", f"{self.training_bound:.2f}"),
+            *([] if self.gap is None else [("log p(x) - standard ELBO", self.gap.line)]),
         ]
 
     def _remarks(self) -> list[tuple[type[Warning], str]]:

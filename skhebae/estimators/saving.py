@@ -73,8 +73,10 @@ def file_parameters(params: dict[str, Any], fitted: Architecture) -> dict[str, A
     if callable(params["learning_rate"]):
         params["learning_rate"] = "linear"
     for name in IN_ARCHITECTURE:
-        if name in params:
+        if name in params and not (name == "prior" and "tilt" in params):
             params[name] = factory_name(getattr(fitted, name))
+    if "tilt" in params:
+        params["prior"] = "standard" if fitted.tilt is None else "tilted"
     if isinstance(params["likelihood"], Mapping) and not callable(fitted.likelihood):
         params["likelihood"] = pack_families(params["likelihood"])
     elif callable(params["likelihood"]) or callable(fitted.likelihood):
@@ -229,9 +231,10 @@ def restore_factories(
                 f"{str(path)!r} has {type(saved).__name__} in place of a name as {name}: it is "
                 "damaged."
             )
-        is_code = saved is not None and not (
-            name == "likelihood" and saved in {*LIKELIHOODS, *BY_DTYPE}
+        is_name = (name == "likelihood" and saved in {*LIKELIHOODS, *BY_DTYPE}) or (
+            name == "prior" and "tilt" in params  # one of ours
         )
+        is_code = saved is not None and not is_name
         if is_code != (factory is not None):
             code = f", {name}={saved}" if is_code else ""
             raise ValueError(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 
-from skhebae._sklearn import Interval
+from skhebae._sklearn import Interval, StrOptions
 from skhebae.estimators.base import BaseAutoencoder
 from skhebae.fitted import parameter, with_parameters
-from skhebae.objectives import VAEObjective
+from skhebae.objectives import (
+    CapacityObjective,
+    Objective,
+    TiltedVAEObjective,
+    VAEObjective,
+    check_capacity,
+)
+from skhebae.tilted_prior import LARGEST_TILT
 
 
 @with_parameters
@@ -22,6 +30,25 @@ class VAETransformer(BaseAutoencoder):
     ----------
     beta : float, default=1.0
         Weight of the penalty. Well above 1, dimensions collapse.
+    prior : {"standard", "tilted"}, default="standard"
+        p(z). "standard" is N(0, I). "tilted" is ``exp(tilt * |z|) N(z; 0, I) / Z``, most of which
+        is near a sphere [2]_: posteriors are then ``N(mu_i, I)``, and the penalty is
+        ``(|mu_i| - r)^2 / 2``, r the length for which the divergence is smallest. Codes keep their
+        own axes and scale, whatever `whiten`.
+    tilt : float or "auto", default="auto"
+        The tau of the tilted prior, up to 10,000. "auto" is 3 times the root of `n_components`:
+        codes then have about 3 times the deviation of their noise. Up to a tilt of about the root
+        of `n_components`, r is 0.
+    capacity : (start, end, epochs), default=None
+        Information per row, in nats, that codes are to have: the penalty is ``capacity_weight *
+        |mean KL - C|`` [3]_, where C goes from `start` to `end` in a line and stays there, so
+        that the mean divergence ends as `end`. `epochs` are those of the line, as an integer
+        or as a share of those of `fit`, between 0 and 1. In `fit` they are at most three
+        quarters of all, and no training stops before; through calls of `partial_fit` and of
+        `fit` with `warm_start`, epochs are counted on. None: the penalty of `beta`, which must be
+        1 with a capacity.
+    capacity_weight : float, default=100.0
+        Weight of the distance to C.
 
     See Also
     --------
@@ -32,6 +59,10 @@ class VAETransformer(BaseAutoencoder):
     ----------
     .. [1] D. P. Kingma and M. Welling, "Auto-Encoding Variational Bayes",
        arXiv:1312.6114.
+    .. [2] G. Floto, S. Kremer and M. Nica, "The Tilted Variational Autoencoder: Improving
+       Out-of-Distribution Detection", arXiv:2111.15646.
+    .. [3] C. P. Burgess et al., "Understanding disentangling in beta-VAE",
+       arXiv:1804.03599.
 
     Examples
     --------
@@ -47,7 +78,53 @@ class VAETransformer(BaseAutoencoder):
     """
 
     beta: float = parameter(Interval(Real, 0, None, closed="left"), default=1.0)
+    prior: str = parameter(StrOptions({"standard", "tilted"}), default="standard")
+    tilt: float | str = parameter(
+        Interval(Real, 0, LARGEST_TILT, closed="right"), StrOptions({"auto"}), default="auto"
+    )
+    capacity: Sequence[float] | None = parameter(tuple, list, None, default=None)
+    capacity_weight: float = parameter(Interval(Real, 0, None, closed="neither"), default=100.0)
 
-    def make_objective(self) -> VAEObjective:
-        """Make the objective from the parameters."""
-        return VAEObjective(self.beta)
+    def make_objective(self) -> Objective:
+        """Make the objective from the parameters.
+
+        Raises
+        ------
+        ValueError
+            If `capacity` is none, or does not go with `beta` or `prior`.
+        """
+        if self.capacity is None:
+            return (
+                VAEObjective(self.beta)
+                if self.prior == "standard"
+                else TiltedVAEObjective(self.beta)
+            )
+        if self.prior != "standard":
+            raise ValueError(
+                f"capacity={self.capacity!r} is a divergence from N(0, I), and prior="
+                f"{self.prior!r}. Use prior='standard', or set capacity=None."
+            )
+        if self.beta != 1.0:
+            raise ValueError(
+                f"beta={self.beta!r} and capacity={self.capacity!r} are two penalties, of which a "
+                "fit has one. Leave beta at 1, or set capacity=None."
+            )
+        return CapacityObjective(*check_capacity(self.capacity), self.capacity_weight)
+
+    @property
+    def prior_tilt(self) -> float | str | None:
+        """Tilt of the built-in tilted prior, "auto" to choose one; None is N(0, I).
+
+        Raises
+        ------
+        ValueError
+            If there is a tilt for N(0, I).
+        """
+        if self.prior == "tilted":
+            return self.tilt
+        if not isinstance(self.tilt, str):
+            raise ValueError(
+                f"tilt={self.tilt!r} is that of the tilted prior, and prior={self.prior!r}. Use "
+                'prior="tilted", or tilt="auto".'
+            )
+        return None

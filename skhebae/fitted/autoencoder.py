@@ -56,6 +56,8 @@ from skhebae.posterior import (
 )
 from skhebae.prior import Prior
 from skhebae.process import cached_property, in_plain_modes
+from skhebae.quadrature import Proposal, Rule
+from skhebae.variational import GapParts, Gaussian, ScaledFamily, gap_parts
 
 Float32Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -471,6 +473,55 @@ class FittedAutoencoder:
             batch,
             size_factor,
         )
+
+    @property
+    def posterior_family(self) -> str:
+        """Which Gaussians the encoder may give a row, in codes of the model.
+
+        "diagonal" ones, as in a VAE; "scaled" ones, ``A D C D A^T`` with a diagonal D per row and
+        one C and A for all, as in HEBAE; or a "point". What an encoder without a head for its noise
+        loses by that counts as the encoder's.
+        """
+        n_scales, noise = self.objective.n_scales(self.n_components), self._model_noise
+        head = self.likelihood.location.new_zeros(1, n_scales)
+        if not self.objective.spread(head, self.n_components).any():
+            return "point"
+        matrices = [noise.factor] + ([] if noise.matrix is None else [noise.matrix])
+        is_diagonal = all(bool((of == of.diagonal().diag_embed()).all()) for of in matrices)
+        is_free = n_scales in (0, self.n_components)
+        return "diagonal" if is_diagonal and is_free else "scaled"
+
+    @in_plain_modes
+    def bound_parts(
+        self,
+        X: Matrix,
+        rules: tuple[Rule, Rule],
+        proposal: Proposal,
+        batch: ArrayLike | None = None,
+        size_factor: ArrayLike | None = None,
+    ) -> GapParts:
+        """Return log p(x) and the bounds of the best Gaussians and of the encoder's, `gap_parts`.
+
+        In codes of the model. The `rules` find and evaluate the best Gaussians; `proposal` has the
+        draws behind log p(x).
+        """
+        noise, family = self._model_noise.to(self.likelihood.location), None
+        if self.posterior_family == "scaled":
+            is_scalar = self.objective.n_scales(self.n_components) != self.n_components
+            family = ScaledFamily(noise, is_scalar=is_scalar)
+
+        def evaluate(minibatch: Minibatch) -> Tensor:
+            if minibatch.mask is not None:
+                own = Gaussian(*laplace(self.model, minibatch))
+            else:
+                values = encode_with_spread(self.model, self.objective, minibatch)
+                mu, spread = values.chunk(2, dim=1)
+                own = Gaussian(mu, noise.factors(spread))
+            return gap_parts(self.model, minibatch, own, family, rules, proposal).pack()
+
+        width = max(jacobian_numbers(self.model), 4 * len(proposal.draws))
+        columns = self._map(evaluate, X, width, batch, size_factor)
+        return GapParts.unpack(torch.from_numpy(columns), self.n_components)
 
     # Missing entries
 

@@ -29,6 +29,7 @@ from skhebae.networks import (
     own_copy,
 )
 from skhebae.prior import Prior, StandardNormalPrior
+from skhebae.tilted_prior import TiltedPrior
 
 #: ``prior(n_components)`` returns a new prior.
 PriorFactory = Callable[[int], Prior]
@@ -62,6 +63,8 @@ class Architecture(NamedTuple):
         The user's factory; None is N(0, I).
     linear_path : bool
         Whether networks start as principal component analysis, perceptrons beside a linear path.
+    tilt : float or None
+        Tilt of the built-in tilted prior; None is N(0, I), or the prior of the user's factory.
     """
 
     n_features: int
@@ -77,6 +80,7 @@ class Architecture(NamedTuple):
     image_shape: tuple[int, ...] | None = None
     prior: PriorFactory | None = None
     linear_path: bool = False
+    tilt: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +90,7 @@ class Architecture(NamedTuple):
     def pack(self) -> dict[str, Any]:
         """Return a dict; a field that was added later is left out where it has its default."""
         packed = self._asdict()
-        for name in ("prior", "linear_path"):
+        for name in ("prior", "linear_path", "tilt"):
             if packed[name] == self._field_defaults[name]:
                 del packed[name]
         return packed
@@ -155,7 +159,7 @@ def build_model(
         likelihood.start_linear()
     encoder = build_encoder(architecture, generator, initial_scale, copies)
     decoder = build_decoder(architecture, generator, likelihood.initial_bias(), copies)
-    prior = build_prior(architecture.prior, architecture.n_components)
+    prior = build_prior(architecture.prior, architecture.n_components, architecture.tilt)
     prior = own_copy("prior", prior, copies)
     return Autoencoder(
         encoder,
@@ -168,14 +172,18 @@ def build_model(
     )
 
 
-def build_prior(factory: PriorFactory | None, n_components: int) -> Prior:
-    """Make N(0, I), or what the user's factory returns.
+def build_prior(
+    factory: PriorFactory | None, n_components: int, tilt: float | str | None = None
+) -> Prior:
+    """Make N(0, I), the prior of a tilt, or what the user's factory returns.
 
     Raises
     ------
     TypeError
         If the factory is a prior itself, or returns something else than one.
     """
+    if tilt is not None:
+        return TiltedPrior(n_components, tilt)
     if factory is None:
         return StandardNormalPrior(n_components)
     if isinstance(factory, Prior):

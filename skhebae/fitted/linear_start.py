@@ -220,8 +220,10 @@ def start_linear(run: Run, rows: Rows, seed: int, indices: NDArray[np.intp] | No
         # Rounding must not move what is constant.
         found.directions[:, model.varies.cpu().numpy() == 0.0] = 0.0
     rest = np.random.RandomState(seed).standard_normal((d - len(found.deviations), p))
-    encode = found.directions / found.deviations[:, None]
-    decode = found.directions.T * found.deviations
+    # Codes that had to grow to the size of the prior's draws would all go the same way.
+    deviations = found.deviations / model.prior.deviation
+    encode = found.directions / deviations[:, None]
+    decode = found.directions.T * deviations
     weight = np.concatenate([encode, SMALL_WEIGHT * rest / p**0.5])
     start, mean, loadings = (
         torch.from_numpy(array.astype(np.float32)).to(model.device)

@@ -16,6 +16,7 @@ from skhebae.fitted.axes import CodeAxes
 from skhebae.fitted.build import Architecture, count_weights
 from skhebae.likelihoods import find_likelihood
 from skhebae.networks import ACTIVATIONS
+from skhebae.tilted_prior import LARGEST_TILT
 
 #: Largest deviation from 1 of the sum of a mixture's weights.
 ROUNDING = 1e-6
@@ -66,6 +67,9 @@ def check_architecture(architecture: Architecture) -> None:
     for name in ("encode_batch", "linear_path"):
         if not isinstance(getattr(architecture, name), bool):
             raise ValueError(f"{name} is neither true nor false")
+    tilt = architecture.tilt
+    if tilt is not None and not (isinstance(tilt, float) and 0.0 <= tilt <= LARGEST_TILT):
+        raise ValueError(f"tilt {tilt!r:.80} is no number between 0 and {LARGEST_TILT}")
     if architecture.image_shape is not None:
         for size in architecture.image_shape:
             check_integer(size, "a number in image_shape", 1)

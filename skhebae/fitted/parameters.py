@@ -278,6 +278,11 @@ class Parameters(ABC):
         """Factory of the prior p(z); None is N(0, I)."""
         return None
 
+    @property
+    def prior_tilt(self) -> float | str | None:
+        """Tilt of the built-in tilted prior, "auto" to choose one; None is another prior."""
+        return None
+
 
 def changes_result(parameters: Parameters) -> dict[str, Any]:
     """Return the parameters that change what is learned, with their values."""

@@ -34,6 +34,7 @@ from skhebae.fitted.parameters import Parameters
 from skhebae.likelihoods import Likelihood, find_likelihood, resolve_likelihood
 from skhebae.model import Autoencoder
 from skhebae.objectives import Objective
+from skhebae.tilted_prior import TiltedPrior
 from skhebae.training import (
     Checkpoint,
     Generators,
@@ -185,6 +186,7 @@ def make_run(
         compiles=parameters.compile,
         uses_global_state=parameters.encoder is not None or parameters.decoder is not None,
         group=group,
+        first_epoch=0 if earlier is None else len(earlier.history["loss"]),
     )
     if partial and earlier is not None and earlier.optimizer_state is not None:
         run.optimizer.restore(earlier.optimizer_state)
@@ -235,6 +237,7 @@ def make_schedule(
             decay="constant",
             input_noise=float(input_noise),
             input_dropout=float(dropout),
+            is_part=True,
         )
     n_epochs = parameters.max_iter
     if isinstance(n_epochs, str):
@@ -316,7 +319,7 @@ def make_architecture(
             "encode_batch=True shows labels to the built-in encoder only. Leave it out, or leave "
             "encoder= out."
         )
-    prior = build_prior(parameters.prior_factory, n_components)
+    prior = build_prior(parameters.prior_factory, n_components, parameters.prior_tilt)
     if not objective.supports(prior):
         raise TypeError(
             f"{type(objective).__name__} cannot regularise codes towards {type(prior).__name__}. "
@@ -336,6 +339,7 @@ def make_architecture(
         image_shape=check_image_shape(parameters, n_features),
         prior=parameters.prior_factory,
         linear_path=resolve_linear_path(parameters, find_likelihood(likelihood)),
+        tilt=prior.tilt if parameters.prior_tilt and isinstance(prior, TiltedPrior) else None,
     )
 
 
@@ -396,7 +400,9 @@ def check_same_architecture(wanted: Architecture, fitted: Architecture) -> None:
     ValueError
         Naming what differs.
     """
-    for field, new, old in zip(wanted._fields, wanted, fitted, strict=True):
+    # The tilt decides on the scales, which nobody has asked for then.
+    for field in ("tilt", *wanted._fields):
+        new, old = getattr(wanted, field), getattr(fitted, field)
         if new != old:
             name = "posterior_scale's width" if field == "n_scales" else field
             raise ValueError(

@@ -33,6 +33,13 @@ MOST_ROWS, MOST_NUMBERS = 5000, 20_000_000
 #: Steps of k-means. Points only have to lie where rows are.
 STEPS = 20
 
+#: Residuals do not count where the spread of their squared lengths is so many times that of codes.
+DROWNED = 10.0
+
+#: Which of the nearest points counts, with residuals and without. Codes alone are few numbers, and
+#: the nearest of many points is near by chance.
+NEIGHBOUR, NEIGHBOUR_OF_CODES = 1, 5
+
 #: Smallest scale of a code whose component decodes to nothing.
 TINY = 1e-30
 
@@ -62,7 +69,7 @@ class Reference:
     points : ndarray of shape (m, d + q), float32
     residual_weight : float
         Factor of residuals: 1, or less where their squared length varies more from row to row of
-        the fit than that of codes.
+        the fit than that of codes, and 0 where it varies ten times more.
     variances : ndarray of shape (m, d), float32, or None
         Geometric means of the posterior variances of whitened codes in each group.
     """
@@ -89,8 +96,14 @@ class Reference:
             if not (np.isfinite(self.variances) & (self.variances > 0.0)).all():
                 raise ValueError("the variances of codes are not positive numbers")
 
+    @property
+    def neighbour(self) -> int:
+        """Which of the points nearest to a row counts, from 1."""
+        wanted = NEIGHBOUR if self.residual_weight > 0.0 else NEIGHBOUR_OF_CODES
+        return min(wanted, len(self.points))
+
     def nearest(self, described: Tensor, mask: Tensor | None) -> Nearest:
-        """Find the nearest point to each described row.
+        """Find the nearest point to each described row, or the k-th nearest that `neighbour` says.
 
         Where entries are missing, the observed ones stand for all.
 
@@ -108,7 +121,10 @@ class Reference:
             weight = entry_weights(mask, described.shape[1]).to(described)
             gaps = weight @ points.square().T - 2.0 * (weight * described) @ points.T
         # Differences of large numbers are exact enough to choose a point, and not to be the result.
-        index = gaps.nan_to_num(nan=torch.inf).argmin(dim=1)
+        gaps = gaps.nan_to_num(nan=torch.inf)
+        k = self.neighbour
+        # Both find the same for k = 1, and the first is quicker.
+        index = gaps.argmin(dim=1) if k == 1 else gaps.kthvalue(k, dim=1).indices
         squares = (described.double() - points[index].double()).square()
         return Nearest(index, squares if weight is None else weight * squares)
 
@@ -161,9 +177,11 @@ def describe(
 
 
 def choose_weight(described: Float32Array, n_components: int) -> float:
-    """Return the factor that keeps residuals from drowning codes, at most 1.
+    """Return the factor that keeps residuals from drowning codes, from 0 to 1.
 
     Squared lengths of residuals of thousands of features vary by their noise, and by little else.
+    The factor makes those of residuals vary as those of codes, and is 0 where that would leave
+    noise: counts of cells.
 
     Parameters
     ----------
@@ -178,6 +196,8 @@ def choose_weight(described: Float32Array, n_components: int) -> float:
     )
     if of_residuals <= of_codes:
         return 1.0
+    if of_residuals > DROWNED * of_codes:
+        return 0.0
     return float(np.sqrt(of_codes / of_residuals))
 
 

@@ -76,12 +76,16 @@ class Objective(ABC):
         only term that rewards posterior noise; 0 where there is none.
     initial_scale : float
         Bias of the scale head before training.
+    settling_epochs : float
+        Epochs, counted from the first of the model, in which the loss itself changes. No
+        training stops before, as losses of these epochs do not compare.
     """
 
     weight: float = 1.0
     standardises_codes: bool = False
     row_weight: float = 0.0
     initial_scale: float = 0.0
+    settling_epochs: float = 0.0
 
     @abstractmethod
     def n_scales(self, n_components: int) -> int:
@@ -122,6 +126,28 @@ class Objective(ABC):
         returned in `Terms`. `n_rows` is an integer, or the sum of weights.
         """
         return 0.0
+
+    def shape_penalty(self, penalty: Tensor, minibatch: Minibatch, epoch: Tensor) -> Tensor:
+        """Return what `weight` multiplies in the loss, (); by default, the `penalty` itself.
+
+        Parameters
+        ----------
+        penalty : Tensor of shape ()
+            Of the minibatch. With several processes, each has its own, and the average over
+            processes is the penalty; so it must be for the result, and for its gradient.
+        minibatch : Minibatch
+        epoch : Tensor of shape ()
+            Epochs that the model was trained for, with the part of the present one.
+        """
+        return penalty
+
+    def scheduled(self, n_epochs: int | None, first_epoch: int = 0) -> Self:
+        """Return the objective for a training of `n_epochs` epochs; by default, itself.
+
+        The model was trained for `first_epoch` epochs before. `n_epochs` is None in a stream, of
+        which nobody knows how long it is.
+        """
+        return self
 
     def suited(self, likelihood: type[Likelihood]) -> Self:
         """Return the objective with what was left to the likelihood set; by default, itself."""

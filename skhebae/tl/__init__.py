@@ -2,5 +2,16 @@
 
 from skhebae.tl.embedding import hebae, vae, wae
 from skhebae.tl.model import denoise, project, sample, score
+from skhebae.tl.novelty import novelty, novelty_detector
 
-__all__ = ["denoise", "hebae", "project", "sample", "score", "vae", "wae"]
+__all__ = [
+    "denoise",
+    "hebae",
+    "novelty",
+    "novelty_detector",
+    "project",
+    "sample",
+    "score",
+    "vae",
+    "wae",
+]

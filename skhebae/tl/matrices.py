@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from skhebae.likelihoods import LARGEST_COUNT, LIKELIHOODS, are_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 #: Column of var that `mask_var` takes by default, if it is there.
 HIGHLY_VARIABLE = "highly_variable"
@@ -171,10 +173,10 @@ def chosen_columns(X: Matrix, columns: NDArray[np.intp] | None) -> Matrix:
 def by_blocks(
     X: Matrix,
     columns: NDArray[np.intp] | None,
-    function: Callable[[Matrix, slice], NDArray[np.float32]],
-) -> NDArray[np.float32]:
+    function: Callable[[Matrix, slice], NDArray[Scalar]],
+) -> NDArray[Scalar]:
     """Apply a row-wise function to a matrix, block by block."""
-    parts: list[NDArray[np.float32]] = []
+    parts: list[NDArray[Scalar]] = []
     start = 0
     for block in row_blocks(X, columns):
         parts.append(function(block, slice(start, start + block.shape[0])))

@@ -378,13 +378,19 @@ def transform_partial(
     labels: NDArray[Any] | None,
 ) -> NDArray[np.float32]:
     """Return the codes of rows that lack some of the model's genes."""
+    rows = complete_rows(block, genes, missing)
+    return model.fitted_.encode(model.validate_rows(rows), labels)
+
+
+def complete_rows(block: Matrix, genes: Genes, missing: str) -> NDArray[Any]:
+    """Return rows with a column per gene of the model, where some have no values."""
     dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
     # In its own precision: values may be small next to their offset.
     dtype = np.result_type(dense.dtype, np.float32)
     lacking = np.nan if missing == "infer" else 0.0
     rows = np.full((block.shape[0], len(genes.found)), lacking, dtype=dtype)
     rows[:, genes.found] = dense
-    return model.fitted_.encode(model.validate_rows(rows), labels)
+    return rows
 
 
 def own_batches(adata: AnnData, model: BaseAutoencoder) -> NDArray[Any] | None:

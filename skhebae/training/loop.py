@@ -107,6 +107,7 @@ def train(
     n_steps = count_minibatches(len(split.training), schedule.batch_size, group)
     patience = max(schedule.n_iter_no_change, -(-PATIENCE_STEPS // n_steps))
     stopper = EarlyStopping(run.model, patience, schedule.tol)
+    settled = run.settles_at(None if schedule.is_part else schedule.n_epochs)
     progress, unfinished_state = Progress(), None
     if resumed is not None:
         unfinished_state = resumed.get("unfinished")
@@ -130,10 +131,13 @@ def train(
             for key, value in entry.items():
                 progress.history[key].append(value)
             on_epoch(entry["loss"])
-            if split.validation is not None:
+            if epoch < settled:
+                pass  # its loss does not compare with later ones
+            elif split.validation is not None:
                 progress.converged = stopper.update(entry["validation_loss"])
             else:
-                progress.converged = is_flat(progress.history["loss"], patience, schedule.tol)
+                losses = progress.history["loss"][settled:]
+                progress.converged = is_flat(losses, patience, schedule.tol)
             stops = split.validation is not None or schedule.stop_on_plateau
             progress.ended = progress.converged and stops
             last = progress.ended or epoch + 1 == schedule.n_epochs
@@ -197,7 +201,9 @@ def train_epoch(
     plan = plan_epoch(order, schedule.batch_size, run.group, shared, rows.weight)
 
     def move(minibatch: Minibatch, i: int) -> LossTerms:
-        run.optimizer.learning_rate = schedule.rate(epoch, i / len(plan.indices))
+        done = i / len(plan.indices)
+        run.optimizer.learning_rate = schedule.rate(epoch, done)
+        run.move_to(epoch + done)
         return step(
             minibatch.replace(
                 shard=plan.shards[i],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from skhebae.distributed import SINGLE, Group
 from skhebae.model import Autoencoder
@@ -57,9 +59,14 @@ class Run:
         The processes that train this model together, each on its own rows.
     stays_linear : bool
         Whether the perceptrons beside a linear path add nothing to it.
+    first_epoch : int
+        Epochs that the model was trained for before.
     optimizer : Adam
     n_steps : int
         Steps taken.
+    epoch : Tensor of shape ()
+        Epochs that the model was trained for, with the part of the present one. On its device,
+        so that a captured step reads it anew.
     """
 
     model: Autoencoder
@@ -70,14 +77,31 @@ class Run:
     uses_global_state: bool = False
     group: Group = SINGLE
     stays_linear: bool = False
+    first_epoch: int = 0
     optimizer: Adam = field(init=False)
     n_steps: int = field(init=False, default=0)
+    epoch: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         # The linear path is to explain what it can; the prior is on what comes on top of it.
         paths = ("encoder.path.weight", "decoder.path.weight")
         free = [own for name, own in self.model.named_parameters() if name in paths]
         self.optimizer = Adam(self.model.parameters(), self.weight_decay, free)
+        self.epoch = torch.tensor(
+            float(self.first_epoch), dtype=torch.float32, device=self.model.device
+        )
+
+    def move_to(self, epoch: float) -> None:
+        """Say how many epochs of this training are done, with the part of the present one."""
+        self.epoch.fill_(self.first_epoch + epoch)
+
+    def settles_at(self, n_epochs: int | None) -> int:
+        """Return the first epoch of this training from which on the loss itself is the same.
+
+        `n_epochs` is what the training may take; None in a stream.
+        """
+        self.objective = self.objective.scheduled(n_epochs, self.first_epoch)
+        return max(0, ceil(self.objective.settling_epochs) - self.first_epoch)
 
     def state(self) -> dict[str, Any]:
         """Return all that the next step depends on, as arrays and numbers."""

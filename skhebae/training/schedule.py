@@ -37,6 +37,8 @@ class Schedule:
         returns for an epoch, counted from 0.
     stop_on_plateau : bool
         Whether a flat training loss ends the training.
+    is_part : bool
+        Whether further trainings will follow, as parts of a stream.
     """
 
     n_epochs: int
@@ -48,6 +50,7 @@ class Schedule:
     input_dropout: float = 0.0
     decay: str | Callable[[int], float] = "linear"
     stop_on_plateau: bool = False
+    is_part: bool = False
 
     def rate(self, epoch: int, done: float) -> float:
         """Return the learning rate when a share `done` of `epoch` is over.

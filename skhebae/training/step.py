@@ -52,6 +52,7 @@ def loss_terms(
     sizes = () if terms.batch_sizes is None else (terms.batch_sizes,)
     reference = objective.prior_penalty(*size, *sizes)
     penalty = terms.penalty(minibatch.mean) - reference
+    penalty = objective.shape_penalty(penalty, minibatch, run.epoch)
     loss = reconstruction + objective.weight * penalty
     return LossTerms(loss, reconstruction, penalty, terms.elbo(minibatch.mean))
 
