@@ -223,7 +223,7 @@ def measure_scores(task: Task, seed: int, now: Callable[[], float], base: Any) -
     # The score that needs most of a reference: others can be had from the same fit.
     model = NoveltyDetector(
         base(likelihood=task.likelihood),
-        score="bhattacharyya",
+        novelty_score="bhattacharyya",
         calibration=HELD_OUT,
         random_state=seed,
     )

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from skhebae.data import Minibatch
 from skhebae.divergences import in_double
-from skhebae.likelihoods import Likelihood
 from skhebae.model import Autoencoder
 from skhebae.posterior import (
     bound,
@@ -79,47 +78,13 @@ def drawn_error(model: Autoencoder, minibatch: Minibatch, z: Tensor) -> Tensor:
     """
     parameter = model.decode_rows(z, minibatch)
     squares = (minibatch.x - model.likelihood.mean(parameter)).square()
-    return over_observed(squares + entry_variance(model.likelihood, parameter), minibatch)
+    return over_observed(squares + model.likelihood.variance(parameter), minibatch)
 
 
 def over_observed(entries: Tensor, minibatch: Minibatch) -> Tensor:
     """Sum entries (n, p) over the observed ones of each row, (n,)."""
     mask = minibatch.mask
     return (entries if mask is None else entries.where(mask, 0.0)).sum(dim=1)
-
-
-def entry_variance(likelihood: Likelihood, parameter: Tensor) -> Tensor:
-    """Return the variance of each entry given its parameter, (n, p), standardised.
-
-    ``(dE[x]/d eta)^2 / I(eta)``, I the Fisher information of the parameter eta: equal to the
-    variance in one-parameter exponential families whose statistic is x, and in any other the least
-    that the mean and the information allow (Cramér and Rao).
-    """
-    with torch.enable_grad():
-        leaf = parameter.detach().requires_grad_()
-        mean = likelihood.mean(leaf)
-        # Entries depend on the parameters of others only where these share a sum (softmax). A
-        # gradient of the sum over entries would then be 0, so each mean counts by its own weight.
-        slope = own_slopes(mean, leaf)
-    return slope.square() / likelihood.fisher_information(parameter)
-
-
-def own_slopes(values: Tensor, leaf: Tensor) -> Tensor:
-    """Return ``d values_ij / d leaf_ij``, (n, p), by one backward pass of random signs where exact.
-
-    The Jacobian of each row is diagonal for entries of their own. Where entries share a sum, as in
-    a softmax, the diagonal is found entry by entry.
-    """
-    (together,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
-    signs = 1.0 - 2.0 * (torch.arange(leaf.shape[1], device=leaf.device) % 2).to(leaf.dtype)
-    (alternating,) = torch.autograd.grad((values * signs).sum(), leaf, retain_graph=True)
-    if torch.equal(together, alternating * signs):
-        return together
-    diagonal = torch.empty_like(leaf)
-    for j in range(leaf.shape[1]):
-        (column,) = torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=True)
-        diagonal[:, j] = column[:, j]
-    return diagonal
 
 
 def reconstruction(model: Autoencoder, minibatch: Minibatch, q: RowPosterior) -> Tensor:
@@ -226,7 +191,8 @@ def bhattacharyya_distances(
     for k in range(mean.shape[1]):  # not (n, m, d) at once
         added = variance[:, k, None] + variances[:, k]
         gap = (mean[:, k, None] - means[:, k]).square()
-        geometric = 2.0 * (variance[:, k, None] * variances[:, k]).sqrt()
+        # Roots first: the product of two variances overflows sooner.
+        geometric = 2.0 * variance[:, k, None].sqrt() * variances[:, k].sqrt()
         total += 0.25 * gap / added + 0.5 * (added / geometric).log()
     return total
 

@@ -40,6 +40,27 @@ def test_numpydoc(cls, method):
     assert [error for error in validate(name)["errors"] if error[0] not in ignored] == []
 
 
+DETECTOR_METHODS = [
+    "fit",
+    "fit_predict",
+    "score_samples",
+    "decision_function",
+    "predict",
+    "p_values",
+    "explain",
+    "save",
+    "load",
+]
+
+
+@pytest.mark.parametrize("method", ["", *DETECTOR_METHODS])
+def test_numpydoc_of_the_detector(method):
+    name = "skhebae.NoveltyDetector" + (f".{method}" if method else "")
+    ignored = OLD_STYLE | (OPTIONAL if method else set())
+    assert [error for error in validate(name)["errors"] if error[0] not in ignored] == []
+
+
+@pytest.mark.parametrize("cls", [*ESTIMATORS, skhebae.NoveltyDetector])
 def test_documented_defaults_are_the_defaults(cls):
     for name, parameter in inspect.signature(cls).parameters.items():
         documented = re.search(rf"^\s*{name} : .*default=(.*)$", cls.__doc__, re.MULTILINE)
@@ -49,7 +70,7 @@ def test_documented_defaults_are_the_defaults(cls):
 
 def test_every_estimator_is_public():
     names = {cls.__name__ for cls in ESTIMATORS} | {"AutoencoderTransformer"}
-    assert names | {"HEBAEImputer"} == set(skhebae.__all__) - {"pp", "tl"}
+    assert names | {"HEBAEImputer", "NoveltyDetector"} == set(skhebae.__all__) - {"pp", "tl"}
 
 
 @pytest.mark.parametrize("name", skhebae.tl.__all__)

@@ -12,13 +12,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "skhebae"
 LEVELS = {
     "_sklearn": 0,
+    "conformal": 0,
     "divergences": 0,
     "exceptions": 0,
     "files": 0,
     "finite_sample": 0,
     "noise": 0,
     "process": 0,
-    "conformal": 0,
     "novelty": 6,
     "quadrature": 0,
     "tilted": 0,

@@ -34,10 +34,13 @@ NAMES = (
     "tilted",
     "variational",
     "weights",
+    "conformal",
+    "novelty_scores",
 )
 TESTS = tuple(f"tests/test_{name}.py" for name in NAMES)
 AGGREGATE, CAPACITY, DIVERGENCES, FAMILIES, FINITE_SAMPLE, INFORMATION, LIKELIHOODS = TESTS[:7]
-LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, TILTED, VARIATIONAL, WEIGHTS = TESTS[7:]
+LINEAR_PATH, MODEL, OBJECTIVES, PRINCIPAL_CODES, PRIOR, TILTED, VARIATIONAL, WEIGHTS = TESTS[7:15]
+CONFORMAL, NOVELTY = TESTS[15:]
 # One function of tests, where the others take long.
 GAP = f"{VARIATIONAL}::test_parts_of_a_linear_model"
 JUDGE, STARTS = (f"{LINEAR_PATH}::test_{name}" for name in ("judge", "networks_start_as_pca"))
@@ -330,7 +333,19 @@ MUTANTS = {
     "missing noise of the wrong share": Mutant(
         "posterior.py", "of_code / row_weight", "of_code", MODEL
     ),
-    "mode of the likelihood alone": Mutant("posterior.py", " + prior.gradient(z)", "", MODEL),
+    "p-values without the row itself": Mutant(
+        "conformal.py", "(1.0 + at_least", "(0.0 + at_least", CONFORMAL
+    ),
+    "ties that do not count": Mutant("conformal.py", 'side="left"', 'side="right"', CONFORMAL),
+    "levels with the variance of their logarithms": Mutant(
+        "likelihoods/categorical.py", " * -torch.expm1(parameter)", "", NOVELTY
+    ),
+    "draws without the noise of the decoder": Mutant(
+        "novelty.py", "squares + model.likelihood.variance(parameter)", "squares", NOVELTY
+    ),
+    "mode of the likelihood alone": Mutant(
+        "posterior.py", " + prior_weight * prior.gradient(z)", "", MODEL
+    ),
     "missing entries in the precision": Mutant(
         "posterior.py", "weight = weight * at.mask", "pass", MODEL
     ),

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skhebae import HEBAEImputer, HEBAETransformer
-from skhebae.exceptions import DistributedWarning
+from skhebae import HEBAEImputer, HEBAETransformer, NoveltyDetector
+from skhebae.exceptions import DistributedWarning, FewRowsWarning
 
 OWN_CHECKS = [
     "check_dataframe_column_names_consistency",
@@ -31,6 +31,13 @@ OWN_CHECKS = [
     "check_estimators_partial_fit_n_features",
 ]
 
+#: Of these, the checks that transform nothing.
+NO_TRANSFORMER_CHECKS = [
+    "check_dataframe_column_names_consistency",
+    "check_param_validation",
+    "check_inplace_ensure_writeable",
+]
+
 
 #: Weights are equivalent to repeated rows (tests/test_weights.py), but not to the seven digits that
 #: these checks ask of codes, which are in single precision. Where training matters, noise is drawn
@@ -44,7 +51,8 @@ EXPECTED_FAILURES = {
 def estimators():
     """Default parameters but for few epochs, and a seed the checks would set anyway."""
     imputer = HEBAEImputer(HEBAETransformer(max_iter=5))
-    return [*(cls(max_iter=5) for cls in ESTIMATORS), imputer]
+    detector = NoveltyDetector(HEBAETransformer(max_iter=5), calibration=0.3)
+    return [*(cls(max_iter=5) for cls in ESTIMATORS), imputer, detector]
 
 
 def generated():
@@ -61,16 +69,24 @@ def generated():
 @pytest.mark.parametrize(("estimator", "check"), list(generated()))
 def test_generated_check(estimator, check):
     with warnings.catch_warnings():
-        # Five epochs do not converge, which is not what is checked here.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Five epochs do not converge and few rows are held out, which is not what is checked here.
+        for category in (ConvergenceWarning, FewRowsWarning):
+            warnings.simplefilter("ignore", category)
         check(estimator)
 
 
-@pytest.mark.parametrize("estimator", estimators(), ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("check", OWN_CHECKS)
+def own_checks():
+    for estimator in estimators():
+        is_transformer = hasattr(estimator, "transform")
+        for check in OWN_CHECKS if is_transformer else NO_TRANSFORMER_CHECKS:
+            yield pytest.param(estimator, check, id=f"{check}-{type(estimator).__name__}")
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(own_checks()))
 def test_own_check(estimator, check):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        for category in (ConvergenceWarning, FewRowsWarning):
+            warnings.simplefilter("ignore", category)
         # Some of these checks fit on a frame and transform an array, or the reverse.
         warnings.filterwarnings("ignore", "X (has|does not have valid) feature names", UserWarning)
         getattr(estimator_checks, check)(type(estimator).__name__, estimator)

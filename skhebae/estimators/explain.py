@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from skhebae.data import Matrix, find_library
+from skhebae.data import Matrix, Scaling, find_library
 from skhebae.estimators.base import BaseAutoencoder
-from skhebae.fitted.explain import parts_of_rows, sum_per_column
+from skhebae.fitted.explain import strangeness_parts
 from skhebae.fitted.reference import Reference
-from skhebae.posterior import jacobian_numbers
 
 if TYPE_CHECKING:
     import pandas
+
+FloatArray = NDArray[np.float64]
 
 #: Name of the column for what codes contribute.
 CODE = "code"
@@ -52,13 +52,7 @@ def explain_rows(
             "explain returns a data frame, which needs pandas. Install it with pip install pandas."
         ) from error
     fitted = estimator.fitted_
-    parts = fitted.map_minibatches(
-        partial(parts_of_rows, fitted, reference, apart=apart),
-        rows,
-        batch,
-        size_factor,
-        numbers_per_row=jacobian_numbers(fitted.model),
-    )
+    parts = strangeness_parts(fitted, reference, rows, batch, size_factor, apart=apart)
     of_columns = sum_per_column(parts[:, 1:], fitted.scaling)
     names = column_names(estimator, of_columns.shape[1])
     if apart:
@@ -68,6 +62,19 @@ def explain_rows(
     # A row at a reference point is not strange in any column.
     shares = np.divide(of_columns, total, out=np.zeros_like(of_columns), where=total > 0.0)
     return pd.DataFrame(shares, columns=names, index=index_of(X))
+
+
+def sum_per_column(parts: NDArray[Any], scaling: Scaling) -> FloatArray:
+    """Add up the parts of features (n, q) per column of the table, (n, p)."""
+    wide = np.asarray(parts, dtype=np.float64)
+    if scaling.columns is None:
+        return wide
+    n_columns = len(scaling.columns)
+    # A row of which one column is known: the features that it sets are those of the column.
+    known = np.where(np.eye(n_columns, dtype=bool), 0.0, np.nan)
+    owns = ~np.isnan(scaling.standardise(known))
+    result: FloatArray = wide @ owns.T.astype(np.float64)
+    return result
 
 
 def column_names(estimator: BaseAutoencoder, n_columns: int) -> list[Any]:

@@ -76,7 +76,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ----------
     autoencoder : HEBAETransformer, VAETransformer or WAETransformer, default=None
         A clone of it is fitted. None is ``HEBAETransformer()``.
-    score : str, default="auto"
+    novelty_score : str, default="auto"
         What is strange. "auto" is "neighbours": the distance of ``[code, residual]`` to the nearest
         of at most 500 points, each the mean of two rows of `fit` or more. Codes and residuals
         count halfway between the units of the table and units in which all deviate alike.
@@ -142,7 +142,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "autoencoder": [BaseAutoencoder, None],
-        "score": [StrOptions({"auto", *SCORES})],
+        "novelty_score": [StrOptions({"auto", *SCORES})],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "calibration": [
@@ -159,14 +159,14 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         self,
         autoencoder: BaseAutoencoder | None = None,
         *,
-        score: str = "auto",
+        novelty_score: str = "auto",
         contamination: float | str = "auto",
         alpha: float = 0.05,
         calibration: float | int | str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.autoencoder = autoencoder
-        self.score = score
+        self.novelty_score = novelty_score
         self.contamination = contamination
         self.alpha = alpha
         self.calibration = calibration
@@ -204,8 +204,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError, NonFiniteLossError
-            As the `fit` of the autoencoder, and if there are fewer than 3 rows or `score` is not
-            finite for this autoencoder. An earlier fit is kept.
+            As the `fit` of the autoencoder, and if there are fewer than 3 rows or `novelty_score`
+            is not finite for this autoencoder. An earlier fit is kept.
 
         Warns
         -----
@@ -225,14 +225,22 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         table = Selection.of(
             X, batch, size_factor, window_mb=base.window_mb, image_shape=base.image_shape
         )
-        folds = self._held_out(table, rng)
+        folds = [table.leave_batches(fold) for fold in self._held_out(table, rng)]
+        if not any(map(len, folds)):
+            raise ValueError(
+                "No row can be held out of the fit for p-values, because the decoder has to see "
+                "each batch. Join batches of few rows."
+            )
+        # References of as many rows, or held-out rows would be further from theirs than new rows
+        # are from the last.
+        n_referred = len(table) - max(map(len, folds))
         parts = []
         if len(folds) > 1:
-            for held_out in folds:
-                model, reference = self._fit_without(table, held_out, base, seed)
+            for held_out in filter(len, folds):
+                model, reference = self._fit_without(table, held_out, base, seed, n_referred)
                 parts.append(self._novelty(model, reference, table.take(held_out)))
         final = folds[0] if len(folds) == 1 else np.empty(0, dtype=np.intp)
-        model, reference = self._fit_without(table, final, base, seed)
+        model, reference = self._fit_without(table, final, base, seed, n_referred)
         if len(folds) == 1:
             parts.append(self._novelty(model, reference, table.take(final)))
         self._adopt(model, reference, np.concatenate(parts), table)
@@ -252,14 +260,24 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             wanted = FOLDS if n_rows < FOLDED_ROWS else most
         if isinstance(wanted, Integral):
             order = rng.permutation(n_rows)
-            return [np.sort(fold) for fold in np.array_split(order, min(int(wanted), n_rows))]
+            # Two rows at least are left to fit to.
+            n_folds = max(int(wanted), -(-n_rows // (n_rows - 2)))
+            return [np.sort(fold) for fold in np.array_split(order, min(n_folds, n_rows))]
         n_held_out = min(max(1, round(float(wanted) * n_rows)), n_rows - 2)
         return [table.draw(n_held_out, rng)]
 
     def _fit_without(
-        self, table: Selection, held_out: NDArray[np.intp], base: BaseAutoencoder, seed: int
+        self,
+        table: Selection,
+        held_out: NDArray[np.intp],
+        base: BaseAutoencoder,
+        seed: int,
+        n_referred: int,
     ) -> tuple[BaseAutoencoder, Reference]:
-        """Fit an autoencoder and its reference to all rows but those that are held out."""
+        """Fit an autoencoder and its reference to all rows but those that are held out.
+
+        The reference to so many of them, at most.
+        """
         model: Any = clone(base)
         if model.random_state is None:
             model.set_params(random_state=seed)
@@ -275,17 +293,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             rows = table.take(kept) if len(held_out) else table
             model.fit(rows.X, batch=rows.batch, size_factor=rows.size_factor)
         rng = np.random.RandomState(seed)
-        n_wanted = reference_rows(len(kept), model.fitted_.n_features)
-        drawn = table.draw(n_wanted + len(held_out), rng)
-        drawn = (
-            np.setdiff1d(drawn, held_out, assume_unique=True)[:n_wanted]
-            if table.is_stored
-            else (
-                kept
-                if n_wanted >= len(kept)
-                else np.sort(rng.choice(kept, n_wanted, replace=False))
-            )
-        )
+        n_wanted = reference_rows(n_referred, model.fitted_.n_features)
+        drawn = table.draw(n_wanted, rng, without=held_out)
         some = table.take(drawn)
         reference = fit_reference(
             model.fitted_,
@@ -293,13 +302,13 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             some.batch,
             some.size_factor,
             seed,
-            needs_variances=self.score == BHATTACHARYYA,
+            needs_variances=self.novelty_score == BHATTACHARYYA,
         )
         return model, reference
 
     def _novelty(self, model: BaseAutoencoder, reference: Reference, rows: Selection) -> FloatArray:
         """Score held-out rows; for "typicality" by their bound."""
-        name = "bound" if self.score == TYPICALITY else self._score_name
+        name = "bound" if self.novelty_score == TYPICALITY else self._score_name
         with quiet():
             return novelty_scores(
                 model.fitted_,
@@ -315,14 +324,14 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ) -> None:
         """Set the fitted attributes."""
         typical = 0.0
-        if self.score == TYPICALITY:
+        if self.novelty_score == TYPICALITY:
             typical = float(scores.mean())
             scores = np.abs(scores - typical)
         scores = np.sort(scores)
         if not np.isfinite(scores).all():
             raise ValueError(
-                f"score={self.score!r} is not finite for {type(model).__name__}: its codes have "
-                "no noise. Choose another score, such as 'auto'."
+                f"novelty_score={self.novelty_score!r} is not finite for {type(model).__name__}: "
+                "its codes have no noise. Choose another score, such as 'auto'."
             )
         before = dict(self.__dict__)
         try:
@@ -343,6 +352,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     def _find_offset(self, table: Selection) -> float:
         """Return the score below which rows are novelties."""
         if not isinstance(self.contamination, str):
+            self.offset_ = 0.0  # which scores do not depend on, but they are those of a fit
             with quiet():
                 scores = self.score_samples(
                     table.X, batch=table.batch, size_factor=table.size_factor
@@ -363,7 +373,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     @property
     def _score_name(self) -> str:
         """The score that `score` stands for."""
-        return AUTO if self.score == "auto" else self.score
+        return AUTO if self.novelty_score == "auto" else self.novelty_score
 
     # Scores
 
@@ -389,6 +399,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
+            In units of the score: standardised units or nats.
 
         Raises
         ------
@@ -424,6 +435,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
+            In units of the score.
 
         Raises
         ------
@@ -450,6 +462,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of int of shape (n_samples,)
+            -1 or 1.
 
         Raises
         ------
@@ -480,6 +493,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of int of shape (n_samples,)
+            -1 or 1.
 
         Raises
         ------
@@ -518,6 +532,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
+            Between 0 and 1; the lower, the stranger.
 
         Raises
         ------
@@ -545,8 +560,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ) -> pandas.DataFrame:
         """Return each column's share of the strangeness of rows.
 
-        The squared distance of score="auto" is a sum over what codes do not reconstruct of each
-        column, and a part of the codes.
+        The squared distance of novelty_score="auto" is a sum over what codes do not reconstruct of
+        each column, and a part of the codes.
 
         Parameters
         ----------
@@ -567,16 +582,16 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         NotFittedError, ValueError
-            As `score_samples`, if `code` is something else, or if `score` is another one, which
-            is no sum over columns.
+            As `score_samples`, if `code` is something else, or if `novelty_score` is another one,
+            which is no sum over columns.
         ImportError
             Without pandas.
         """
         check_is_fitted(self)
         if self._score_name != NEIGHBOURS:
             raise ValueError(
-                f"score={self.score!r} is no sum over columns. Fit with score='auto' to explain "
-                "rows."
+                f"novelty_score={self.novelty_score!r} is no sum over columns. Fit with "
+                "novelty_score='auto' to explain rows."
             )
         if code not in ("apart", "columns"):
             raise ValueError(f"code={code!r} must be 'apart' or 'columns'.")

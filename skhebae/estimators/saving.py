@@ -120,16 +120,25 @@ def rebuild_estimator(
     params: dict[str, Any],
     fitted: dict[str, Any],
     factories: dict[str, Any],
+    kind: str | None = None,
 ) -> E:
     """Make an estimator of what a file says about it.
+
+    Parameters
+    ----------
+    cls, path, params, fitted, factories
+        Of the estimator.
+    kind : str, optional
+        The class that reads the file, for messages; `cls` by default.
 
     Raises
     ------
     ModelFileError, TypeError, ValueError
         As `BaseAutoencoder.load`.
     """
-    restore_factories(path, cls.__name__, params, fitted, factories)
-    with refuse_damaged(path, cls.__name__):
+    kind = cls.__name__ if kind is None else kind
+    restore_factories(path, kind, params, fitted, factories)
+    with refuse_damaged(path, kind):
         estimator = cls(**params)
         from_file = {name: value for name, value in params.items() if name not in factories}
         validate_parameter_constraints(
@@ -137,7 +146,7 @@ def rebuild_estimator(
         )
     if factories:
         estimator.make_objective()  # names what is wrong with a function of the user's
-    with refuse_damaged(path, cls.__name__):
+    with refuse_damaged(path, kind):
         check_attributes(fitted)
         check_packed(fitted)
         estimator.__setstate__({**estimator.__dict__, **fitted})

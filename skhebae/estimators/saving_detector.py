@@ -60,7 +60,7 @@ def save_detector(detector: NoveltyDetector, path: str | os.PathLike[str]) -> No
     seed = detector.random_state
     params = {
         "autoencoder": None if detector.autoencoder is None else name,
-        "score": detector.score,
+        "novelty_score": detector.novelty_score,
         "contamination": plain(detector.contamination),
         "alpha": float(detector.alpha),
         "calibration": plain(detector.calibration),
@@ -101,7 +101,7 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], factories: dict[st
         own = CLASSES[added["class"]]
         further = {**fitted, **added["attributes"]}
         of_model = dict(added["params"])
-    model = rebuild_estimator(own, path, of_model, further, factories)
+    model = rebuild_estimator(own, path, of_model, further, factories, kind)
     with refuse_damaged(path, kind):
         unfitted = None if params["autoencoder"] is None else clone(model)
         detector = cls(**{**params, "autoencoder": unfitted})

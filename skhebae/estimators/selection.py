@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from skhebae._sklearn import take_rows
 from skhebae.data import StoredTable, find_library, is_stream
@@ -15,7 +16,11 @@ from skhebae.estimators.tables import is_outside_memory
 #: Rows that are read together from a table outside memory.
 RUN = 16
 
+#: Fewer runs than these would be a poor sample: then rows are drawn one by one.
+FEW_RUNS = 64
+
 Indices = NDArray[np.intp]
+NONE: Indices = np.empty(0, dtype=np.intp)
 
 
 class Selection(NamedTuple):
@@ -57,6 +62,8 @@ class Selection(NamedTuple):
                 f"X is a {type(X).__name__}, which yields one table after another. A detector is "
                 "fitted to one table."
             )
+        if sparse.issparse(X):  # few of the formats can be indexed
+            X = X.tocsr()
         if is_outside_memory(X, window_mb) and not isinstance(X, StoredTable):
             X = StoredTable(X)
         if not hasattr(X, "shape"):
@@ -91,15 +98,31 @@ class Selection(NamedTuple):
         runs = [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(indices, breaks)]
         return Selection(self.X.read_together(runs), batch, size_factor)
 
-    def draw(self, n_wanted: int, rng: np.random.RandomState) -> Indices:
-        """Draw rows at random, in ascending order; in runs where they have to be read."""
-        if n_wanted >= len(self):
-            return np.arange(len(self))
-        if not self.is_stored:
-            return np.sort(rng.choice(len(self), n_wanted, replace=False))
-        starts = rng.choice(-(-len(self) // RUN), -(-n_wanted // RUN), replace=False) * RUN
-        rows = np.sort((starts[:, None] + np.arange(RUN)).ravel())
-        return rows[rows < len(self)]
+    def draw(self, n_wanted: int, rng: np.random.RandomState, without: Indices = NONE) -> Indices:
+        """Draw rows at random, in ascending order; in runs where they have to be read.
+
+        Parameters
+        ----------
+        n_wanted : int
+            All are drawn if there are no more.
+        rng : RandomState
+        without : ndarray of int, optional
+            Rows that are not drawn.
+        """
+        run = RUN if self.is_stored and len(self) >= FEW_RUNS * RUN else 1
+        starts = run * rng.permutation(-(-len(self) // run))
+        rows = (starts[:, None] + np.arange(run)).ravel()
+        is_free = np.ones(run * len(starts), dtype=bool)
+        is_free[len(self) :] = False
+        is_free[without] = False
+        return np.sort(rows[is_free[rows]][:n_wanted])
+
+    def leave_batches(self, held_out: Indices) -> Indices:
+        """Leave out the rows of batches of which no other row would be left to fit to."""
+        if self.batch is None:
+            return held_out
+        left = set(np.delete(self.batch, held_out).tolist())
+        return held_out[[label in left for label in self.batch[held_out].tolist()]]
 
 
 def n_rows(X: Any) -> int:

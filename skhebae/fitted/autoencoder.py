@@ -601,6 +601,7 @@ class FittedAutoencoder:
 
     # Chunks of rows
 
+    @in_plain_modes
     def trained_posterior(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
         """Return means (n, d) and lower covariance factors (n, d, d) in codes of the model.
 

@@ -1,20 +1,46 @@
-"""What makes rows strange: the parts of their distance to the reference."""
+"""What codes and each feature add to the distance of rows from their reference points."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skhebae.data import Minibatch, Scaling
+from skhebae.data import Matrix, Minibatch
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.reference import Nearest, Reference, describe, half_scale
 from skhebae.novelty import code_of
+from skhebae.posterior import jacobian_numbers
 
-FloatArray = NDArray[np.float64]
+
+def strangeness_parts(
+    fitted: FittedAutoencoder,
+    reference: Reference,
+    X: Matrix,
+    batch: ArrayLike | None,
+    size_factor: ArrayLike | None,
+    *,
+    apart: bool,
+) -> NDArray[np.float64]:
+    """Return `parts_of_rows` of a table, (n, 1 + q).
+
+    Parameters
+    ----------
+    fitted : FittedAutoencoder
+    reference : Reference
+    X, batch, size_factor
+        As of `FittedAutoencoder.score`.
+    apart : bool
+        As of `parts_of_rows`.
+    """
+
+    def evaluate(minibatch: Minibatch) -> Tensor:
+        return parts_of_rows(fitted, reference, minibatch, apart=apart)
+
+    width = jacobian_numbers(fitted.model)
+    parts = fitted.map_minibatches(evaluate, X, batch, size_factor, numbers_per_row=width)
+    return parts.astype(np.float64)
 
 
 def parts_of_rows(
@@ -59,16 +85,3 @@ def code_shares(
     total = change.sum(dim=1, keepdim=True)
     equal = torch.full_like(change, 1.0 / change.shape[1])
     return torch.where(total > 0.0, change / total, equal)
-
-
-def sum_per_column(parts: NDArray[Any], scaling: Scaling) -> FloatArray:
-    """Add up the parts of features (n, q) per column of the table, (n, p)."""
-    wide = np.asarray(parts, dtype=np.float64)
-    if scaling.columns is None:
-        return wide
-    n_columns = len(scaling.columns)
-    # A row of which one column is known: the features that it sets are those of the column.
-    known = np.where(np.eye(n_columns, dtype=bool), 0.0, np.nan)
-    owns = ~np.isnan(scaling.standardise(known))
-    result: FloatArray = wide @ owns.T.astype(np.float64)
-    return result

@@ -20,6 +20,7 @@ from skhebae.files import check_array
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.codes import WARNING_FILTERS
 from skhebae.novelty import code_of
+from skhebae.process import openmp
 
 Float32Array = NDArray[np.float32]
 
@@ -203,24 +204,30 @@ def choose_weight(described: Float32Array, n_components: int) -> float:
 def group_rows(described: Float32Array, seed: int) -> tuple[NDArray[np.intp], Float32Array]:
     """Group described rows (n, D) by k-means; return their groups (n,) and points (m, D).
 
-    A row that k-means leaves by itself makes a point with its nearest neighbour, so that no point
-    is a row.
+    Equal rows are one row that counts as often. One that k-means leaves by itself makes a point
+    with its nearest neighbour, so that no point is a row, unless all rows are equal.
     """
-    n_rows = len(described)
-    n_points = max(1, min(MOST_POINTS, n_rows // ROWS_PER_POINT))
-    n_points = min(n_points, len(np.unique(described, axis=0)))
+    _, first, place, counts = np.unique(
+        described, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    # In the order of the table: that of their numbers would change with their rounding.
+    order = np.argsort(first)
+    distinct, counts = described[first[order]], counts[order]
+    place = np.argsort(order)[place.reshape(-1)]
+    n_points = max(1, min(MOST_POINTS, len(distinct) // ROWS_PER_POINT))
     with (
         config_context(array_api_dispatch=False),
         WARNING_FILTERS.held(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        means = KMeans(n_points, n_init=1, max_iter=STEPS, random_state=seed).fit(described)
+        means = KMeans(n_points, n_init=1, max_iter=STEPS, random_state=seed)
+        with openmp().limit(limits=1):  # threads add up their parts in the order of their ends
+            means.fit(distinct, sample_weight=counts)
         groups, points = means.labels_, means.cluster_centers_.astype(np.float32)
         alone = np.flatnonzero(np.bincount(groups, minlength=n_points)[groups] == 1)
-        if len(alone) and n_rows > 1:
-            neighbours = NearestNeighbors(n_neighbors=2).fit(described)
-            pairs = neighbours.kneighbors(described[alone], return_distance=False)
-            # The nearest is the row itself, unless another is equal.
-            points[groups[alone]] = described[pairs].mean(axis=1)
-    return groups, points
+        if len(alone) and len(distinct) > 1:
+            neighbours = NearestNeighbors(n_neighbors=2).fit(distinct)
+            pairs = neighbours.kneighbors(distinct[alone], return_distance=False)
+            points[groups[alone]] = distinct[pairs].mean(axis=1)
+    return groups[place], points

@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skhebae.data import FeatureScaling, Matrix, Scaling
+from skhebae.likelihoods.variances import least_variance
 
 Float32Array = NDArray[np.float32]
+
+#: Smallest probability by whose root a residual is divided. By less, the rounding of a standardised
+#: indicator would count.
+LEAST_PROBABILITY = 1e-6
 
 
 class Decoded(NamedTuple):
@@ -315,6 +320,14 @@ class Likelihood(nn.Module, ABC):
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the Fisher information of the parameter, (n, p): diagonal, positive."""
 
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return the variance of each entry given z on the standardised scale, (n, p).
+
+        By default the least that the mean and the Fisher information allow, which is the variance
+        where the parameter is one number per entry of an exponential family.
+        """
+        return least_variance(self.mean, self.fisher_information(parameter), parameter)
+
     def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return what each entry lacks to its mean, in units of the root of its deviation, (n, p).
 
@@ -332,7 +345,9 @@ class Likelihood(nn.Module, ABC):
         with torch.enable_grad():
             leaf = parameter.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.entry_log_prob(x, leaf).sum(), leaf)
-        return slope / self.fisher_information(parameter).sqrt()
+        information = self.fisher_information(parameter)
+        # Where it underflows, so does the score.
+        return slope / information.clamp_min(torch.finfo(information.dtype).tiny).sqrt()
 
     # Principal codes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -9,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from skhebae.data import Matrix, Scaling, value_range
-from skhebae.likelihoods.base import Evidence, Float32Array, Likelihood, identity_calibration
+from skhebae.likelihoods.base import (
+    LEAST_PROBABILITY,
+    Evidence,
+    Float32Array,
+    Likelihood,
+    identity_calibration,
+)
 from skhebae.likelihoods.calibration import CALIBRATION_NUMBERS, most_likely_gains
 
 #: Smallest unit of a feature within [0, 1].
@@ -102,6 +109,15 @@ class BernoulliLikelihood(Likelihood):
         """Return ``b_j (1 - b_j)`` of each row, (n, p)."""
         probability = parameter.sigmoid()
         return probability * (1.0 - probability)
+
+    def pearson_residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return ``(x - b) / sqrt(b (1 - b))``, which is ``x e^(-l/2) - (1 - x) e^(l/2)``, (n, p).
+
+        For logits l, kept within probabilities that are not too small.
+        """
+        most = -0.5 * math.log(LEAST_PROBABILITY)
+        half, original = (0.5 * parameter).clamp(-most, most), self._original(x)
+        return original * (-half).exp() - (1.0 - original) * half.exp()
 
     def initial_bias(self) -> Tensor:
         """Return the logit of the feature means, kept within +-4.6 (1 % and 99 %), (p,)."""

@@ -35,6 +35,9 @@ TINY = 1e-300
 #: Information about what the decoder does not decide; positive, as it has to be.
 NO_INFORMATION = 1e-9
 
+#: About the variance of a score within its bin, in that of the score, for residuals.
+WITHIN_BINS = 0.01
+
 
 @dataclass(frozen=True)
 class BinnedScaling(Scaling):
@@ -333,6 +336,26 @@ class BinnedLikelihood(Likelihood):
         scores, bins = self._split(parameter)
         nothing = torch.full_like(scores, NO_INFORMATION)
         return torch.cat([nothing, self.bins.fisher_information(bins)], dim=-1)
+
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return the variance of scores between bins, and that of indicators, (n, p + q)."""
+        bins = self._split(parameter)[1]
+        probability = bins.exp()
+        mean = (probability * self.middle) @ self.bins.members
+        gap = self.middle - mean @ self.bins.members.T
+        between = (probability * gap.square()) @ self.bins.members / self.scores.scale.square()
+        return torch.cat([between, self.bins.variance(bins)], dim=-1) / 2.0
+
+    def pearson_residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return residuals of scores, and those of indicators of bins, (n, p + q).
+
+        Scores tell a number that is far out from others of its bin.
+        """
+        (_, indicators), (_, bins) = self._split(x), self._split(parameter)
+        gap = self._split(x - self.mean(parameter))[0]
+        between = self._split(self.variance(parameter))[0]
+        of_bins = self.bins.pearson_residual(indicators * 2.0**0.5, bins)
+        return torch.cat([gap / (between + WITHIN_BINS).sqrt(), of_bins], dim=-1)
 
     def initial_bias(self) -> Tensor:
         """Return 0 for scores, and the logarithms of the shares of bins, (p + q,)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from skhebae.data import Matrix, Scaling, Table
 from skhebae.distributed import SINGLE, Group
 from skhebae.files import check_floats
-from skhebae.likelihoods.base import Float32Array, Likelihood, as_tensor
+from skhebae.likelihoods.base import LEAST_PROBABILITY, Float32Array, Likelihood, as_tensor
 
 #: Levels of a column that have an output of their own, at most. The rarest share one.
 MOST_OUTPUTS = 100
@@ -306,6 +306,15 @@ class CategoricalLikelihood(Likelihood):
     def fisher_information(self, parameter: Tensor) -> Tensor:
         """Return the probabilities, the information about log-probabilities, (n, q)."""
         return parameter.exp()
+
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return ``p_k (1 - p_k)`` of each indicator, standardised, (n, q)."""
+        return parameter.exp() * -torch.expm1(parameter) / self.scale.square()
+
+    def pearson_residual(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Return ``x_k / sqrt(p_k)`` of each indicator, unless p_k is too small, (n, q)."""
+        root = parameter.exp().clamp_min(LEAST_PROBABILITY).sqrt()
+        return (x * self.scale + self.location) / root
 
     def initial_bias(self) -> Tensor:
         """Return the logarithms of the shares, (q,)."""

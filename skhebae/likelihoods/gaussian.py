@@ -195,6 +195,10 @@ class GaussianLikelihood(Likelihood):
         """Return ``1 / v_j`` for every row, (n, p)."""
         return (1.0 / self.noise_variance()).expand_as(parameter)
 
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return ``1 / I_j``, which is ``v_j``, for every row, (n, p)."""
+        return 1.0 / self.fisher_information(parameter)
+
     def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return ``(x - mean) / v^(1/4)``, (n, p)."""
         return (x - parameter) * self.noise_variance().pow(-0.25)

@@ -351,6 +351,10 @@ class MixedLikelihood(Likelihood):
         """Return the information of each part, (n, q)."""
         return self._join("fisher_information", parameter)
 
+    def variance(self, parameter: Tensor) -> Tensor:
+        """Return the variance of each entry, (n, q)."""
+        return self._join("variance", parameter)
+
     def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Return the residuals of all parts, (n, q)."""
         return self._join("residual", x, parameter)

@@ -142,7 +142,7 @@ class NoveltyDisplay:
         Parameters
         ----------
         detector : NoveltyDetector
-            Fitted detector, with ``score="auto"``.
+            Fitted detector, with ``novelty_score="auto"``.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Table with the features of the fit.
         rows : sequence of int, default=None

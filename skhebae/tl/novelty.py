@@ -269,7 +269,7 @@ def record(model: NoveltyDetector) -> dict[str, Any]:
     params = {
         "autoencoder": type(model.autoencoder_).__name__,
         "likelihood": str(getattr(model.autoencoder_, "likelihood", "")),
-        "score": model.score,
+        "score": model.novelty_score,
         "contamination": model.contamination,
         "alpha": model.alpha,
         "n_genes": len(fields["var_names"]),
