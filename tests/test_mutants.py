@@ -447,13 +447,13 @@ MUTANTS = {
     ),
     "codes that are not whitened at the start": Mutant(
         "fitted/linear_start.py",
-        "found.directions / found.deviations[:, None]",
+        "found.directions / deviations[:, None]",
         "found.directions",
         STARTS,
     ),
     "decoder that does not undo the encoder at the start": Mutant(
         "fitted/linear_start.py",
-        "decode = found.directions.T * found.deviations",
+        "decode = found.directions.T * deviations",
         "decode = found.directions.T",
         STARTS,
     ),
