@@ -658,6 +658,25 @@ def test_scores_that_are_also_methods_of_the_autoencoder(by_name, table):
         assert_allclose(fitted.score_samples(table), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_joint_is_the_density_of_row_and_code(by_name, table):
+    model = by_name("joint").autoencoder_
+    fitted = model.fitted_
+    mixture = fitted.mixture
+    codes, _ = fitted.encode_with_spread(table)  # whitened: a rotation of those of the mixture
+    rotation = fitted.axes.rotation
+    density = sum(
+        weight
+        * stats.multivariate_normal(rotation.T @ mean, rotation.T @ cov @ rotation).pdf(codes)
+        for weight, mean, cov in zip(
+            mixture.weights, mixture.means, mixture.covariances, strict=True
+        )
+    )
+    decoded = model.inverse_transform(model.transform(table))
+    entries = stats.norm(decoded, np.sqrt(model.noise_variance_)).logpdf(table).sum(axis=1)
+    found = by_name("joint").score_samples(table)
+    np.testing.assert_allclose(found, entries + np.log(density), rtol=1e-4, atol=1e-3)
+
+
 def test_typicality_is_the_distance_to_the_mean_bound(by_name, table):
     fitted, bound = by_name("typicality"), by_name("bound")
     held_out = -bound.calibration_scores_

@@ -84,7 +84,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         "divergence" (of the posterior from the prior), "reconstruction" (``-log p(x | mu)``),
         "reconstruction_error", "expected_reconstruction", "decoder_stochastic",
         "encoder_stochastic", "fully_stochastic", "nearest_generated", "latent_distance",
-        "bhattacharyya", "code_density" (under the mixture of codes), "regret" (likelihood regret)
+        "bhattacharyya", "code_density" (under the mixture of codes), "joint" (that and
+        "reconstruction"), "regret" (likelihood regret)
         and "typicality"; see the guide for their formulas [2]_.
     contamination : float or "auto", default="auto"
         Share of the rows of `fit` that `predict` calls novelties, at most 0.5. "auto" calls rows

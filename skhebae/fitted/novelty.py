@@ -38,8 +38,8 @@ FloatArray = NDArray[np.float64]
 
 #: Scores that compare a row with rows of `fit`, or with their mean score.
 NEIGHBOURS, LATENT, BHATTACHARYYA = "neighbours", "latent_distance", "bhattacharyya"
-CODE_DENSITY, TYPICALITY = "code_density", "typicality"
-SCORES = (NEIGHBOURS, LATENT, BHATTACHARYYA, CODE_DENSITY, TYPICALITY, *ROW_SCORES)
+CODE_DENSITY, JOINT, TYPICALITY = "code_density", "joint", "typicality"
+SCORES = (NEIGHBOURS, LATENT, BHATTACHARYYA, CODE_DENSITY, JOINT, TYPICALITY, *ROW_SCORES)
 
 #: What "auto" is: chosen once, on many tables (docs/novelty.md).
 AUTO = NEIGHBOURS
@@ -88,6 +88,8 @@ def row_score(
         return partial(bhattacharyya, fitted, reference)
     if score == CODE_DENSITY:
         return partial(code_surprise, fitted)
+    if score == JOINT:
+        return partial(joint_surprise, fitted)
     if score == TYPICALITY:
         bound = partial(row_value, fitted, negative_bound)
         return lambda minibatch: (bound(minibatch) - typical).abs()
@@ -168,6 +170,15 @@ def code_surprise(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
         for part in (mixture.weights, mixture.means, mixture.covariances)
     )
     return mixture_surprise(code, weights, means, torch.linalg.cholesky(covariances))
+
+
+def joint_surprise(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
+    """Return ``-log p(x | mu) - log q(mu)``, q the mixture of the codes of `fit`, (n,), nats.
+
+    Minus the bound of a point, with the mixture as prior.
+    """
+    fit_of_row = fitted.model.log_prob(minibatch, code_of(fitted.model, minibatch))
+    return code_surprise(fitted, minibatch) - fit_of_row
 
 
 def fit_reference(
