@@ -54,6 +54,7 @@ def test_gap_of_known_codes(images):
     assert np.all(mutual_informations(own, factors).max(axis=0) <= np.array(entropies) + 1e-9)
 
 
+@pytest.mark.slow
 def test_dci_of_known_codes(images):
     _, factors = images
     rng = np.random.default_rng(0)

@@ -33,6 +33,7 @@ def test_strange_images_are_what_they_are_called(images):
     assert framed[:, 4:24].max() > 0.9
 
 
+@pytest.mark.slow
 def test_scores_are_the_negative_bound_and_that_of_the_code(images):
     params = {"n_components": 2, "hidden_layer_sizes": (4,), "random_state": 0, "max_iter": "auto"}
     model = VAETransformer(**params, prior="tilted", likelihood="bernoulli").fit(images)
@@ -79,6 +80,7 @@ def test_verdicts_follow_the_rules():
     assert "| the tilted prior detects more | mean AUROC 0.700 to 0.960 | holds |" in text
 
 
+@pytest.mark.slow
 def test_a_row_has_all_that_the_page_shows(images, monkeypatch):
     dataset = Dataset("images", images.astype(np.float32), np.zeros(40), "bernoulli", n_train=30)
     params = {"n_components": 2, "hidden_layer_sizes": (4,), "max_iter": 3}

@@ -95,6 +95,7 @@ def test_parts_of_hebae(table, row_share):
     assert "(a diagonal Gaussian would miss)" in repr(gap)
 
 
+@pytest.mark.slow
 def test_a_common_scale_per_row_is_a_family_too(table):
     params = {"row_share": 1.0, "covariance": "diag", "posterior_scale": "scalar"}
     gap = bound_gap(fit(HEBAETransformer, table, **params), table, max_rows=40, n_draws=300)
@@ -136,6 +137,7 @@ def test_a_row_is_the_same_alone_and_among_others(vae, table):
     assert alone.summary["total"][0] == pytest.approx(alone.parts["total"][0])
 
 
+@pytest.mark.slow
 def test_the_choice_of_rows_and_draws_is_seeded(vae, table, gap):
     again = bound_gap(vae, table, max_rows=60, n_draws=400)
     assert_array_equal(gap.indices, again.indices)
@@ -154,6 +156,7 @@ def test_rows_of_every_kind_of_table_can_be_chosen(table):
     assert_array_equal(np.asarray(take_rows(stored, chosen)), table[chosen].astype(np.float32))
 
 
+@pytest.mark.slow
 def test_counts_with_batches_and_size_factors():
     rng = np.random.default_rng(0)
     rate = np.exp(rng.normal(size=(120, 2)) @ rng.normal(size=(2, 8)) * 0.5 + 1.0)
@@ -193,6 +196,7 @@ def test_text_and_frame(gap):
     assert isinstance(gap, BoundGap)
 
 
+@pytest.mark.slow
 def test_latent_report_shows_the_gap_when_asked(vae, table):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatentWarning)

@@ -168,6 +168,7 @@ def test_noise_of_training_does_not_count(few):
         assert_allclose(slope, of_noisy, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_history_is_of_what_is_minimised(digits):
     capacity_weight = 50.0
     model = VAETransformer(
@@ -201,6 +202,7 @@ def test_training_does_not_stop_while_the_target_moves(digits):
     assert_allclose(row_divergence(model, digits), 6.0, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_stream_counts_the_epochs_of_all_calls(digits):
     model = VAETransformer(**QUICK, batch_size=40, capacity=(0, 5, 30))
     for _ in range(60):
@@ -212,6 +214,7 @@ def test_a_stream_counts_the_epochs_of_all_calls(digits):
         VAETransformer(**QUICK, capacity=(0, 5, 0.5)).partial_fit(digits)
 
 
+@pytest.mark.slow
 def test_warm_start_goes_on_at_the_end(digits):
     model = VAETransformer(**QUICK, capacity=(0, 6, 0.5), warm_start=True).fit(digits)
     n_before = model.n_iter_

@@ -171,6 +171,7 @@ def test_recommends_few_pseudo_rows_for_a_wide_truth_and_many_for_the_prior():
     assert few.crossing is None
 
 
+@pytest.mark.slow
 def test_codes_of_an_estimator_are_its_whitened_codes(fitted, table):
     path = regularisation_path(fitted, table)
     codes = fitted.fitted_.encode_with_spread(table)[0]

@@ -271,6 +271,7 @@ def test_a_curved_decoder_of_one_dimension_against_integrals(likelihood):
     assert (parts.log_likelihood.numpy() >= parts.full[:, 0].numpy() - 5.0 * error - 0.01).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_best_gaussians_beat_their_neighbours(likelihood):
     model = make_model(likelihood, hidden=(8,), seed=4)
