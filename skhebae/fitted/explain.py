@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skhebae.data import Matrix, Minibatch
 from skhebae.fitted.autoencoder import FittedAutoencoder
-from skhebae.fitted.reference import Nearest, Reference, describe, half_scale
+from skhebae.fitted.reference import Nearest, Reference, code_matrix, describe
 from skhebae.novelty import code_of
 from skhebae.posterior import jacobian_numbers
 
@@ -75,7 +75,7 @@ def code_shares(
     Changes count in the units of residuals.
     """
     points = np.asarray(reference.points[:, : fitted.n_components], dtype=np.float64)
-    model_codes = points @ np.linalg.inv(half_scale(fitted))
+    model_codes = points @ np.linalg.inv(code_matrix(fitted, reference.residual_weight))
     other = torch.from_numpy(model_codes).to(code)[nearest.point]
     here, there = (fitted.model.decode_rows(z, minibatch) for z in (code, other))
     likelihood = fitted.likelihood

@@ -16,10 +16,10 @@ from skhebae.fitted.measure import encode_with_spread
 from skhebae.fitted.reference import (
     MOST_NUMBERS,
     MOST_ROWS,
-    TINY,
     Nearest,
     Reference,
     choose_weight,
+    code_scale,
     describe,
     group_rows,
 )
@@ -121,10 +121,9 @@ def whitened_code(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
 
 def reference_codes(fitted: FittedAutoencoder, reference: Reference, like: Tensor) -> Tensor:
     """Return the whitened codes of the points of the reference, (m, d)."""
-    codes = reference.points[:, : fitted.n_components]
-    if fitted.axes is not None:
-        codes = codes / np.sqrt(fitted.axes.rescaled(False).scale).clip(min=TINY)
-    return torch.from_numpy(np.array(codes)).to(like)
+    points = reference.points[:, : fitted.n_components]
+    codes = points / code_scale(fitted, reference.residual_weight)
+    return torch.from_numpy(codes).to(like)
 
 
 def latent_distance(
@@ -213,6 +212,7 @@ def fit_reference(
     described, variances = np.split(rows, [fitted.n_components + fitted.n_features], axis=1)
     weight = choose_weight(described, fitted.n_components)
     described[:, fitted.n_components :] *= weight
+    described[:, : fitted.n_components] *= code_scale(fitted, weight) / code_scale(fitted, 1.0)
     groups, points = group_rows(np.ascontiguousarray(described), seed)
     if not needs_variances:
         return Reference(points, weight)

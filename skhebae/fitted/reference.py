@@ -144,17 +144,26 @@ def entry_weights(mask: Tensor, width: int) -> Tensor:
     return torch.cat([of_codes, mask * share], dim=1)
 
 
-def half_scale(fitted: FittedAutoencoder) -> NDArray[np.float64]:
-    """Return the matrix from codes of the model to half-whitened ones, (d, d).
+def code_scale(fitted: FittedAutoencoder, residual_weight: float) -> NDArray[np.float64]:
+    """Return the units of whitened principal codes in a description, (d,).
 
-    Principal codes in units of the root of their deviation, so halfway between codes whose
-    distances are those of rows and codes that all deviate alike.
+    The root of the deviation of each, so halfway between codes whose distances are those of rows
+    and codes that all deviate alike. Without residuals, whose noise is the reason to leave that
+    of the table, the deviation.
     """
     if fitted.axes is None:
-        return np.eye(fitted.n_components)
-    natural = fitted.axes.rescaled(False)
-    outward: NDArray[np.float64] = replace(natural, scale=np.sqrt(natural.scale)).outward
-    return outward
+        return np.ones(fitted.n_components)
+    natural = fitted.axes.rescaled(False).scale
+    scale: NDArray[np.float64] = np.sqrt(natural) if residual_weight > 0.0 else natural
+    return scale.clip(min=TINY)
+
+
+def code_matrix(fitted: FittedAutoencoder, residual_weight: float) -> NDArray[np.float64]:
+    """Return the matrix from codes of the model to those of a description, (d, d)."""
+    scale = code_scale(fitted, residual_weight)
+    if fitted.axes is None:
+        return np.eye(len(scale))
+    return replace(fitted.axes, scale=scale).outward
 
 
 def describe(
@@ -163,17 +172,19 @@ def describe(
     residual_weight: float,
     code: Tensor | None = None,
 ) -> Tensor:
-    """Return half-whitened code and weighted residual of each row side by side, (n, d + q).
+    """Return scaled code and weighted residual of each row side by side, (n, d + q).
 
     `code` (n, d), of the model, is that of `code_of` by default.
     """
     if code is None:
         code = code_of(fitted.model, minibatch)
+    scaled = code @ torch.from_numpy(code_matrix(fitted, residual_weight)).to(code)
+    if residual_weight == 0.0:
+        return torch.cat([scaled, torch.zeros_like(minibatch.x)], dim=1)
     residual = fitted.likelihood.residual(minibatch.x, fitted.model.decode_rows(code, minibatch))
     if minibatch.mask is not None:
         residual = residual.where(minibatch.mask, 0.0)
-    half_white = code @ torch.from_numpy(half_scale(fitted)).to(code)
-    return torch.cat([half_white, residual_weight * residual], dim=1)
+    return torch.cat([scaled, residual_weight * residual], dim=1)
 
 
 def choose_weight(described: Float32Array, n_components: int) -> float:
