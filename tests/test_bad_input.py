@@ -213,6 +213,8 @@ OWN = {
         "beta": [-1.0, None],
         "prior": ["flat", None],
         "tilt": [0.0, -1.0, 1e9, "much", None, 2.5],
+        "capacity": [5.0, (0, 5), (0, -1, 10), (0, 5, 0), "much"],
+        "capacity_weight": [0.0, -1.0, None],
     },
     WAETransformer: {"reg_weight": [-1.0, None]},
 }

@@ -168,6 +168,7 @@ class PriorCloud(torch.nn.Module):
         self.n_components = d
         self.prior = StandardNormalPrior(d)
         self.head = head
+        self.device = torch.device("cpu")
 
     def encode(self, minibatch):
         return minibatch.x, torch.full_like(minibatch.x, self.head)

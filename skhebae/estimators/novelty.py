@@ -135,7 +135,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> benign, malignant = X[y == 1], X[y == 0]
     >>> detector = NoveltyDetector(random_state=0).fit(benign[:300])
-    >>> bool((detector.predict(malignant) == -1).mean() > 0.8)
+    >>> bool((detector.predict(malignant) == -1).mean() > 0.5)
     True
     >>> bool((detector.p_values(benign[300:]) <= 0.05).mean() < 0.15)
     True
