@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from skhebae.data import Matrix
+from skhebae.diagnostics._checks import check_autoencoder
 from skhebae.diagnostics.gap_report import BoundGap
 from skhebae.estimators import BaseAutoencoder
 from skhebae.exceptions import UnreliableBoundWarning, warn_caller
@@ -90,13 +90,7 @@ def bound_gap(
     >>> list(gap.summary)
     ['gaussian', 'family', 'amortisation', 'total', 'independence']
     """
-    if not isinstance(estimator, BaseAutoencoder):
-        raise TypeError(
-            f"bound_gap takes a fitted HEBAETransformer, VAETransformer or WAETransformer, "
-            f"got {type(estimator).__name__}. For a pipeline, pass pipeline[-1] and the rows "
-            "pipeline[:-1].transform(X)."
-        )
-    check_is_fitted(estimator)
+    check_autoencoder(estimator, "bound_gap")
     check_whole("n_draws", n_draws, 100, "draws behind log p(x)")
     if max_rows is not None:
         check_whole("max_rows", max_rows, 1, "rows to measure, or None for all")

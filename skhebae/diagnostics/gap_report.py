@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skhebae.diagnostics._checks import import_pandas
 from skhebae.process import cached_property
 from skhebae.variational import independence_loss, off_diagonal_size
 
@@ -233,12 +234,7 @@ class BoundGap:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "BoundGap.to_frame needs pandas. Install it with pip install pandas."
-            ) from error
+        pd = import_pandas("BoundGap.to_frame")
         bounds = {
             name: getattr(self, name).mean(axis=1) for name in ("full", "diagonal", "encoder")
         }

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skhebae.code_map import CodeNoise
 from skhebae.data import Matrix
+from skhebae.diagnostics._checks import check_autoencoder
 from skhebae.diagnostics.gap import bound_gap
 from skhebae.diagnostics.report import LatentReport
 from skhebae.divergences import diagonal_kl_to_standard
@@ -97,13 +97,7 @@ def latent_report(
         If the mutual information is at its ceiling, the log of the rows. Not
         for WAE.
     """
-    if not isinstance(estimator, BaseAutoencoder):
-        raise TypeError(
-            f"latent_report takes a fitted HEBAETransformer, VAETransformer or WAETransformer, "
-            f"got {type(estimator).__name__}. For a pipeline, pass pipeline[-1] and the rows "
-            "pipeline[:-1].transform(X)."
-        )
-    check_is_fitted(estimator)
+    check_autoencoder(estimator, "latent_report")
     rng = check_random_state(random_state)
     rows, fitted = estimator.validate_rows(X), estimator.fitted_
     if rows.shape[0] < 3:

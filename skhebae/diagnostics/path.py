@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas
 
+from skhebae.diagnostics._checks import import_pandas
+
 FloatArray = NDArray[np.float64]
 
 CURVES = ("train", "held_out", "generated")
@@ -126,12 +128,7 @@ class RegularisationPath:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "RegularisationPath.to_frame needs pandas. Install it with pip install pandas."
-            ) from error
+        pd = import_pandas("RegularisationPath.to_frame")
         columns = {name: getattr(self, name) for name in CURVES}
         columns |= {f"{name}_error": error for name, error in self.errors.items()}
         return pd.DataFrame(columns, index=pd.Index(self.values, name=self.parameter))

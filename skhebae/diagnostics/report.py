@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from skhebae.diagnostics._checks import import_pandas
 from skhebae.diagnostics.gap_report import BoundGap
 from skhebae.exceptions import (
     CollapsedDimensionsWarning,
@@ -161,12 +162,7 @@ class LatentReport:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "LatentReport.to_frame needs pandas. Install it with pip install pandas."
-            ) from error
+        pd = import_pandas("LatentReport.to_frame")
         return pd.DataFrame(
             {
                 "mean_variance": self.mean_variance,

@@ -60,6 +60,15 @@ class Posterior(NamedTuple):
     covariance_factor: Float32Array
 
 
+def adopt_features(estimator: Any, autoencoder: Any) -> None:
+    """Give an estimator around a fitted autoencoder the features that this was fitted to."""
+    own = vars(estimator)
+    own["n_features_in_"] = autoencoder.n_features_in_
+    own.pop("feature_names_in_", None)
+    if hasattr(autoencoder, "feature_names_in_"):
+        own["feature_names_in_"] = autoencoder.feature_names_in_
+
+
 @with_parameters
 class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, Parameters):
     """Everything but the objective: a subclass declares its parameters and `make_objective`.

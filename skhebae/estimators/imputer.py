@@ -16,7 +16,7 @@ from skhebae._sklearn import (
     fit_context,
 )
 from skhebae.data import Matrix
-from skhebae.estimators.base import BaseAutoencoder
+from skhebae.estimators.base import BaseAutoencoder, adopt_features
 from skhebae.estimators.hebae import HEBAETransformer
 
 
@@ -78,11 +78,7 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             HEBAETransformer() if self.autoencoder is None else clone(self.autoencoder)
         )
         self.autoencoder_ = autoencoder.fit(X, **fit_params)
-        self.n_features_in_ = autoencoder.n_features_in_
-        if hasattr(autoencoder, "feature_names_in_"):
-            self.feature_names_in_ = autoencoder.feature_names_in_
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        adopt_features(self, autoencoder)
         return self
 
     def transform(self, X: ArrayLike | Matrix) -> Any:

@@ -26,7 +26,7 @@ from skhebae._sklearn import (
 )
 from skhebae.conformal import benjamini_hochberg, conformal_p_values, largest_quiet_score
 from skhebae.data import Matrix
-from skhebae.estimators.base import BaseAutoencoder
+from skhebae.estimators.base import BaseAutoencoder, adopt_features
 from skhebae.estimators.explain import explain_rows
 from skhebae.estimators.hebae import HEBAETransformer
 from skhebae.estimators.saving_detector import load_detector, save_detector
@@ -340,10 +340,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
             self.reference_ = reference
             self.calibration_scores_ = scores
             self.typical_bound_ = typical
-            self.n_features_in_ = vars(model)["n_features_in_"]
-            self.__dict__.pop("feature_names_in_", None)
-            if hasattr(model, "feature_names_in_"):
-                self.feature_names_in_ = model.feature_names_in_
+            adopt_features(self, model)
             self.offset_ = self._find_offset(table)
         except BaseException:
             self.__dict__.clear()

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skhebae._sklearn import validate_parameter_constraints
-from skhebae.estimators.base import BaseAutoencoder
+from skhebae.estimators.base import BaseAutoencoder, adopt_features
 from skhebae.estimators.custom import AutoencoderTransformer
 from skhebae.estimators.hebae import HEBAETransformer
 from skhebae.estimators.saving import (
@@ -117,9 +117,7 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], factories: dict[st
         detector.reference_ = reference
         detector.calibration_scores_ = added["held_out"]
         detector.offset_, detector.typical_bound_ = float(added["offset"]), float(added["typical"])
-        detector.n_features_in_ = vars(model)["n_features_in_"]
-        if hasattr(model, "feature_names_in_"):
-            detector.feature_names_in_ = model.feature_names_in_
+        adopt_features(detector, model)
     return detector
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skhebae.data import Matrix, Minibatch
 from skhebae.fitted.autoencoder import FittedAutoencoder
+from skhebae.fitted.axes import apply_matrix
 from skhebae.fitted.measure import encode_with_spread
 from skhebae.fitted.reference import (
     MOST_NUMBERS,
@@ -21,6 +22,7 @@ from skhebae.fitted.reference import (
     choose_weight,
     code_scale,
     describe,
+    find_point,
     group_rows,
 )
 from skhebae.model import Autoencoder
@@ -115,8 +117,9 @@ def find_nearest(fitted: FittedAutoencoder, reference: Reference, minibatch: Min
 def whitened_code(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
     """Return the principal code of each row in units of its prior, (n, d)."""
     code = code_of(fitted.model, minibatch)
-    axes = fitted.axes
-    return code if axes is None else code @ torch.from_numpy(axes.whitened.outward).to(code)
+    return (
+        code if fitted.axes is None else apply_matrix(code, fitted.axes.whitened.outward_on(code))
+    )
 
 
 def reference_codes(fitted: FittedAutoencoder, reference: Reference, like: Tensor) -> Tensor:
@@ -132,9 +135,7 @@ def latent_distance(
     """Return the distance of the whitened code to the nearest of the reference, (n,)."""
     code = whitened_code(fitted, minibatch)
     points = reference_codes(fitted, reference, code)
-    gaps = points.square().sum(dim=1) - 2.0 * code @ points.T
-    nearest = points[gaps.nan_to_num(nan=torch.inf).argmin(dim=1)]
-    return (code.double() - nearest.double()).square().sum(dim=1).sqrt()
+    return find_point(code, points).squares.sum(dim=1).sqrt()
 
 
 def bhattacharyya(fitted: FittedAutoencoder, reference: Reference, minibatch: Minibatch) -> Tensor:
@@ -162,8 +163,12 @@ def code_variances(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
 
 def code_surprise(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
     """Return minus the log-density of the code under the mixture of those of `fit`, (n,), nats."""
+    return mixture_surprise_of(fitted, code_of(fitted.model, minibatch))
+
+
+def mixture_surprise_of(fitted: FittedAutoencoder, code: Tensor) -> Tensor:
+    """Return minus the log-density of codes (n, d) under the mixture, (n,), nats."""
     mixture = fitted.mixture.now()
-    code = code_of(fitted.model, minibatch)
     weights, means, covariances = (
         torch.from_numpy(np.array(part)).to(code.device)
         for part in (mixture.weights, mixture.means, mixture.covariances)
@@ -176,8 +181,8 @@ def joint_surprise(fitted: FittedAutoencoder, minibatch: Minibatch) -> Tensor:
 
     Minus the bound of a point, with the mixture as prior.
     """
-    fit_of_row = fitted.model.log_prob(minibatch, code_of(fitted.model, minibatch))
-    return code_surprise(fitted, minibatch) - fit_of_row
+    code = code_of(fitted.model, minibatch)
+    return mixture_surprise_of(fitted, code) - fitted.model.log_prob(minibatch, code)
 
 
 def fit_reference(

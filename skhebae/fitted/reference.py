@@ -114,19 +114,27 @@ class Reference:
             True where an entry is observed.
         """
         points = torch.from_numpy(np.array(self.points)).to(described)
-        if mask is None:
-            weight = None
-            gaps = points.square().sum(dim=1) - 2.0 * described @ points.T
-        else:
+        weight = None
+        if mask is not None:
             weight = entry_weights(mask, described.shape[1]).to(described)
-            gaps = weight @ points.square().T - 2.0 * (weight * described) @ points.T
-        # Differences of large numbers are exact enough to choose a point, and not to be the result.
-        gaps = gaps.nan_to_num(nan=torch.inf)
-        k = self.neighbour
-        # Both find the same for k = 1, and the first is quicker.
-        index = gaps.argmin(dim=1) if k == 1 else gaps.kthvalue(k, dim=1).indices
-        squares = (described.double() - points[index].double()).square()
-        return Nearest(index, squares if weight is None else weight * squares)
+        return find_point(described, points, weight, self.neighbour)
+
+
+def find_point(rows: Tensor, points: Tensor, weight: Tensor | None = None, k: int = 1) -> Nearest:
+    """Find the k-th nearest of points (m, D) to each of rows (n, D).
+
+    Entries of a `weight` (n, D) count by it.
+    """
+    if weight is None:
+        gaps = points.square().sum(dim=1) - 2.0 * rows @ points.T
+    else:
+        gaps = weight @ points.square().T - 2.0 * (weight * rows) @ points.T
+    # Differences of large numbers are exact enough to choose a point, and not to be the result.
+    gaps = gaps.nan_to_num(nan=torch.inf)
+    # Both find the same for k = 1, and the first is quicker.
+    index = gaps.argmin(dim=1) if k == 1 else gaps.kthvalue(k, dim=1).indices
+    squares = (rows.double() - points[index].double()).square()
+    return Nearest(index, squares if weight is None else weight * squares)
 
 
 def entry_weights(mask: Tensor, width: int) -> Tensor:
