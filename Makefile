@@ -67,10 +67,11 @@ speed: .venv/installed  ## our own speed, against that of the last such run
 	$(BIN)/python -m pytest -q benchmarks/own --benchmark-autosave --benchmark-compare \
 	  --benchmark-columns=min,median,rounds
 
-docs: .venv/installed  ## the pages and the reference, in docs/_build/html
+docs: .venv/installed  ## the site with its gallery, in docs/_build/html; open index.html there
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	MPLBACKEND=agg $(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
 
 clean:
-	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output
+	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output \
+	  docs/_build docs/api docs/auto_examples
