@@ -358,6 +358,18 @@ def test_probabilities_of_intervals():
     assert torch.isfinite(single).all()
 
 
+@pytest.mark.parametrize("far", [1e4, 3e4, 1e5])
+def test_gradients_at_the_ends_of_an_ordered_scale(far):
+    low = torch.tensor([-far, -1.0, 1.2])
+    high = torch.tensor([-1.0, 1.2, far])
+    middle = torch.linspace(-1.5, 1.5, 200)[:, None].requires_grad_()
+    log_interval((low - middle) / 0.98, (high - middle) / 0.98).sum().backward()
+    exact = middle.detach().double().requires_grad_()
+    cut = [(end.double().clamp(-30.0, 30.0) - exact) / 0.98 for end in (low, high)]
+    (torch.special.ndtr(cut[1]) - torch.special.ndtr(cut[0])).log().sum().backward()
+    assert_allclose(middle.grad, exact.grad, rtol=1e-4, atol=1e-4)
+
+
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 3))
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 #: An interval is narrow if its width times the size of its middle is less.
 NARROW = 0.1
 
+#: So far below the upper end, Phi has no share in the interval, also in double precision.
+BELOW = 60.0
+
 
 def log_interval(low: Tensor, high: Tensor) -> Tensor:
     """Return ``log(Phi(high) - Phi(low))`` for low < high, without loss of digits in the tails.
@@ -33,6 +36,8 @@ def log_interval(low: Tensor, high: Tensor) -> Tensor:
         - narrow_width.square() / 24.0
     )
     above = torch.special.log_ndtr(high)
+    # Nothing lies further below; torch's gradient of log_ndtr is NaN at some numbers near -1e4.
+    low = torch.maximum(low, high.clamp(max=0.0) - BELOW)
     ratio = (torch.special.log_ndtr(low) - above).where(~narrow, -1.0)
     from_ends = above + torch.log(-torch.expm1(ratio))
     return torch.where(narrow, from_middle, from_ends)
