@@ -1,4 +1,4 @@
-"""Fill docs/benchmarks.md from results/compare.json."""
+"""Fill the pages of the reducers, of PCA, of missing values and of mixed tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from statistics import mean
 
 from benchmarks import missing, pages, tabular_page
 from benchmarks import tables as against_pca
-from benchmarks.pages import DOCS, Column, Reader, fill, group, load, number, section, table
+from benchmarks.pages import DOCS, Column, Reader, fill, fold, group, load, number, section, table
 from benchmarks.reducers import METHODS
 from benchmarks.runner import Row
 
@@ -52,11 +52,11 @@ COLUMNS: tuple[Column, ...] = (
     ("NMI", NMI, "{:.3f}", True),
     ("ARI", metric("ari"), "{:.3f}", True),
     ("silh.", metric("silhouette"), "{:.3f}", True),
-    ("two-sample accuracy", two_sample, "{:.3f}", False),
+    ("two-sample", two_sample, "{:.3f}", False),
     ("fit s", FIT, "{:.2f}", False),
-    ("10,000 rows s", MANY, "{:.3f}", False),
-    ("one row ms", ONE, "{:.2f}", False),
-    ("inverse ms per row", inverse_ms, "{:.3f}", False),
+    ("10k rows s", MANY, "{:.3f}", False),
+    ("1 row ms", ONE, "{:.2f}", False),
+    ("inverse ms", inverse_ms, "{:.3f}", False),
     ("file kB", FILE, "{:.0f}", False),
     ("peak MiB", number("peak_mib"), "{:.0f}", False),
 )
@@ -65,11 +65,11 @@ COLUMNS: tuple[Column, ...] = (
 QUALITY: dict[str, Reader] = {
     "error": error_share,
     "k-NN": KNN,
-    "trustworthiness": TRUST,
-    "distance correlation": GLOBAL,
-    "two-sample accuracy": two_sample,
+    "trustw.": TRUST,
+    "dist. corr.": GLOBAL,
+    "two-sample": two_sample,
 }
-COSTS = {"fit s": FIT, "10,000 new rows s": MANY, "one row ms": ONE, "file kB": FILE}
+COSTS = {"fit s": FIT, "10k rows s": MANY, "1 row ms": ONE, "file kB": FILE}
 
 
 def cells_of(rows: list[Row]) -> list[Row]:
@@ -87,10 +87,10 @@ def tables(rows: list[Row]) -> list[str]:
     lines: list[str] = []
     for (data, d), cells in group(cells_of(rows), "data", "n_components").items():
         one = cells[0]
-        size = f"{one['n_train']} training rows, {one['n_test']} held out, {one['n_features']}"
-        lines += ["", f"### {data}, d = {d}", ""]
-        lines += [f"{size} features; {one['n_neighbors']} neighbours.", ""]
-        lines += pages.table_of_methods(cells, COLUMNS, ("batch-invariant", independent))
+        size = f"{one['n_train']:,} training rows, {one['n_test']:,} held-out rows"
+        said = [f"{size}, {one['n_features']:,} features; {one['n_neighbors']} neighbours.", ""]
+        said += pages.table_of_methods(cells, COLUMNS, ("batch-invariant", independent))
+        lines += ["", *fold(f"{data}, d = {d}", said)]
     failed = [row for row in rows if row["kind"] == "cell" and "error" in row]
     keys = ("data", "method", "n_components", "error")
     failures = [[*key, len(of)] for key, of in group(failed, *keys).items()]
@@ -124,22 +124,25 @@ def summary(rows: list[Row]) -> list[str]:
             parts.append(f"{mean(means):.3f}" if means else "-")
         for read in COSTS.values():
             found = pages.values([row for row in of_method if row["data"] == largest], read)
-            parts.append(f"{mean(found):.3g}" if found else "-")
+            parts.append(pages.short(mean(found)) if found else "-")
         parts += ["yes" if pages.values(of_method, error_share) else "no", independent(of_method)]
         lines.append(parts)
     headings = ["method", *QUALITY, *COSTS, "inverse", "batch-invariant"]
     return [
         *table(headings, lines),
         "",
-        f"d = {SUMMARY_DIMENSIONS}; means over held-out rows of {', '.join(common)}; seconds and "
-        f"file size on {largest}. Error: squared, as a share of the mean row's. Two-sample "
-        "accuracy: that of neighbours at telling samples from rows, 0.5 is best.",
+        f"{SUMMARY_DIMENSIONS} components. Scores are means over the held-out rows of "
+        f"{', '.join(common)}. Seconds and file size are for {largest}. *Error* is the squared "
+        "error of the reconstruction as a share of that of the mean row; lower is better. "
+        "*Two-sample* is the accuracy of a nearest-neighbour classifier that tells samples from "
+        "real rows; 0.5 is best. Higher is better for the other scores.",
     ]
 
 
 def main() -> None:
-    """Fill the page."""
-    parts = {"summary": summary(load("compare")[1]), "cells": section("compare", tables)}
-    parts |= {"missing": section("missing", missing.summary)}
-    parts |= {"tabular": section("tabular", tabular_page.summary)}
-    fill(DOCS / "benchmarks.md", tables=section("tables", against_pca.summary), **parts)
+    """Fill the pages."""
+    reducers = {"summary": summary(load("compare")[1]), "cells": section("compare", tables)}
+    fill(DOCS / "benchmarks-compare.md", **reducers)
+    fill(DOCS / "benchmarks-pca.md", tables=section("tables", against_pca.summary))
+    fill(DOCS / "benchmarks-missing.md", missing=section("missing", missing.summary))
+    fill(DOCS / "benchmarks-mixed.md", tabular=section("tabular", tabular_page.summary))

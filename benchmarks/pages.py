@@ -25,12 +25,12 @@ def load(name: str) -> tuple[dict[str, Any], list[Row]]:
 
 
 def made_by(command: str, environment: dict[str, Any], rows: Sequence[Row] = ()) -> list[str]:
-    """Say which command made a table, where, with what, and from which seeds."""
+    """Say which command repeats a measurement, and on what machine, versions and seeds it ran."""
     said = ", ".join(f"{key} {value}" for key, value in environment.items())
     seeds = sorted({row["seed"] for row in rows if row.get("seed") is not None})
     if seeds:
         said += f", seeds {', '.join(map(str, seeds))}"
-    return ["", f"Made by `python -m benchmarks {command}`: {said}."]
+    return ["", f"Run `python -m benchmarks {command}` to repeat this. Measured with {said}."]
 
 
 def section(name: str, lines: Callable[[list[Row]], list[str]]) -> list[str]:
@@ -88,6 +88,11 @@ def valid(measured: Row | None) -> float | None:
     return measured["value"] if measured and measured["valid"] else None
 
 
+def short(value: float) -> str:
+    """Format three significant digits, without an exponent below a million."""
+    return f"{float(f'{value:.3g}'):,g}"
+
+
 def spread_out(numbers: Sequence[float], form: str) -> str:
     """Format the mean and the standard deviation over seeds."""
     middle = form.format(mean(numbers))
@@ -100,6 +105,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str
     """Return the lines of a Markdown table."""
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     return [*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]
+
+
+def fold(title: str, lines: Iterable[str]) -> list[str]:
+    """Return lines under a title that a reader opens by a click."""
+    return [f":::{{dropdown}} {title}", "", *lines, "", ":::"]
 
 
 def table_of_methods(

@@ -33,13 +33,13 @@ class Target(NamedTuple):
 COLUMNS = (
     Target("column shapes", "column_shapes", low=0.97),
     Target("pair trends", "pair_trends", low=0.92),
-    Target("trained on these: HGB", "auc_hist_gradient_boosting", low=0.905),
-    Target("GB", "auc_gradient_boosting", low=0.905),
-    Target("told from real", "auc_real_or_not", high=0.85),
-    Target("levels lost", "levels_lost", ".1f", high=0.0),
+    Target("HGB AUC", "auc_hist_gradient_boosting", low=0.905),
+    Target("GB AUC", "auc_gradient_boosting", low=0.905),
+    Target("detection AUC", "auc_real_or_not", high=0.85),
+    Target("lost levels", "levels_lost", ".1f", high=0.0),
     Target("invalid values", "invalid_values", ".1f", high=0.0),
-    Target("nearer to training rows", "nearer_to_training", low=0.48, high=0.52),
-    Target("distance / real rows'", "distance_ratio", ".2f"),
+    Target("near training", "nearer_to_training", low=0.48, high=0.52),
+    Target("distance ratio", "distance_ratio", ".2f"),
     Target("fit s", "fit_seconds", ".1f", high=30.0),
     Target("sample s", "sample_seconds", ".1f"),
 )
@@ -50,7 +50,8 @@ def summary(rows: list[Row]) -> list[str]:
     lines = [line for data, of in group(rows, "data").items() for line in section(data[0], of)]
     found = {(name, row[name]) for row in rows for name in ("sdmetrics", "arfpy") if name in row}
     if found:
-        lines.append("With " + ", ".join(f"{name} {of}" for name, of in sorted(found)) + ".")
+        versions = ", ".join(f"{name} {of}" for name, of in sorted(found))
+        lines.append(f"Measures and peers: {versions}.")
     return lines
 
 
@@ -58,7 +59,8 @@ def section(data: str, rows: list[Row]) -> Iterator[str]:
     """Yield the lines about one data set."""
     first = rows[0]
     seeds = len({row["seed"] for row in rows})
-    yield f"### {data}: {first['n_train']:,} rows, {first['n_columns']} columns, {seeds} seeds"
+    size = f"{first['n_train']:,} rows, {first['n_columns']} columns"
+    yield f"### {data}: {size}, {seeds} seed{'' if seeds == 1 else 's'}"
     yield ""
     shown = [column for column in COLUMNS if any(column.key in row for row in rows)]
     lines = [
@@ -67,7 +69,7 @@ def section(data: str, rows: list[Row]) -> Iterator[str]:
     ]
     if data == "adult":
         lines.append(["target", *map(bounds, shown)])
-    yield from table(["rows", *(column.heading for column in shown)], lines)
+    yield from table(["rows from", *(column.heading for column in shown)], lines)
     yield ""
 
 

@@ -214,7 +214,7 @@ def test_page_shows_means_bests_and_failures():
     (_, _, first, second, *_, note) = compare_page.summary(rows)
     assert first == "| HEBAE | 0.250 | 0.800 | 0.800 | 0.800 | - | 1.5 | 0.5 | 1 | 2 | yes | yes |"
     assert second.startswith("| PCA | 0.250 |")
-    assert "means over held-out rows of wine; seconds and file size on wine" in note
+    assert "means over the held-out rows of wine. Seconds and file size are for wine." in note
     lines = compare_page.tables(rows)
     assert "| HEBAE | 2 | **0.250** |" in next(line for line in lines if "HEBAE" in line)
     assert "NMI" not in lines[5]

@@ -137,7 +137,10 @@ def test_pages_keep_what_is_written_by_hand(tmp_path):
 
 def test_provenance_names_machine_and_seeds():
     (_, line) = pages.made_by("paper", {"cores": 2}, [{"seed": 1}, {"seed": 0}, {"seed": None}])
-    assert line == "Made by `python -m benchmarks paper`: cores 2, seeds 0, 1."
+    assert (
+        line
+        == "Run `python -m benchmarks paper` to repeat this. Measured with cores 2, seeds 0, 1."
+    )
 
 
 def test_table_marks_the_best_and_averages_seeds():

@@ -107,10 +107,10 @@ def test_summary_says_whether_targets_hold():
     lines = tables.summary([*rows, made_up("b", 9.0, method="VAE")])
     assert "| a | 2 | 0.500 | +0.000 | +0.000 | +0.000 |" in lines
     assert "| b | 2 | 1.000 | -0.062 | -0.062 | -0.062 |" in lines
-    assert "| largest error / PCA's | 1.02 | 1.000 (b) | yes |" in lines
-    assert "| geometric mean of errors / PCA's | 0.7 | 0.707 | no |" in lines
-    assert "| sets above 1.02 | 0 | 0 of 2 (0%) | yes |" in lines
-    assert "| mean difference of k-NN | -0.005 | -0.0312 | no |" in lines
+    assert "| largest error ratio | 1.02 | 1.000 (b) | yes |" in lines
+    assert "| geometric mean of error ratios | 0.7 | 0.707 | no |" in lines
+    assert "| data sets above 1.02 | 0 | 0 of 2 (0%) | yes |" in lines
+    assert "| mean gain of k-NN | -0.005 | -0.0312 | no |" in lines
 
 
 def test_pages_say_how_to_make_what_is_not_there(tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_pages_say_how_to_make_what_is_not_there(tmp_path, monkeypatch):
     assert pages.section("time-to-quality", time_to_quality.summary) == [line]
     document = {"environment": {"cores": 2}, "rows": [made_up("a"), made_up("a", seed=1)]}
     (tmp_path / "tables.json").write_text(json.dumps(document))
-    made = "Made by `python -m benchmarks tables`: cores 2, seeds 0, 1."
+    made = "Run `python -m benchmarks tables` to repeat this. Measured with cores 2, seeds 0, 1."
     assert pages.section("tables", tables.summary)[-1] == made
 
 

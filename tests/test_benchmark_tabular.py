@@ -99,7 +99,7 @@ def test_a_run_prints_a_table_and_says_what_it_lacks(folder, capsys):
     assert {"HEBAE", tabular.REAL} <= rows.keys()
     assert rows["HEBAE"]["invalid_values"] == 0
     assert rows["HEBAE"]["fit_seconds"] > 0.0
-    assert "### penguins: 80 rows, 4 columns, 1 seeds" in said
+    assert "### penguins: 80 rows, 4 columns, 1 seed\n" in said
     tabular.main([*how, "--methods", "HEBAE", "--resume"])
     assert len(json.loads((folder / "tabular.json").read_text())["rows"]) == len(document["rows"])
 
@@ -117,7 +117,7 @@ def test_targets_of_adult_are_judged():
     bad = row | {"column_shapes": 0.9, "nearer_to_training": 0.6}
     (_, line) = tabular_page.verdicts([bad])
     assert "column shapes 0.900, not >= 0.97" in line
-    assert "nearer to training rows 0.600, not 0.48 to 0.52" in line
+    assert "near training 0.600, not 0.48 to 0.52" in line
     lines = tabular_page.summary([good])
     assert "| target | >= 0.97 | 0.48 to 0.52 |" in lines
     assert pages.section("nothing", tabular_page.summary)[0].startswith("Not measured yet")

@@ -46,7 +46,7 @@ FEWEST_DEGREES = 1e-6
 #: Smallest sum of shares, of a component that no row belongs to.
 TINY = 1e-300
 
-#: EM that starts from k-means needs few steps: docs/benchmarks.md, sampling.
+#: EM that starts from k-means needs few steps: docs/benchmarks-defaults.md.
 EM_STEPS, EM_TOL = 5, 1e-2
 
 #: Warning filters belong to the process: two threads that fit at once would

@@ -225,7 +225,7 @@ class MixedLikelihood(Likelihood):
     """
 
     scaling_class: ClassVar[type[Scaling]] = MixedScaling
-    # Noiseless codes would learn categories by heart: docs/benchmarks.md, mixed tables.
+    # Noiseless codes would learn categories by heart: docs/benchmarks-mixed.md.
     row_share: ClassVar[float] = 1.0
     accepts_missing: ClassVar[bool] = True
     starts_linear: ClassVar[bool] = True

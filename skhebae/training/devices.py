@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 #: Below this number of weights, casting to bfloat16 takes longer than the product saves
-#: (docs/benchmarks.md).
+#: (docs/benchmarks-defaults.md).
 BFLOAT16_WEIGHTS = 2**16
 
 
