@@ -14,7 +14,7 @@ from scipy import integrate, stats
 from skhebae.data import Table, encode_frame, find_kinds, measure_columns
 from skhebae.likelihoods import Circular, MixedLikelihood, MixedScaling, choose_families
 from skhebae.likelihoods.categorical import MOST_OUTPUTS
-from skhebae.likelihoods.intervals import log_interval
+from skhebae.likelihoods.intervals import log_interval, log_normal_cdf
 from skhebae.likelihoods.normal_scores import find_segments, find_step
 
 N_ROWS = 400
@@ -368,6 +368,22 @@ def test_gradients_at_the_ends_of_an_ordered_scale(far):
     cut = [(end.double().clamp(-30.0, 30.0) - exact) / 0.98 for end in (low, high)]
     (torch.special.ndtr(cut[1]) - torch.special.ndtr(cut[0])).log().sum().backward()
     assert_allclose(middle.grad, exact.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_far_intervals(dtype):
+    """The open end of an outer atom lies 100,000 deviations away, and so may both ends."""
+    x = torch.tensor([-1e5, -99988.0, -1e4, -1e3, -30.0, -1.5, -0.5], dtype=dtype)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(log_normal_cdf(x).sum(), x)
+    far = x.detach().numpy().astype(float)
+    assert_allclose(slope, np.exp(stats.norm.logpdf(far) - stats.norm.logcdf(far)), rtol=1e-6)
+    shift = torch.zeros(4, dtype=dtype, requires_grad=True)
+    ends = torch.tensor([[-7.6, 99988.0], [-99988.0, 7.6], [-1e5, -1e4], [1e4, 1e5]], dtype=dtype)
+    values = log_interval(ends[:, 0] - shift, ends[:, 1] - shift)
+    (slope,) = torch.autograd.grad(values.sum(), shift)
+    near = np.exp(stats.norm.logpdf(7.6))
+    assert_allclose(slope, [near, -near, -1e4, 1e4], rtol=1e-5)
 
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 3))
