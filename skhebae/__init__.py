@@ -12,7 +12,7 @@ from skhebae.estimators import (
     WAETransformer,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AutoencoderTransformer",
