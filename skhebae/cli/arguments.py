@@ -75,7 +75,11 @@ def add_reading(parser: Parser, *, is_fit: bool) -> None:
     group.add_argument("--separator", metavar="CHAR", help="of a CSV file; found by default")
     group.add_argument("--decimal", choices=[".", ","], help="decimal mark; found by default")
     group.add_argument("--encoding", default=None, help="of a CSV file, by default UTF-8")
-    group.add_argument("--no-header", action="store_true", help="the first line is a row of values")
+    group.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of a CSV file has the names of columns",
+    )
     cells = parser.add_argument_group("cells (.h5ad)")
     cells.add_argument("--layer", metavar="NAME", help="layer instead of X")
     cells.add_argument("--backed", action="store_true", help="leave the matrix on disk")

@@ -51,7 +51,7 @@ def find_type(series: Any, separator: str, decimal: str | None) -> tuple[Any, st
             has_comma = mark == "," and decimal is None
             note = f"column {series.name!r} is read with a decimal comma." if has_comma else None
             return as_numbers(series, mark), note
-    if text.str.lower().isin(TRUTH).all():
+    if holds_truth(series):
         return as_truth(series), None
     if text.str.fullmatch(DATE).all():
         return as_dates(series), None
@@ -92,6 +92,12 @@ def as_numbers(series: Any, mark: str = ".") -> Any:
         return numbers.reindex(series.index)
     integers = numbers.astype(np.int64)
     return integers.astype(pandas.Int64Dtype()).reindex(series.index) if missing.any() else integers
+
+
+def holds_truth(series: Any) -> bool:
+    """Whether all values of a column, if it has any, are the text "true" or "false"."""
+    values = series.dropna().astype(str).str.strip().str.lower()
+    return len(values) > 0 and bool(values.isin(TRUTH).all())
 
 
 def as_truth(series: Any) -> Any:
@@ -169,7 +175,7 @@ def as_fitted(series: Any, column: Any, decimal: str) -> Any:
     decimal : str
         Decimal mark of text.
     """
-    if column.levels is not None and not (column.kind in ("float", "integer", "boolean")):
+    if column.levels is not None and column.kind not in ("float", "integer", "boolean"):
         return as_levels(series, column)
     is_text = series.dtype == object or str(series.dtype).startswith(("str", "large_string"))
     if not is_text:

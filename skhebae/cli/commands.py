@@ -27,6 +27,7 @@ from skhebae.cli.messages import CommandError, Notes, UsageError
 from skhebae.cli.models import METHODS, is_of_cells, load_model, make_card, note
 from skhebae.cli.tables import Table, read_for_fit, read_for_model, read_given
 from skhebae.estimators import NoveltyDetector
+from skhebae.likelihoods import BY_DTYPE, LIKELIHOODS
 
 #: Suffix of model files that have no name.
 MODEL_SUFFIX = ".skhebae"
@@ -55,6 +56,11 @@ def fit(options: Namespace) -> None:
         model = cells.fit(options, params)
     else:
         table = read_for_fit(options, notes)
+        # A fit in Python takes booleans beside numbers as numbers; 0.4 is no value of a CSV file.
+        if "likelihood" not in params and any(
+            str(d).startswith("bool") for d in table.frame.dtypes
+        ):
+            params["likelihood"] = "from_dtype"
         model = new_model(options, params)
         given: dict[str, Any] = {} if table.weight is None else {"sample_weight": table.weight}
         if options.checkpoint is not None:
@@ -67,7 +73,13 @@ def fit(options: Namespace) -> None:
 
 
 def default_model(table: str) -> str:
-    """Return the name of a model file for a table."""
+    """Return the name of a model file for a table.
+
+    Raises
+    ------
+    UsageError
+        If the table has no name.
+    """
     if table == STANDARD:
         raise UsageError("-o FILE is needed where the table comes from stdin.")
     name = os.path.basename(table)
@@ -121,12 +133,20 @@ def parameters_of(options: Namespace) -> dict[str, Any]:
 
 
 def read_likelihood(given: list[str] | None) -> Any:
-    """Return one family for all columns, or a family by column."""
+    """Return one family for all columns, or a family by column.
+
+    Raises
+    ------
+    UsageError
+    """
     if not given:
         return None
     pairs = [text.rpartition("=") for text in given]
     by_column = {name: family for name, equals, family in pairs if equals}
+    families = [*LIKELIHOODS, *BY_DTYPE]
     if not by_column:
+        if given[-1] not in families:
+            raise UsageError(f"--likelihood {given[-1]!r} is none of {', '.join(families)}.")
         return given[-1]
     if len(by_column) < len(given):
         raise UsageError("--likelihood is a family, or COLUMN=FAMILY, and not both.")
@@ -157,6 +177,11 @@ def use(options: Namespace) -> tuple[Any, str, Table | None]:
         If the model was fitted to the other kind of table.
     """
     path = options.output or STANDARD
+    if suffix_of(options.model) and not suffix_of(options.table):
+        raise UsageError(
+            f"the model comes first, then the table: skhebae {options.command} {options.table} "
+            f"{options.model}."
+        )
     kind = check_input(options.table)
     out = format_of(path, "the output")
     refuse_options(options, ("index", "missing") if kind == "h5ad" else ("layer", "backed"), kind)
@@ -198,7 +223,7 @@ def impute(options: Namespace) -> None:
     autoencoder = getattr(model, "autoencoder_", model)
     filled = autoencoder.impute(table.frame, n_draws=options.draws, random_state=options.seed)
     copies = [filled] if options.draws is None else filled
-    frames = [table.labelled(fill(table.whole, copy)) for copy in copies]
+    frames = [table.labelled(fill(table.whole, as_frame(copy, autoencoder))) for copy in copies]
     if options.draws is None:
         write_frame(frames[0], path, has_index=table.index is not None)
         return
@@ -210,14 +235,17 @@ def impute(options: Namespace) -> None:
 
 def fill(whole: Any, filled: Any) -> Any:
     """Return all columns of a file, the missing values of some filled in."""
+    pandas = require("pandas")
     result = whole.copy()
     for name in filled.columns:
-        values, column = filled[name].set_axis(whole.index), whole[str(name)]
+        column, values = whole[str(name)], filled[name].set_axis(whole.index)
         missing = column.isna()
         if not missing.any():
             continue
         if missing.all() or column.dtype == values.dtype:
             result[str(name)] = values
+        elif pandas.api.types.is_float_dtype(values) and pandas.api.types.is_numeric_dtype(column):
+            result[str(name)] = column.astype(np.float64).where(~missing, values)
         else:
             result[str(name)] = column.astype(object).where(~missing, values).infer_objects()
     return result

@@ -76,6 +76,8 @@ def warnings_as_lines() -> Iterator[None]:
         warnings.simplefilter("always")
         for category in FOR_PROGRAMMERS:
             warnings.simplefilter("ignore", category)
+        # A model that was fitted to an array in Python takes columns by their places.
+        warnings.filterwarnings("ignore", message="X has feature names, but")
         warnings.showwarning = show
         yield
 

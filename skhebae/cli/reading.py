@@ -123,14 +123,14 @@ def read_csv(path: str, kind: str, options: Namespace, missing: Sequence[str], p
     separator = find_separator(start, encoding, kind, options.separator, name)
     header, fields = first_rows(start, encoding, separator)
     marks = [*MISSING, *missing]
-    names = check_header(header, fields, options.no_header, marks, name)
+    names = check_header(header, fields, options.header, marks, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             frame = pandas.read_csv(
                 source,
                 sep=separator,
-                header=None if options.no_header else 0,
+                header=None if options.header is False else 0,
                 names=names,
                 index_col=False,
                 skip_blank_lines=len(names) > 1,  # else it is a missing value
@@ -148,6 +148,8 @@ def read_csv(path: str, kind: str, options: Namespace, missing: Sequence[str], p
         raise CommandError(f"{name} has no rows below its header.") from error
     except (ValueError, pandas.errors.ParserWarning) as error:
         what = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        if isinstance(error, pandas.errors.ParserWarning):
+            what = "rows have more fields than the first line"
         raise CommandError(
             f"{name} is no readable CSV file with the separator {separator!r} ({what}). Pass "
             "--separator if it is another."
@@ -227,7 +229,7 @@ def first_rows(start: bytes, encoding: str, separator: str) -> tuple[list[str], 
 
 
 def check_header(
-    header: list[str], fields: int, without: bool, marks: Sequence[str], name: str
+    header: list[str], fields: int, asked: bool | None, marks: Sequence[str], name: str
 ) -> list[str]:
     """Return the names of columns, "" for the names of rows.
 
@@ -236,7 +238,7 @@ def check_header(
     CommandError
         If names are missing, not unique, or look like values.
     """
-    if without:
+    if asked is False:
         return [f"column_{j}" for j in range(1, len(header) + 1)]
     if fields == len(header) + 1:  # as R writes the names of rows
         header = ["", *header]
@@ -244,10 +246,10 @@ def check_header(
     nameless = [j for j, text in enumerate(header) if not text]
     if nameless not in ([], [0]):
         raise CommandError(f"{name} has no name for column {nameless[-1] + 1} in its first line.")
-    if header and all(is_number(text) or text in marks for text in header if text):
+    if asked is None and all(is_number(text) or text in marks for text in header if text):
         raise CommandError(
             f"the first line of {name} has numbers where the names of columns should be. Pass "
-            "--no-header if it is a row of values."
+            "--no-header if it is a row of values, or --header if these are names."
         )
     return header
 

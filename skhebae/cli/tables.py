@@ -12,8 +12,10 @@ from skhebae.cli.columns import (
     as_fitted,
     as_numbers,
     as_text,
+    as_truth,
     counts_rows,
     find_type,
+    holds_truth,
     identifies_rows,
 )
 from skhebae.cli.files import require
@@ -39,7 +41,7 @@ class Table:
         Names of rows.
     weight : ndarray or None
     notes : dict
-        What the model is to remember: `index`, `missing`, and `ignored` columns.
+        What the model is to remember: `index`, `missing`, `decimal`, and `ignored` columns.
     """
 
     frame: Any
@@ -106,13 +108,14 @@ def read_for_fit(options: Namespace, notes: Notes) -> Table:
     if index is None and naming:
         index = require("pandas").Index(raw.frame[naming[0]])
         notes.add(
-            f"column {naming[0]!r} has another text in nearly every row. It is left out of the fit, "
-            "and names the rows in the outputs."
+            f"column {naming[0]!r} has another text in nearly every row. It is left out of the "
+            "fit, and names the rows in the outputs."
         )
     ignored = [name for name in raw.frame.columns if name not in kept]
     remembered = {
         "index": None if index is None else str(index.name or NAMELESS),
         "missing": list(options.missing or []),
+        "decimal": options.decimal,
         "ignored": ignored + ([options.weight] if options.weight else []),
     }
     frame = require("pandas").DataFrame(kept)
@@ -187,6 +190,7 @@ def read_for_model(options: Namespace, model: Any, notes: Notes) -> Table:
     known = noted(model)
     missing = [*known.get("missing", []), *(options.missing or [])]
     raw = read_table(options.table, options, missing)
+    raw.decimal = raw.decimal or known.get("decimal")
     asked = options.index is not None
     index = take_index(raw, options.index if asked else known.get("index"), needed=asked)
     autoencoder = autoencoder_of(model)
@@ -225,6 +229,9 @@ def convert(raw: Raw, series: Any, column: Any) -> Any:
     if column is not None:
         return as_fitted(series, column, decimal)
     if raw.is_text or series.dtype == object:
+        # A fit in Python takes booleans as numbers.
+        if holds_truth(series):
+            return as_truth(series).astype(float)
         return as_numbers(series, decimal)
     return series
 
@@ -283,4 +290,4 @@ def read_value(text: str, name: str, column: Any) -> Any:
             return text
         return as_numbers(series).tolist()[0]
     except CommandError as error:
-        raise UsageError(f"--given: {name!r} is no column with {text!r} as a value.") from error
+        raise UsageError(f"--given: {text!r} is no value of the column {name!r}.") from error
