@@ -16,6 +16,7 @@ LEVELS = {
     "divergences": 0,
     "exceptions": 0,
     "files": 0,
+    "markup": 0,
     "finite_sample": 0,
     "noise": 0,
     "process": 0,
