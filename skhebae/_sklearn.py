@@ -22,6 +22,7 @@ from sklearn.utils._param_validation import (
 __all__ = [
     "BaseEstimator",
     "ClassNamePrefixFeaturesOutMixin",
+    "DisplayMixin",
     "Interval",
     "OneToOneFeatureMixin",
     "OutlierMixin",
@@ -33,6 +34,10 @@ __all__ = [
     "take_rows",
     "validate_parameter_constraints",
 ]
+
+#: Where the pages of the reference are, ending in "/", for the link of scikit-learn's display.
+#: Without an address there is no link.
+DOCS_URL = ""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +52,8 @@ if TYPE_CHECKING:
         def __getstate__(self) -> dict[str, Any]: ...
         def __setstate__(self, state: dict[str, Any]) -> None: ...
         def _validate_params(self) -> None: ...
+        def _repr_html_inner(self) -> str: ...
+        def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]: ...
 
     class TransformerMixin:
         """What we use of `sklearn.base.TransformerMixin`."""
@@ -72,6 +79,37 @@ else:
         OutlierMixin,
         TransformerMixin,
     )
+
+
+class DisplayMixin(BaseEstimator):
+    """HTML below scikit-learn's own display, and the link in that.
+
+    `_repr_html_` is a property of scikit-learn's, there or not by ``set_config(display=...)``. It
+    returns `_repr_html_inner`, which from 1.6 to 1.9 is what a notebook shows; a mime bundle has
+    the same.
+    """
+
+    _doc_link_module = "skhebae"
+
+    def _html_below(self) -> str:
+        """Return HTML that follows scikit-learn's, perhaps nothing."""
+        return ""
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + self._html_below()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._html_below()
+        return bundle
+
+    def _get_doc_link(self) -> str:
+        """Return the address of the class in the reference; "" for classes of the user's."""
+        cls = type(self)
+        if not DOCS_URL or cls.__module__.split(".")[0] != self._doc_link_module:
+            return ""
+        return f"{DOCS_URL}api/skhebae.{cls.__name__}.html"
 
 
 def fit_context(method: F) -> F:

@@ -16,6 +16,7 @@ LEVELS = {
     "divergences": 0,
     "exceptions": 0,
     "files": 0,
+    "markup": 0,
     "finite_sample": 0,
     "noise": 0,
     "process": 0,
@@ -43,9 +44,11 @@ LEVELS = {
     "plotting": 10,
     "tl": 9,
     "pp": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 #: Rooms that read fitted values, and have no business with their insides.
-READERS = {"diagnostics", "plotting", "tl", "pp"}
+READERS = {"diagnostics", "plotting", "tl", "pp", "cli"}
 #: Nobody but the likelihoods themselves asks which of them a likelihood is.
 FAMILIES = {
     "BinnedLikelihood",

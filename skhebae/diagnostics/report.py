@@ -148,6 +148,11 @@ class LatentReport:
         """Names of the dimensions that are not active."""
         return tuple(name for name, on in zip(self.names, self.active, strict=True) if not on)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there is to say about the codes: the texts of the warnings."""
+        return tuple(text for _, text in self._remarks())
+
     def to_frame(self) -> pandas.DataFrame:
         """Return the values per dimension as a data frame.
 

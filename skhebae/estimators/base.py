@@ -17,7 +17,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skhebae._sklearn import (
-    BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     Tags,
     TransformerMixin,
@@ -26,6 +25,7 @@ from skhebae._sklearn import (
 from skhebae.data import Matrix, decode_frame, is_stream
 from skhebae.distributed import name_lost_process
 from skhebae.estimators.completed import completed_like, opposite_pairs
+from skhebae.estimators.described import Described
 from skhebae.estimators.recognise import as_table, refuse_no_table
 from skhebae.estimators.saving import (
     file_attributes,
@@ -70,7 +70,7 @@ def adopt_features(estimator: Any, autoencoder: Any) -> None:
 
 
 @with_parameters
-class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, Parameters):
+class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Described, Parameters):
     """Everything but the objective: a subclass declares its parameters and `make_objective`.
 
     Attributes
@@ -1019,6 +1019,9 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 self.__dict__.pop(name, None)
 
     # The rest of the contract
+
+    def _described_model(self) -> BaseAutoencoder:
+        return self
 
     @property
     def _n_features_out(self) -> int:

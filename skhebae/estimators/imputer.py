@@ -9,7 +9,6 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skhebae._sklearn import (
-    BaseEstimator,
     OneToOneFeatureMixin,
     Tags,
     TransformerMixin,
@@ -17,10 +16,11 @@ from skhebae._sklearn import (
 )
 from skhebae.data import Matrix
 from skhebae.estimators.base import BaseAutoencoder, adopt_features
+from skhebae.estimators.described import Described
 from skhebae.estimators.hebae import HEBAETransformer
 
 
-class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, Described):
     """Fill in missing entries by the expected values of an autoencoder.
 
     As scikit-learn's imputers, for a step of a pipeline before an estimator that needs complete
@@ -115,6 +115,10 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.positive_only = own.input_tags.positive_only
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    def _described_model(self) -> BaseAutoencoder:
+        fitted: BaseAutoencoder = self.autoencoder_
+        return fitted
 
     def __sklearn_is_fitted__(self) -> bool:
         return "autoencoder_" in self.__dict__

@@ -16,7 +16,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skhebae._sklearn import (
-    BaseEstimator,
     Interval,
     OutlierMixin,
     RealNotInt,
@@ -27,6 +26,8 @@ from skhebae._sklearn import (
 from skhebae.conformal import benjamini_hochberg, conformal_p_values, largest_quiet_score
 from skhebae.data import Matrix
 from skhebae.estimators.base import BaseAutoencoder, adopt_features
+from skhebae.estimators.card import DETECTOR_LIMITS
+from skhebae.estimators.described import Described
 from skhebae.estimators.explain import explain_rows
 from skhebae.estimators.hebae import HEBAETransformer
 from skhebae.estimators.saving_detector import load_detector, save_detector
@@ -39,6 +40,7 @@ from skhebae.exceptions import (
 )
 from skhebae.fitted.agreement import is_alone
 from skhebae.fitted.codes import WARNING_FILTERS
+from skhebae.fitted.held_out import RowScore
 from skhebae.fitted.novelty import (
     AUTO,
     BHATTACHARYYA,
@@ -65,7 +67,7 @@ FOLDS, FOLDED_ROWS, HELD_OUT_SHARE, MOST_HELD_OUT = 5, 1000, 0.2, 2000
 FEWEST_ROWS = 3
 
 
-class NoveltyDetector(OutlierMixin, BaseEstimator):
+class NoveltyDetector(OutlierMixin, Described):
     r"""Find rows that do not belong to the table that an autoencoder was fitted to.
 
     Rows are scored by how far they are from the rows of `fit`, in codes and in what codes do not
@@ -601,6 +603,39 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     def _validate(self, X: ArrayLike | Matrix) -> Matrix:
         """Check rows as the autoencoder does."""
         return self.autoencoder_.validate_rows(X)
+
+    # Cards and displays
+
+    def _described_model(self) -> BaseAutoencoder:
+        return self.autoencoder_
+
+    def _own_facts(self) -> list[tuple[str, str]]:
+        rule = f"p-value <= {self.alpha:g} (alpha)"
+        if not isinstance(self.contamination, str):
+            rule = f"the strangest {self.contamination:.3g} of the rows of fit (contamination)"
+        return [
+            ("novelty score", f"{self._score_name} (novelty_score={self.novelty_score!r})"),
+            ("rows held out for p-values", f"{len(self.calibration_scores_):,}"),
+            ("calibration", repr(self.calibration)),
+            ("a row is a novelty if", rule),
+            ("reference points", f"{len(self.reference_.points):,}"),
+        ]
+
+    def _own_limits(self) -> tuple[str, ...]:
+        return DETECTOR_LIMITS
+
+    def _own_scores(
+        self, X: ArrayLike | Matrix, batch: ArrayLike | None, size_factor: ArrayLike | None
+    ) -> tuple[list[RowScore], int]:
+        novelty = -self.score_samples(X, batch=batch, size_factor=size_factor)
+        p_values = conformal_p_values(self.calibration_scores_, novelty)
+        called = novelty > -self.offset_
+        scores = [
+            RowScore.of("novelty", "", novelty),
+            RowScore.of("p-value", "", p_values),
+            RowScore.of("share called novelties", "", called),
+        ]
+        return scores, len(novelty)
 
     # Files
 

@@ -47,6 +47,7 @@ PUBLIC = {
     "latent_covariance_",
     "latent_mean_",
     "n_iter_",
+    "training_",
 }
 
 
@@ -191,6 +192,9 @@ def check_attributes(fitted: dict[str, Any]) -> None:
         raise ValueError("n_features_in_ is not the number of features of the networks")
     if "feature_names_in_" in fitted and fitted["feature_names_in_"].shape != (n_features,):
         raise ValueError("feature_names_in_ has not one name for each feature")
+    n_missing = (fitted.get("training_") or {}).get("n_missing")
+    if n_missing is not None and len(n_missing) != n_features:
+        raise ValueError("the record of training has not one count for each feature")
     if not isinstance(fitted.get("_sklearn_output_config", {}), dict):
         raise ValueError("_sklearn_output_config is not a dict")
 

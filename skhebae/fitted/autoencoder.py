@@ -41,6 +41,8 @@ from skhebae.fitted.conditional import (
 from skhebae.fitted.labels import AVERAGE, check_size_factor, resolve_batch
 from skhebae.fitted.measure import encode_with_spread
 from skhebae.fitted.model_file import write_model
+from skhebae.fitted.record import TrainingRecord
+from skhebae.fitted.summary import FitSummary, summarise
 from skhebae.imputation import expected_rows, resampled_codes
 from skhebae.likelihoods import Likelihood, find_likelihood
 from skhebae.linear_fill import LinearFill
@@ -103,6 +105,8 @@ class FittedAutoencoder:
         Whether missing entries follow from the factor analysis of `fit` and not from the decoder.
         That of a linear model, whose codes are principal components, has too much noise: it bears
         what rows of `fit` with missing entries do not tell about their codes.
+    record : TrainingRecord or None
+        What `fit` was asked for and what it chose. None in files of before there was one.
     """
 
     architecture: Architecture
@@ -121,8 +125,24 @@ class FittedAutoencoder:
     axes: CodeAxes | None = None
     fills_linearly: bool = False
     feature_names: NDArray[Any] | None = None
+    record: TrainingRecord | None = None
 
     # Facts
+
+    def __repr__(self) -> str:
+        shape = f"{self.n_features} features, {self.n_components} components"
+        return f"FittedAutoencoder({shape}, {len(self.history['loss'])} epochs)"
+
+    @in_plain_modes
+    def summary(self) -> FitSummary:
+        """Return what was fitted and what `fit` chose where parameters are "auto".
+
+        Returns
+        -------
+        FitSummary
+            ``print`` shows it as text, a notebook as a table; `to_dict` returns the values.
+        """
+        return summarise(self)
 
     @property
     def n_components(self) -> int:
@@ -830,6 +850,8 @@ class FittedAutoencoder:
             packed["batches_"] = self.batches
         if self.fills_linearly:
             packed["_fills_linearly"] = True
+        if self.record is not None:
+            packed["training_"] = self.record.pack()
         if self.annotations is not None:
             packed["anndata_"] = self.annotations
         return packed
@@ -861,6 +883,8 @@ class FittedAutoencoder:
     def file_state(self) -> dict[str, Any]:
         """Return what `pack` returns, with names in place of code of the user's."""
         packed = self.pack()
+        if self.record is not None:
+            packed["training_"] = self.record.saved().pack()
         architecture = packed["_architecture"]
         architecture["likelihood"] = factory_name(architecture["likelihood"])
         for name in FACTORIES:
@@ -899,4 +923,5 @@ class FittedAutoencoder:
             annotations=packed.get("anndata_"),
             fills_linearly=packed.get("_fills_linearly", False),
             axes=CodeAxes(**packed["_axes"]) if "_axes" in packed else None,
+            record=TrainingRecord.unpack(packed["training_"]) if "training_" in packed else None,
         )

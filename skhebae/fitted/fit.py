@@ -27,6 +27,7 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.missing import fit_fill, regressed_fill
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
+from skhebae.fitted.record import record_training
 from skhebae.likelihoods import find_likelihood
 from skhebae.linear_fill import LinearFill
 from skhebae.model import Autoencoder
@@ -134,6 +135,8 @@ def fit_autoencoder(
         whiten=parameters.whiten if isinstance(parameters.whiten, str) else bool(parameters.whiten),
     )
     history_before = {} if earlier is None else earlier.history
+    earlier_record = None if earlier is None or not partial else earlier.record
+    record = record_training(parameters, table, run, schedule, earlier_record, partial=partial)
     return FittedAutoencoder(
         architecture=plan.architecture,
         model=run.model,
@@ -150,6 +153,7 @@ def fit_autoencoder(
         optimizer_state=run.optimizer.state() if partial else None,
         annotations=None if earlier is None else earlier.annotations,
         fills_linearly=fills_linearly and verdict is Verdict.LINEAR,
+        record=record,
     )
 
 

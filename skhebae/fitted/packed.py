@@ -14,6 +14,7 @@ import numpy as np
 from skhebae.files import check_floats, check_integer
 from skhebae.fitted.axes import CodeAxes
 from skhebae.fitted.build import Architecture, count_weights
+from skhebae.fitted.record import TrainingRecord
 from skhebae.likelihoods import find_likelihood
 from skhebae.networks import ACTIVATIONS
 from skhebae.tilted_prior import LARGEST_TILT
@@ -46,6 +47,8 @@ def check_packed(packed: dict[str, Any]) -> None:
     check_history(packed["history_"])
     if not isinstance(packed.get("_fills_linearly", False), bool):
         raise ValueError("_fills_linearly is no boolean")
+    if "training_" in packed:
+        TrainingRecord.check(packed["training_"])
     if not isinstance(packed.get("anndata_", {}), dict):
         raise ValueError("anndata_ is not a dict")
 
