@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from benchmarks.datasets import Table, load, split
-from benchmarks.pages import DOCS, average, group, spread_out, table
+from benchmarks.pages import DOCS, average, fold, group, spread_out, table
 from benchmarks.results import Results, parser
 from benchmarks.runner import Row, clock, limit_threads
 from benchmarks.speed import unwarned
@@ -39,9 +39,9 @@ LAYERS, WIDTH, DEEPENED = (1, 2, 3), 128, (INDEPENDENT, FULL)
 ROWS, DRAWS = 125, 2000
 KINDS = {"train": slice(0, ROWS), "test": slice(ROWS, None)}
 PARTS = {
-    "gaussian": "any Gaussian misses",
-    "family": "the family misses",
-    "amortisation": "the encoder misses",
+    "gaussian": "Gaussian",
+    "family": "family",
+    "amortisation": "encoder",
 }
 
 #: Rules of the claims. The cost of independent codes by J^T W J is within this factor of that
@@ -116,10 +116,11 @@ def claims(rows: list[Row]) -> list[list[str]]:
     """Return the abstract's claims, what was measured of each, and verdicts by rule."""
     lines = []
     ratios = [row["train_off_diagonal"] / row["train_independence"] for row in rows]
-    said = f"J^T W J's cost / that measured, per model: {min(ratios):.2f} to {max(ratios):.2f}"
+    said = "cost predicted from the off-diagonals over the measured cost, per model: "
+    said += f"{min(ratios):.2f} to {max(ratios):.2f}"
     within = [1.0 / WITHIN <= ratio <= WITHIN for ratio in ratios]
-    claim = "Decoders consistent with independent codes are those with a diagonal I + J^T W J"
-    lines.append([claim, f"{said} (all within a factor {WITHIN:g})", verdict(within)])
+    claim = "Decoders consistent with independent codes have a diagonal $I + J^T W J$"
+    lines.append([claim, f"{said} (rule: within a factor {WITHIN:g})", verdict(within)])
     one = group(rows, "data", "method", "n_layers")
     told, pulled, paid = [], [], []
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -137,20 +138,23 @@ def claims(rows: list[Row]) -> list[list[str]]:
         told.append((data, costs, f"{mean(by_seed):+.2f}" + (f" ± {error:.2f}" if many else "")))
     said = "; ".join(f"{data}: {costs[0]:.3f} against {costs[1]:.3f}" for data, costs, _ in told)
     claim = "The optimum of the ELBO with independent codes is pulled towards these decoders"
-    said = f"off-diagonals' cost, {INDEPENDENT} against {FULL}, best common axes: {said}"
-    lines.append([claim, f"{said} (at most {PULLED:g} of it)", verdict(pulled)])
+    said = f"off-diagonal cost on the best axes, {INDEPENDENT} against {FULL}: {said}"
+    lines.append([claim, f"{said} (rule: at most {PULLED:g} times)", verdict(pulled)])
     said = "; ".join(f"{data}: {gain}" for data, _, gain in told)
     claim = "... and away from the optimum of the likelihood"
-    said = f"log p(x) of training rows, {FULL} minus {INDEPENDENT}: {said}"
-    lines.append([claim, f"{said} (above {ERRORS:g} standard errors)", verdict(paid)])
+    said = f"$\\log p(x)$ of training rows, {FULL} minus {INDEPENDENT}: {said}"
+    lines.append([claim, f"{said} (rule: above {ERRORS:g} standard errors)", verdict(paid)])
     said, left = [], []
     for data in dict.fromkeys(row["data"] for row in rows):
         costs = [average(one[data, INDEPENDENT, n], "train_independence") for n in LAYERS]
         left.append(min(costs[1:]) >= LEFT * costs[0])
         said.append(f"{data}: " + ", ".join(f"{cost:.3f}" for cost in costs))
     claim = "Deeper encoders cannot decrease the error of conditional independence"
-    told_layers = f"of {INDEPENDENT} with {', '.join(map(str, LAYERS))} layers, {'; '.join(said)}"
-    lines.append([claim, f"{told_layers} (at least {LEFT:g} of one layer's)", verdict(left)])
+    counts = ", ".join(map(str, LAYERS))
+    told_layers = f"cost of independence, {INDEPENDENT} with {counts} layers, {'; '.join(said)}"
+    lines.append(
+        [claim, f"{told_layers} (rule: at least {LEFT:g} times that of one layer)", verdict(left)]
+    )
     return lines
 
 
@@ -159,15 +163,16 @@ def summary(rows: list[Row]) -> list[str]:
     lines: list[str] = []
     order = sorted(rows, key=lambda row: (row["data"], list(METHODS).index(row["method"])))
     cells = group(order, "data", "method", "n_layers")
-    columns = {"log_likelihood": "log p(x)", **PARTS, "independence": "independence would cost"}
-    columns |= {"off_diagonal": "off-diagonals", "turned_off_diagonal": "on common axes"}
+    columns = {"log_likelihood": "$\\log p(x)$", **PARTS, "independence": "independence"}
+    columns |= {"off_diagonal": "off-diagonal", "turned_off_diagonal": "best axes"}
     for kind, name in {"train": "training rows", "test": "held-out rows"}.items():
         shown = [
             [*key, *(said([row[f"{kind}_{column}"] for row in of]) for column in columns)]
             for key, of in cells.items()
         ]
-        lines += [*table([name, "method", "layers", *columns.values()], shown), ""]
-    return [*lines, *table(["claim", "measured", "verdict"], claims(rows))]
+        parts = table([name, "method", "layers", *columns.values()], shown)
+        lines += ["", *fold(f"Parts of the gap on {name}, nats per row", parts)]
+    return [*table(["claim", "measured", "verdict"], claims(rows)), *lines]
 
 
 def said(numbers: list[float]) -> str:

@@ -241,15 +241,15 @@ def claims(rows: list[Row]) -> list[list[object]]:
     lines = []
     for scheme, of in schemes.items():
         gaps = [gap(row) for row in of]
-        said = f"{scheme}: apart by {min(gaps):.3f} to {max(gaps):.3f} of training's lead, <= "
+        said = f"{scheme}: gap {min(gaps):.3f} to {max(gaps):.3f}, at most "
         close = [value <= CLOSE for value in gaps]
         lines.append(judge("test and generated likelihood are close", f"{said}{CLOSE}", close))
         near = [are_near(row["crossing"], row["best"]) for row in of]
-        said = f"{scheme}: crossing within a factor {NEAR:g} of the best strength"
+        said = f"{scheme}: the curves cross within a factor {NEAR:g} of the best strength"
         lines.append(judge("test and generated likelihood are close", said, near))
     squared = schemes["L2"]
     scaled = [row["best"] * row["squared"] for row in squared]
-    said = f"L2: best strength times squared couplings {min(scaled):.2f} to {max(scaled):.2f}, "
+    said = f"L2: best strength times squared couplings is {min(scaled):.2f} to {max(scaled):.2f}, "
     said += f"within a factor {NEAR:g} of 1"
     hits = [are_near(value, 1.0) for value in scaled]
     lines.append(judge("best strength is the inverse of the squared couplings", said, hits))
@@ -261,12 +261,12 @@ def claims(rows: list[Row]) -> list[list[object]]:
         if not groups:
             continue
         widest = max(spread(of) for of in groups)
-        said = f"L2: over {name} it varies by at most a factor {widest:.2f}, <= {NEAR:g}"
+        said = f"L2: over {name} it varies by a factor {widest:.2f} at most (rule: {NEAR:g})"
         hits = [spread(of) <= NEAR for of in groups]
         lines.append(judge("largely independent of the structure", said, hits))
     real = [row for row in rows if row["part"] == "real"]
     if real:
-        said = f"crossing within a factor {NEAR:g} of the best of the values tried"
+        said = f"the curves cross within a factor {NEAR:g} of the best of the values tried"
         near = [are_near(row["crossing"], row["best"]) for row in real]
         lines.append(judge("real tables and autoencoders (not the paper's claim)", said, near))
     untested = "Potts models; fluctuations around the most probable model"

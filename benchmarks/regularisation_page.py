@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.pages import DOCS, fill, load, made_by, table
+from benchmarks.pages import DOCS, fill, fold, load, made_by, short, table
 from benchmarks.regularisation import ALL_SQUARED, GRAPHS, SIZE, SQUARED, claims, gap, models
 from benchmarks.runner import Row
 from skhebae.diagnostics.gaussian import Curves
@@ -18,14 +18,14 @@ def model_table(rows: list[Row]) -> list[str]:
     """Return the table of Gaussian models, one line per kind under L2."""
     lines = []
     for row in models(rows):
-        crossing = "-" if row["crossing"] is None else f"{row['crossing']:.3g}"
+        crossing = "-" if row["crossing"] is None else short(row["crossing"])
         kind = [row["scheme"], row["graph"], row["size"], f"{row['per_site']:g}", row["squared"]]
         # The prior of the L2 fit has the number of sites in it; pseudo-rows do not.
         unit = {"L2": 1.0, "pseudo-rows": row["size"]}.get(row["scheme"])
         scaled = "" if unit is None else f"{row['best'] * row['squared'] / unit:.2f}"
-        lines.append([*kind, f"{row['best']:.3g}", scaled, crossing, f"{gap(row):.3f}"])
-    headings = ["scheme", "graph", "sites", "rows per site", "squared couplings", "best strength"]
-    return table([*headings, "times squared couplings", "curves cross", "apart"], lines)
+        lines.append([*kind, short(row["best"]), scaled, crossing, f"{gap(row):.3f}"])
+    headings = ["scheme", "graph", "sites", "rows/site", "coupling", "best", "ratio", "crossing"]
+    return fold(f"All {len(lines)} kinds of models", table([*headings, "gap"], lines))
 
 
 def real_table(rows: list[Row]) -> list[str]:
@@ -41,8 +41,8 @@ def real_table(rows: list[Row]) -> list[str]:
         line += [f"{row['crossing']:.3g}" if crosses else "none"]
         line += [f"{row['lost']:.2f} ± {row['lost_error']:.2f}" if crosses else "-"]
         lines.append(line)
-    headings = ["data", "model", "strength", "best", "one standard error", "training"]
-    return table([*headings, "held out", "generated", "curves cross", "lost there"], lines)
+    headings = ["data", "model", "strength", "best", "one-SE", "training", "held out"]
+    return table([*headings, "generated", "crossing", "loss at crossing"], lines)
 
 
 def parts(rows: list[Row]) -> dict[str, list[str]]:

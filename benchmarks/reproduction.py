@@ -14,18 +14,18 @@ from benchmarks.results import RESULTS
 
 #: Columns of a cell's table: key, heading, format.
 COLUMNS = (
-    ("held_out_squared_error", "squared error", "{:.4f}"),
-    ("reconstruction", "-E log p(x given z)", "{:.1f}"),
-    ("paper_bound", "the paper's bound", "{:.1f}"),
-    ("elbo", "standard ELBO", "{:.1f}"),
-    ("log_likelihood", "log p(x)", "{:.1f}"),
+    ("held_out_squared_error", "error", "{:.4f}"),
+    ("reconstruction", r"$-\mathbb{E}\log p(x \mid z)$", "{:.1f}"),
+    ("paper_bound", "paper's bound", "{:.1f}"),
+    ("elbo", "ELBO", "{:.1f}"),
+    ("log_likelihood", r"$\log p(x)$", "{:.1f}"),
     ("mutual_information", "information", "{:.2f}"),
-    ("mutual_information_per_dimension", "... per dimension", "{:.2f}"),
-    ("mean_posterior_deviation", "posterior deviation", "{:.4f}"),
+    ("mutual_information_per_dimension", "per dimension", "{:.2f}"),
+    ("mean_posterior_deviation", "posterior dev.", "{:.4f}"),
     ("collapsed", "collapsed", "{:.1f}"),
     ("moments_kl", "KL of moments", "{:.2f}"),
     ("distance_from_identity", "distance from I", "{:.2f}"),
-    ("mean_abs_off_diagonal_correlation", "mean abs. correlation", "{:.3f}"),
+    ("mean_abs_off_diagonal_correlation", "mean abs. corr.", "{:.3f}"),
 )
 
 
@@ -42,24 +42,24 @@ def setup(run: Run) -> list[str]:
     ceiling = run.said(first, "mutual_information_ceiling", run.middle, "{:.2f}")
     lines = [
         ["data", f"{run.data}, {run.rows[0]['n_train']:,} training rows"],
-        ["weights of the paper", ", ".join(f"{m} {METHODS[m][2]:g}" for m in run.methods)],
-        ["d at the paper's weights", joined(run.dims)],
-        [f"weights at d = {run.middle}", joined(run.weights)],
+        ["penalty weights of the paper", ", ".join(f"{m} {METHODS[m][2]:g}" for m in run.methods)],
+        ["d, at the paper's weights", joined(run.dims)],
+        [f"penalty weights, at d = {run.middle}", joined(run.weights)],
         ["likelihood", how.likelihood],
         ["Adam's learning rate", joined(rates)],
-        ["rows in a minibatch", how.batch_size],
+        ["rows per minibatch", how.batch_size],
         ["epochs", run.epochs],
         ["epochs of the paper", how.full.epochs],
         ["precision", ", ".join(sorted({row["precision"] for row in run.rows}))],
         ["seeds", joined(run.seeds)],
-        ["information, at most", f"{ceiling} nats"],
+        ["highest possible information", f"{ceiling} nats"],
     ]
     if judged:
         accuracy = f"{average(judged, 'classifier_accuracy'):.3f}"
         floor = f"{average(judged, 'frechet_floor'):.2f}"
-        lines.append(["accuracy of the classifier", accuracy])
-        lines.append(["Fréchet distance of training rows from test rows, the floor", floor])
-    return table(["setting", ""], lines)
+        lines.append(["accuracy of the classifier behind Fréchet distances", accuracy])
+        lines.append(["floor: Fréchet distance of training rows from test rows", floor])
+    return table(["setting", "value"], lines)
 
 
 def numbers(run: Run, name: str, settings: Sequence[tuple[int, float | None]]) -> list[str]:

@@ -47,7 +47,7 @@ STRANGE = (*OTHER_KIND, *MADE_OF)
 #: The plain score: the expected reconstruction or that of the code, and the exact divergence. The
 #: last came after the first run: the entropy of grey levels, of which black images have none, is
 #: part of the bernoulli likelihood, and not of the paper's, whose levels are classes.
-SCORES = {"elbo": "bound", "mean": "at the code", "excess": "bound, less the greys' entropy"}
+SCORES = {"elbo": "bound", "mean": "at the code", "excess": "bound minus entropy"}
 
 #: Rules of the verdicts, fixed before anything was measured. AUROC under which a score fails on a
 #: set; gain in mean AUROC over N(0, I) that counts, and loss on a set that does not; mean AUROC on
@@ -157,29 +157,34 @@ def claims(rows: list[Row]) -> list[list[object]]:
         lines.append([claim, measured, verdict])
 
     worst = min(before, key=lambda name: before[name])
-    said = f"N(0, I): AUROC {before[worst]:.3f} for {worst}"
+    said = f"with N(0, I), AUROC {before[worst]:.3f} for {worst}"
     judge("the likelihood of a VAE can fail", said, before[worst] < FAILS, False)
     gain = mean(after.values()) - mean(before.values())
     behind = [name for name in STRANGE if after[name] < before[name] - TOLERATED]
-    said = f"mean AUROC {mean(before.values()):.3f} to {mean(after.values()):.3f}"
+    said = f"mean AUROC from {mean(before.values()):.3f} to {mean(after.values()):.3f}"
     said += f", behind for {', '.join(behind)}" if behind else ""
     judge("the tilted prior detects more", said, gain >= GAIN and not behind, gain >= GAIN)
     level = mean(after[name] for name in OTHER_KIND)
     said = f"mean AUROC {level:.3f} for {', '.join(OTHER_KIND)}"
-    judge("and well, by the plain score", said, level >= GOOD, level >= FAIR)
-    lines.append(["orders of magnitude faster than competitors", "-", "not tested"])
+    judge("... and detects them well by the plain score", said, level >= GOOD, level >= FAIR)
+    lines.append(["scoring is orders of magnitude faster than competitors", "-", "not tested"])
     sharp, distance = (
         {method: average(by[method], key) for method in (STANDARD, TILTED)}
         for key in ("sharpness", "distance")
     )
-    said = f"{sharp[STANDARD]:.2f} to {sharp[TILTED]:.2f} of real images' sharpness, distance to "
-    said += f"real ones {distance[STANDARD]:.2f} to {distance[TILTED]:.2f} of held-out ones'"
+    said = f"sharpness from {sharp[STANDARD]:.2f} to {sharp[TILTED]:.2f}, distance to training "
+    said += f"images from {distance[STANDARD]:.2f} to {distance[TILTED]:.2f}, 1 being real images"
     sharper = sharp[TILTED] >= sharp[STANDARD] + SHARPER
     near = distance[TILTED] <= NO_FURTHER * distance[STANDARD]
-    judge("samples are crisper, of high quality", said, sharper and near, sharper)
+    judge("samples are sharper and of high quality", said, sharper and near, sharper)
     error = average(by[TILTED], "quadratic_error")
-    said = f"differs from the divergence by {error:.3f} nats"
-    judge("the divergence compares length and radius", said, error <= SMALL, error <= TOLERABLE)
+    said = f"the quadratic form differs from the divergence by {error:.3f} nats"
+    judge(
+        "the divergence only compares the length of mu with a radius",
+        said,
+        error <= SMALL,
+        error <= TOLERABLE,
+    )
     return lines
 
 
@@ -196,14 +201,20 @@ def summary(rows: list[Row]) -> list[str]:
     keys = ("bound", "sharpness", "rebuilt_sharpness", "distance", "fit_seconds", "score_seconds")
     for method in METHODS:
         samples.append([method, *(f"{average(by[method], key):.2f}" for key in keys)])
-    headings = ["prior", "held-out bound, nats", "sharpness of samples", "of reconstructions"]
-    headings += ["distance of samples", "fit s", f"score of {SCORED} s"]
+    headings = ["prior", "bound, nats", "sharpness of samples", "of reconstructions"]
+    headings += ["distance of samples", "fit s", "score s"]
     return [
+        *table(["claim of the abstract", "measured", "verdict"], claims(rows)),
+        "",
+        "**Which images look strange.** A row is a prior and a score, a column is a kind of "
+        "strange images. Numbers are AUROC against held-out images: 0.5 is chance, 1 is best.",
+        "",
         *table(["prior", "score", *STRANGE, "mean"], lines),
         "",
-        *table(headings, samples),
+        "**Samples.** A row is a prior. *Sharpness* and *distance* are relative to held-out "
+        f"images, 1 is theirs. *Score s* is the time to score {SCORED:,} images.",
         "",
-        *table(["claim of the abstract", "measured", "verdict"], claims(rows)),
+        *table(headings, samples),
     ]
 
 

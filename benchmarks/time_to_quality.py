@@ -109,7 +109,17 @@ def summary(rows: list[Row]) -> list[str]:
             line += [f"{level:g}", f"{min(until):.3g}" if until else "-"]
         best = max(of, key=lambda row: sign * row["quality"])
         lines.append([*line, f"{best['quality']:.4g}", f"{best['seconds']:.3g}"])
-    headings = ["data", "rows", "method", *("level", "seconds") * 2, "best", "seconds"]
+    headings = [
+        "data",
+        "rows",
+        "method",
+        "level 1",
+        "s to 1",
+        "level 2",
+        "s to 2",
+        "best",
+        "s to best",
+    ]
     return table(headings, lines)
 
 

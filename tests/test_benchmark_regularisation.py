@@ -141,6 +141,6 @@ def test_tables_and_figure(tmp_path):
     cells.append({**cells[-1], "crossing": 1.9, "lost": 0.1, "lost_error": 0.2})
     parts = regularisation_page.parts(cells)
     assert "| 0.1 ± 0.2 |" in parts["real"][-1].replace("0.10", "0.1").replace("0.20", "0.2")
-    assert len(parts["models"]) == 4
+    assert len(parts["models"]) == 4 + 4  # in a fold
     regularisation_page.draw(cells, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -188,4 +188,4 @@ def test_run_measures_everything_and_resumes(run, tmp_path, capsys):
     assert "### pbmc3k, `cell_type`: 180 cells, 40 genes" in page
     assert "### pbmc_3tech, `a`: 60 cells" in page
     assert "| purity |" in page
-    assert "HEBAE 0.500, scVI 0.500, in " in page
+    assert "Total: HEBAE 0.500, scVI 0.500. HEBAE takes " in page

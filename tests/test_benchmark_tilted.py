@@ -77,7 +77,7 @@ def test_verdicts_follow_the_rules():
     assert verdicts == ["does not", "does not", "does not", "not tested", "does not", "does not"]
     text = "\n".join(tilted.summary([*rows, better]))
     assert "| tilted, 25 | bound | 0.960 |" in text
-    assert "| the tilted prior detects more | mean AUROC 0.700 to 0.960 | holds |" in text
+    assert "| the tilted prior detects more | mean AUROC from 0.700 to 0.960 | holds |" in text
 
 
 @pytest.mark.slow
