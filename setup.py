@@ -7,7 +7,7 @@ from setuptools import setup
 
 #: Links and pictures in Markdown, each alone or a picture that is a link.
 PICTURE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"(?<!!)\[(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^][])*)\]\((?P<target>[^)\s]+)\)")
 TAG = re.compile(r"<img\b[^>]*\bsrc=\"(?P<target>[^\"]+)\"[^>]*>")
 
 
