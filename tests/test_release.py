@@ -282,7 +282,7 @@ assert_type(skhebae.__version__, str)
 
 MISUSES = {
     'HEBAETransformer(n_components="ten")': "arg-type",
-    "HEBAETransformer(2, (4,))": "misc",  # other parameters go by name
+    "HEBAETransformer(2, (4,))": "call-arg",  # other parameters go by name
     "HEBAETransformer(hidden_layers=(4,))": "call-arg",
     "VAETransformer(reg_weight=1.0)": "call-arg",
     "HEBAETransformer().sample(latent='prio')": "arg-type",
