@@ -130,7 +130,7 @@ def test_long_description_has_no_links_into_the_repository():
     text = describe(readme)
     prose = re.sub(r"(?ms)^```.*?^```$", "", text)
     targets = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(
-        r"<img\b[^>]*src=\"([^\"]+)", prose
+        r"<[a-z]+\b[^>]*(?:href|src|srcset)=\"([^\"]+)", prose
     )
     assert all(target.startswith("https://") for target in targets)
     for code in re.findall(r"(?ms)^```.*?^```$", readme):
@@ -140,6 +140,9 @@ def test_long_description_has_no_links_into_the_repository():
     assert describe("[![badge](https://x.org/b.svg)](docs/c.md)") == (
         "![badge](https://x.org/b.svg)"
     )
+    assert describe(
+        '<img src="a.png"> <a href="docs/b.md">b</a> <a href="https://x.org">x</a>'
+    ) == (' b <a href="https://x.org">x</a>')
     block = "```\nrows[0](x)\n```"
     assert describe(f"[a](b)\n{block}\n") == f"a\n{block}\n"
 
@@ -219,27 +222,19 @@ def test_package_index_would_take_it(distributions):
 # The wheel in an empty environment
 
 
-@pytest.fixture(scope="module")
-def environment(distributions, tmp_path_factory):
-    """An empty environment; skips where pip finds no registry."""
-    folder = tmp_path_factory.mktemp("smoke")
-    made = Environment(folder, distributions[1], ROOT / "constraints.txt")
+@pytest.mark.slow
+def test_wheel_works_in_an_empty_environment(distributions, tmp_path):
+    """First without extras, then with one after the other.
+
+    What an extra is for fails without it, with a message that names it. One test, since two could
+    run in two workers, each with an installation of its own.
+    """
+    environment = Environment(tmp_path, distributions[1], ROOT / "constraints.txt")
     try:
-        made.pip("download", "--quiet", "--no-deps", "--dest", "probe", "threadpoolctl")
+        environment.pip("download", "--quiet", "--no-deps", "--dest", "probe", "threadpoolctl")
     except RuntimeError as error:
         pytest.skip(f"pip reaches no registry: {str(error)[-300:]}")
-    made.install()
-    return made
-
-
-@pytest.mark.slow
-def test_wheel_works_in_an_empty_environment(environment):
-    environment.check_core()
-
-
-@pytest.mark.slow
-def test_extras_bring_what_they_are_for(environment):
-    """One after the other, in one environment: what each is for fails without it, and says so."""
+    environment.install()
     environment.check_core()
     for name in EXTRAS:
         if name in OPTIONAL:
@@ -319,11 +314,8 @@ def run_mypy(distributions, tmp_path_factory):
 
 @pytest.mark.slow
 def test_public_api_has_types_outside(run_mypy):
+    """One test, since the second run of mypy in a folder takes a tenth of the first."""
     assert run_mypy(USER) == "Success: no issues found in 1 source file\n"
-
-
-@pytest.mark.slow
-def test_misuses_are_type_errors_outside(run_mypy):
     head = "from skhebae import HEBAETransformer, NoveltyDetector, VAETransformer\n"
     found = run_mypy(head + "\n".join(MISUSES))
     for line, code in enumerate(MISUSES.values(), 2):
