@@ -5,10 +5,11 @@ from pathlib import Path
 
 from setuptools import setup
 
-#: Links and pictures in Markdown, each alone or a picture that is a link.
-PICTURE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
-TAG = re.compile(r"<img\b[^>]*\bsrc=\"(?P<target>[^\"]+)\"[^>]*>")
+#: Pictures and links in Markdown and in HTML. The text of a link may be a picture.
+PICTURE = re.compile(r"!\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"(?<!!)\[(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^][])*)\]\((?P<target>[^)\s]+)\)")
+PICTURE_TAG = re.compile(r"<(?:img|source)\b[^>]*\bsrc(?:set)?=\"(?P<target>[^\"]+)\"[^>]*>")
+LINK_TAG = re.compile(r"(?s)<a\b[^>]*\bhref=\"(?P<target>[^\"]+)\"[^>]*>(?P<text>.*?)</a>")
 
 
 def describe(readme: str) -> str:
@@ -17,19 +18,16 @@ def describe(readme: str) -> str:
     Their targets are files of the repository. A picture goes, a link becomes its text, and what
     has a full address stays. So does everything in blocks of code.
     """
+
+    def replace(found: re.Match[str]) -> str:
+        if re.match(r"https?://", found["target"]):
+            return found[0]
+        return found.groupdict().get("text", "")
+
     parts = re.split(r"(?ms)(^```.*?^```$)", readme)
     for i in range(0, len(parts), 2):
-        for pattern, keeps_text in ((PICTURE, False), (TAG, False), (LINK, True)):
-            parts[i] = pattern.sub(
-                lambda found, keeps_text=keeps_text: (
-                    found[0]
-                    if re.match(r"https?://", found["target"])
-                    else found["text"]
-                    if keeps_text
-                    else ""
-                ),
-                parts[i],
-            )
+        for pattern in (PICTURE, PICTURE_TAG, LINK, LINK_TAG):
+            parts[i] = pattern.sub(replace, parts[i])
     return re.sub(r"\n{3,}", "\n\n", "".join(parts))
 
 

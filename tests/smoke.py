@@ -70,13 +70,10 @@ assert len(Path("codes.csv").read_text().splitlines()) == 81
 """
 
 PICTURE = """
-import numpy as np
 from skhebae import HEBAETransformer
 from skhebae.plotting import LatentDisplay
 model = HEBAETransformer.load("digits.skhebae")
 from sklearn.datasets import load_digits
-import matplotlib
-matplotlib.use("agg")
 LatentDisplay.from_estimator(model, load_digits().data[:200] / 16).figure_.savefig("latent.png")
 """
 

@@ -45,7 +45,8 @@ def load(folder, name, entry):
     if name == "custom":
         factories["objective"] = VAEObjective
     if name == "own-encoder":
-        spec = importlib.util.spec_from_file_location("make", path.parent / "make.py")
+        (script,) = path.parent.glob("make_*.py")
+        spec = importlib.util.spec_from_file_location(script.stem, script)
         make = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(make)
         factories["encoder"] = make.own_encoder

@@ -1,9 +1,9 @@
 """Write the model files of this folder with version 0.1.0, and what they answered then.
 
-    python tests/files_of_0_1/make.py
+    python tests/files_of_0_1/make_0_1.py
 
 Later versions only read the files (`tests/test_old_files.py`). Before a release that changes what
-files hold, copy this script to a new folder, and write the files of the last version there.
+files hold, copy this script to a new folder under a new name, and run it there by the last version.
 """
 
 from __future__ import annotations
