@@ -10,6 +10,10 @@ from torch import Tensor
 #: An interval is narrow if its width times the size of its middle is less.
 NARROW = 0.1
 
+#: Distance below the upper end (or below 0) from which the lower tail is less than exp(-200) of the
+#: upper end's.
+WIDEST = 20.0
+
 
 def log_interval(low: Tensor, high: Tensor) -> Tensor:
     """Return ``log(Phi(high) - Phi(low))`` for low < high, without loss of digits in the tails.
@@ -33,6 +37,8 @@ def log_interval(low: Tensor, high: Tensor) -> Tensor:
         - narrow_width.square() / 24.0
     )
     above = torch.special.log_ndtr(high)
+    # log_ndtr has no finite gradient at the lowest ends.
+    low = torch.maximum(low, high.clamp(max=0.0) - WIDEST)
     ratio = (torch.special.log_ndtr(low) - above).where(~narrow, -1.0)
     from_ends = above + torch.log(-torch.expm1(ratio))
     return torch.where(narrow, from_middle, from_ends)
