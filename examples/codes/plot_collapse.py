@@ -17,13 +17,13 @@ that looks like, find it with :func:`~skhebae.diagnostics.latent_report`, and co
 import warnings
 
 import matplotlib.pyplot as plt
+import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skhebae import HEBAETransformer, VAETransformer
 from skhebae.diagnostics import latent_report
 from skhebae.exceptions import LatentWarning
-from skhebae.plotting import CovarianceDisplay
 
 X_train, X_test = train_test_split(load_digits().data / 16, random_state=0)
 settings = {"n_components": 10, "linear_path": False, "whiten": True, "random_state": 0}
@@ -38,12 +38,24 @@ for model in models.values():
 # %%
 # Look at the covariance of the codes
 # -----------------------------------
-# A dimension that is in use has a variance near 1. One that has collapsed has the same code for every
-# row, so its variance is near 0. The correlations below are those of the dimensions that are left.
+# A dimension that is in use has a variance near 1. One that has collapsed has almost the same code for
+# every row, so its variance is near 0. The codes should also be uncorrelated. Dimensions are
+# sorted by how much they change the decoded row, so the collapsed ones come last.
 
-display = CovarianceDisplay.from_estimators(models, X_test)
-display.figure_.suptitle("Codes of digits: six of ten dimensions collapse in the middle", fontsize=14)
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), layout="constrained")
+for axis, (name, model) in zip(axes, models.items(), strict=True):
+    covariance = np.cov(model.transform(X_test), rowvar=False)
+    image = axis.imshow(covariance, cmap="RdBu_r", vmin=-1.2, vmax=1.2)
+    axis.set_title(f"{name}\n{np.sum(np.diag(covariance) > 0.1)} of 10 dimensions in use")
+    axis.set_xlabel("dimension")
+    axis.set_xticks(range(10), range(1, 11))
+    axis.set_yticks(range(10), range(1, 11))
+axes[0].set_ylabel("dimension")
+figure.colorbar(image, ax=axes, label="covariance of held-out codes", shrink=0.85)
 plt.show()
+
+# %%
+# :class:`~skhebae.plotting.CovarianceDisplay` draws such maps with numbers, and correlations below.
 
 # %%
 # Ask for a report
