@@ -30,14 +30,17 @@ for name, method in methods.items():
         model = method(d, random_state=0).fit(X_train)
         decoded = model.inverse_transform(model.transform(X_test))
         errors[name].append(np.mean((decoded - X_test) ** 2) / variance)
-    print(f"{name:6}", " ".join(f"{d}: {e:.3f}" for d, e in zip(candidates, errors[name], strict=True)))
+    print(
+        f"{name:6}",
+        " ".join(f"{d}: {e:.3f}" for d, e in zip(candidates, errors[name], strict=True)),
+    )
 
 # %%
 # Cut the codes of one fit
 # ------------------------
-# Components are ordered, so the first d numbers of each code are a shorter code. Set the others to zero
-# and decode. This needs one fit for all candidates, but expect errors near those of PCA. A model
-# that is fitted with d components uses them better.
+# Components are ordered, so the first d numbers of each code are a shorter code. Set the others to
+# zero and decode. This needs one fit for all candidates, but expect errors near those of PCA. A
+# model that is fitted with d components uses them better.
 
 codes = model.transform(X_test)
 cut = []
@@ -48,8 +51,8 @@ for d in candidates:
 # %%
 # Read the curve
 # --------------
-# Every component lowers the error. Choose the number from which the gain is no longer worth another
-# column. Or read across: HEBAE with 8 components is about as good as PCA with 16.
+# Every component lowers the error. Choose the number from which the gain is no longer worth
+# another column. Or read across: HEBAE with 8 components is about as good as PCA with 16.
 
 figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
 axis.plot(candidates, errors["PCA"], "s-", color="#D55E00", label="PCA")

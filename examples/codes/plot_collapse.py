@@ -10,9 +10,10 @@ that looks like, find it with :func:`~skhebae.diagnostics.latent_report`, and co
 # %%
 # Fit with a large penalty
 # ------------------------
-# Fit three models to digits: a VAE with the usual weight of the penalty, a VAE with four times that
-# weight, and HEBAE with the same large weight. Whitened codes have all dimensions on one scale.
-# A linear path would start the networks as PCA and make collapse rarer, so leave it out here.
+# Fit three models to digits: a VAE with the usual weight of the penalty, a VAE with four times
+# that weight, and HEBAE with the same large weight. Whitened codes have all dimensions on one
+# scale. A linear path would start the networks as PCA and make collapse rarer, so leave it out
+# here.
 
 import warnings
 
@@ -38,8 +39,8 @@ for model in models.values():
 # %%
 # Look at the covariance of the codes
 # -----------------------------------
-# A dimension that is in use has a variance near 1. One that has collapsed has almost the same code for
-# every row, so its variance is near 0. The codes should also be uncorrelated. Dimensions are
+# A dimension that is in use has a variance near 1. One that has collapsed has almost the same code
+# for every row, so its variance is near 0. The codes should also be uncorrelated. Dimensions are
 # sorted by how much they change the decoded row, so the collapsed ones come last.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), layout="constrained")
@@ -55,7 +56,8 @@ figure.colorbar(image, ax=axes, label="covariance of held-out codes", shrink=0.8
 plt.show()
 
 # %%
-# :class:`~skhebae.plotting.CovarianceDisplay` draws such maps with numbers, and correlations below.
+# :class:`~skhebae.plotting.CovarianceDisplay` draws such maps with numbers, and correlations
+# below.
 
 # %%
 # Ask for a report
@@ -81,4 +83,6 @@ errors = {}
 for name, model in models.items():
     decoded = model.inverse_transform(model.transform(X_test))
     errors[name] = ((decoded - X_test) ** 2).mean()
-    print(f"{name:16} {reports[name].active.sum()} of 10 dimensions active, error {errors[name]:.4f}")
+    print(
+        f"{name:16} {reports[name].active.sum()} of 10 dimensions active, error {errors[name]:.4f}"
+    )

@@ -2,15 +2,15 @@
 Generate rows that have given values
 ====================================
 
-Fix some columns of a table and let the model draw the others. You will ask for people of
-a given kind with ``sample(given=...)`` and compare the answers with the real people of that kind.
+Fix some columns of a table and let the model draw the others. You will ask for people of a given
+kind with ``sample(given=...)`` and compare the answers with the real people of that kind.
 """
 
 # %%
 # Fit to a survey
 # ---------------
-# In 1974, 6,366 married women answered a survey of the magazine Redbook. Fit to all columns together.
-# Nothing needs to be said about which ones you will fix later.
+# In 1974, the magazine Redbook asked its readers about their marriages. Fit to all columns of the
+# 6,366 answers. You do not need to say which columns you will fix later.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,9 +37,8 @@ model = HEBAETransformer(random_state=0).fit(women)
 # %%
 # Fix some values
 # ---------------
-# Pass the values that you want to fix, by column. All generated rows have them, and the
-# other columns follow. ``sample`` draws from a model of the whole table, so any column can be
-# fixed, and several at once.
+# Pass a mapping from columns to values. All generated rows have these values, and the other
+# columns are drawn from what goes with them. You can fix any column, and several at once.
 
 kinds = {
     "married for 2.5 years": {"years married": 2.5},
@@ -57,13 +56,14 @@ for kind, rows in real.items():
 # %%
 # Compare with real rows of that kind
 # -----------------------------------
-# A long marriage means an older woman with more children, and a professional has more schooling. The
-# model knows, although it has seen each kind as a part of the whole table only.
+# Women who have been married for long are older and have more children, and professionals went to
+# school for longer. The generated women follow, although the model was fitted to all women at
+# once.
 
 shown = {"age": "years", "children": "number", "schooling": "years"}
 figure, axes = plt.subplots(3, 3, figsize=(9.5, 6.6), sharex="col", layout="constrained")
 for line, kind in zip(axes, kinds, strict=True):
-    for axis, (column, unit) in zip(line, shown.items(), strict=True):
+    for axis, column in zip(line, shown, strict=True):
         levels = np.sort(women[column].unique())
         for shift, rows, colour in ((-0.2, real, "#0072B2"), (0.2, generated, "#E69F00")):
             shares = rows[kind][column].value_counts(normalize=True).reindex(levels, fill_value=0)
@@ -81,8 +81,10 @@ figure.suptitle("Women of a given kind: real and generated", fontsize=14)
 plt.show()
 
 # %%
-# Compare means too
-# -----------------
+# Check rare kinds
+# ----------------
+# The rarer a kind is, the less the model could learn about it. There are only 109 professionals
+# among the rows, and the generated ones went to school for a year less than the real ones.
 
 for kind in kinds:
     for column in shown:

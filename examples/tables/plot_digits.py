@@ -2,8 +2,8 @@
 Compress digits with HEBAE and with PCA
 =======================================
 
-Put :class:`~skhebae.HEBAETransformer` where you would put PCA. Ten numbers per image then keep more
-of the image, a classifier works on them as before, and the model can also draw new images.
+Put :class:`~skhebae.HEBAETransformer` where you would put PCA. Ten numbers per image then keep
+more of the image, a classifier works on them as before, and the model can also draw new images.
 """
 
 # %%
@@ -32,8 +32,8 @@ hebae = HEBAETransformer(10, random_state=0).fit(X_train)
 # %%
 # Compare reconstructions
 # -----------------------
-# ``transform`` turns a row into its code, and ``inverse_transform`` turns a code into a row. PCA can
-# only add up ten fixed images. HEBAE starts from PCA and adds what is not linear, which halves
+# ``transform`` turns a row into its code, and ``inverse_transform`` turns a code into a row. PCA
+# can only add up ten fixed images. HEBAE starts from PCA and adds what is not linear, which halves
 # the error on images that neither model has seen.
 
 decoded = {
@@ -70,8 +70,8 @@ plt.show()
 # %%
 # Use the codes in a pipeline
 # ---------------------------
-# The transformer follows scikit-learn's conventions, so it can be a step of a pipeline. Ten numbers
-# per digit are enough for a logistic regression to read most of them.
+# The transformer follows scikit-learn's conventions, so it can be a step of a pipeline. Ten
+# numbers per digit are enough for a logistic regression to read most of them.
 
 accuracy = {}
 for name, reducer in {"PCA": PCA(10), "HEBAE": HEBAETransformer(10, random_state=0)}.items():

@@ -2,8 +2,8 @@
 Fill in missing values, with intervals
 ======================================
 
-Fit :class:`~skhebae.HEBAETransformer` to a table with holes, fill them in, and see how sure you can
-be of each value. You will also compute codes of incomplete rows and use
+Fit :class:`~skhebae.HEBAETransformer` to a table with holes, fill them in, and see how sure you
+can be of each value. You will also compute codes of incomplete rows and use
 :class:`~skhebae.HEBAEImputer` in a pipeline.
 """
 
@@ -35,10 +35,10 @@ print(f"{missing.mean():.0%} of all values are missing")
 # %%
 # Fill in expected values, or draw
 # --------------------------------
-# Pass the incomplete table to ``fit`` as it is. ``impute(X)`` then returns the expected value of each
-# missing entry given the rest of its row. ``impute(X, n_draws=100)`` returns 100 completed tables.
-# Use expected values where you want the smallest error, and draws where you want to know how
-# uncertain a result is.
+# Pass the incomplete table to ``fit`` as it is. ``impute(X)`` then returns the expected value of
+# each missing entry given the rest of its row. ``impute(X, n_draws=100)`` returns 100 completed
+# tables. Use expected values where you want the smallest error, and draws where you want to know
+# how uncertain a result is.
 
 model = HEBAETransformer(10, random_state=0).fit(X)
 expected = model.impute(X)
@@ -79,8 +79,8 @@ plt.show()
 # Compute codes of incomplete rows
 # --------------------------------
 # ``transform`` takes incomplete rows too. Compare the codes with those of the complete rows, which
-# we happen to know. Filling in column means first moves the codes much further from
-# where they belong.
+# we happen to know. Filling in column means first moves the codes much further from where they
+# belong.
 
 truth = model.transform(data.data)
 incomplete = missing.any(axis=1)
@@ -93,8 +93,8 @@ for name, rows in {"column mean": filled["column mean"], "holes left open": X}.i
 # %%
 # Use it in a pipeline
 # --------------------
-# :class:`~skhebae.HEBAEImputer` does the same as a step of a pipeline, in front of any estimator that
-# needs complete rows. Here a logistic regression tells malignant from benign tumours.
+# :class:`~skhebae.HEBAEImputer` does the same as a step of a pipeline, in front of any estimator
+# that needs complete rows. Here a logistic regression tells malignant from benign tumours.
 
 X_train, X_test, y_train, y_test = train_test_split(X, data.target, random_state=0)
 accuracy = {}

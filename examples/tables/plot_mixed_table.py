@@ -2,8 +2,8 @@
 Generate a table of numbers, categories and booleans
 ====================================================
 
-Pass a frame with columns of several types to :class:`~skhebae.HEBAETransformer` as it is. You get back
-frames with the same types, and you will compare generated columns with real ones.
+Pass a frame with columns of several types to :class:`~skhebae.HEBAETransformer` as it is. You get
+back frames with the same types, and you will compare generated columns with real ones.
 """
 
 # %%
@@ -63,10 +63,12 @@ ranges = {
 colours = {"real": "#0072B2", "generated": "#E69F00"}
 figure, axes = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
 for axis, name in zip(axes.flat, people, strict=True):
-    for shift, frame, colour in zip((-0.2, 0.2), (people, generated), colours.values(), strict=True):
+    for shift, frame, colour in zip(
+        (-0.2, 0.2), (people, generated), colours.values(), strict=True
+    ):
         values = frame[name]
         if name in ranges:
-            values = pd.cut(values, ranges[name]).map(lambda cut: f"{cut.left + 1}–{cut.right}")
+            values = pd.cut(values, ranges[name]).map(lambda cut: f"{cut.left + 1}-{cut.right}")
         shares = 100 * values.value_counts(normalize=True).sort_index()
         axis.bar(np.arange(len(shares)) + shift, shares, 0.4, color=colour)
     axis.set_xticks(range(len(shares)), shares.index)
