@@ -144,7 +144,7 @@ def main(output: Path) -> None:
     )
 
     print(
-        "\nAccuracy of 5 neighbours at telling 450 generated digits from 450 real ones (0.5 is chance):"
+        "\nAccuracy of 5 neighbours at telling 450 generated from 450 real digits (0.5 is chance):"
     )
     for latent in ("mixture", "gaussian", "prior"):
         generated = hebae.sample(len(images.test), latent, random_state=0)

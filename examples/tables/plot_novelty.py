@@ -45,7 +45,8 @@ print(f"area under the ROC curve {auroc:.3f}")
 
 # %%
 # Try something simpler too. On tables like this one, where novelties have large values in single
-# columns, an isolation forest ranks them as well. It has no p-values and explains nothing.
+# columns, an isolation forest ranks them at least as well. It has no p-values and explains
+# nothing.
 
 forest = IsolationForest(random_state=0).fit(benign)
 forest_auroc = roc_auc_score(is_benign, forest.score_samples(test))
