@@ -32,6 +32,8 @@ for of_kernel in ("ipykernel", "zmq", "tornado", "traitlets", "jupyter_client", 
 warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
 warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
 warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
+warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
+warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
 """
 
 #: Runs a notebook in a kernel of this interpreter, whichever others are installed.

@@ -42,6 +42,7 @@ for model in models.values():
 # A dimension that is in use has a variance near 1. One that has collapsed has almost the same code
 # for every row, so its variance is near 0. The codes should also be uncorrelated. Dimensions are
 # sorted by how much they change the decoded row, so the collapsed ones come last.
+# :class:`~skhebae.plotting.CovarianceDisplay` draws such maps in one line, with numbers.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), layout="constrained")
 for axis, (name, model) in zip(axes, models.items(), strict=True):
@@ -54,10 +55,6 @@ for axis, (name, model) in zip(axes, models.items(), strict=True):
 axes[0].set_ylabel("dimension")
 figure.colorbar(image, ax=axes, label="covariance of held-out codes", shrink=0.85)
 plt.show()
-
-# %%
-# :class:`~skhebae.plotting.CovarianceDisplay` draws such maps with numbers, and correlations
-# below.
 
 # %%
 # Ask for a report
@@ -76,13 +73,13 @@ print(reports["VAE, beta 4"])
 # %%
 # Compare what is lost
 # --------------------
-# A collapsed dimension is lost for reconstruction. HEBAE asks the codes as a whole to look like
-# N(0, I), not each row's posterior, so that its penalty does not push a single dimension out.
+# A collapsed dimension does not help to reconstruct rows. The penalty of a VAE pulls the posterior
+# of each row towards N(0, I), and a dimension without information has no penalty at all. HEBAE
+# pulls the distribution of all codes towards N(0, I), and that needs every dimension to vary.
 
 errors = {}
 for name, model in models.items():
     decoded = model.inverse_transform(model.transform(X_test))
     errors[name] = ((decoded - X_test) ** 2).mean()
-    print(
-        f"{name:16} {reports[name].active.sum()} of 10 dimensions active, error {errors[name]:.4f}"
-    )
+    n_active = reports[name].active.sum()
+    print(f"{name:16} {n_active} of 10 dimensions active, error {errors[name]:.4f}")

@@ -3,7 +3,7 @@ Read what each component means
 ==============================
 
 The components of :class:`~skhebae.HEBAETransformer` are ordered, as those of PCA are. You will
-see how much each one explains, draw its loadings, and watch what the decoded row does as you move
+see how much each one explains, draw its loadings, and watch the decoded row change as you move
 along one component.
 """
 
@@ -11,8 +11,9 @@ along one component.
 # See how much each component explains
 # ------------------------------------
 # Fit six components to thirty measurements of breast tumours. ``explained_variance_ratio_`` is
-# read as in PCA: keep the first k numbers of each code, set the others to zero and decode. The
-# result explains the sum of the first k shares.
+# read as in PCA. Keep the first k numbers of each code, set the others to zero and decode. The sum
+# of the first k shares is the variance that you then explain, with features standardised as the
+# model does it.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -2,9 +2,9 @@
 Choose how much to regularise
 =============================
 
-Choose the weight of a penalty from your own rows.
-:func:`~skhebae.diagnostics.regularisation_path` fits one model per weight and fold, and shows
-from where on a model learns its rows by heart, and from where on it learns too little.
+Find the weight of a penalty that suits your own rows.
+:func:`~skhebae.diagnostics.regularisation_path` fits one model per weight and fold. Its curves
+show which weights are so small that the model overfits, and which are so large that it underfits.
 """
 
 # %%
@@ -39,17 +39,16 @@ print(path)
 # training rows.
 #
 # On the left, the model finds its own generated rows more likely than real ones that it has not
-# seen. It has learned some rows by heart. On the right, all scores fall, because the codes no
-# longer carry enough of a row.
+# seen, so it overfits. On the right, all scores fall, because the codes no longer carry enough of
+# a row.
 
 curves = {
-    "training rows": (path.train, "#0072B2", "o"),
-    "held-out rows": (path.held_out, "#D55E00", "s"),
-    "generated rows": (path.generated, "#E69F00", "^"),
+    "training rows": (path.train, path.errors["train"], "#0072B2", "o"),
+    "held-out rows": (path.held_out, path.errors["held_out"], "#D55E00", "s"),
+    "generated rows": (path.generated, path.errors["generated"], "#E69F00", "^"),
 }
-errors = path.errors.values()
 figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-for (label, (mean, colour, marker)), error in zip(curves.items(), errors, strict=False):
+for label, (mean, error, colour, marker) in curves.items():
     axis.plot(path.values, mean, marker + "-", color=colour, label=label)
     axis.fill_between(path.values, mean - error, mean + error, color=colour, alpha=0.15, lw=0)
 axis.axvline(path.best, color="0.3", lw=1)
@@ -57,7 +56,7 @@ axis.axvline(path.one_standard_error, color="0.3", lw=1, ls="--")
 axis.text(path.best, 5.2, " best", color="0.3")
 axis.text(path.one_standard_error, 5.2, " largest within one\n standard error", color="0.3")
 axis.set(xscale="log", xlabel="beta, the weight of the penalty", ylabel="score (nats per row)")
-axis.set_title("Too little, or too much regularisation?", fontsize=14)
+axis.set_title("Too little or too much regularisation?", fontsize=14)
 axis.legend(frameon=False)
 plt.show()
 
