@@ -31,8 +31,8 @@ print("explained:", " ".join(f"{share:.1%}" for share in shares), f"in all {shar
 # -----------------------------
 # ``components_`` holds the loadings: how much each decoded feature changes, on average, per unit
 # of a code. Multiply by the spread of the code and divide by that of the feature to compare
-# features with different units. The first component is about size and shape, the second about fine
-# structure.
+# features with different units. Here the first component is about size and shape, the second about
+# fractal dimension.
 
 spread = model.transform(tumours.data).std(axis=0)
 loadings = model.components_ * spread[:, None] / tumours.data.std(axis=0)
