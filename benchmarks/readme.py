@@ -1,4 +1,4 @@
-"""Run what README.md quotes, and put the output into it: example, demo, comparison, pictures."""
+"""Run what README.md quotes, and put the output into it: example, demo, comparison, picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks import compare_page, tables
 from benchmarks.pages import DOCS, fill, load
 
 ROOT = DOCS.parent
-PICTURES = ("digits.png", "collapse_covariance.png", "integration_umap.png")
+PICTURES = ("digits.png",)
 
 
 def run(*arguments: str) -> str:
@@ -28,21 +28,18 @@ def quoted(output: str) -> list[str]:
 
 
 def main() -> None:
-    """Fill the README, and draw its pictures."""
+    """Fill the README, and draw its picture."""
     readme = ROOT / "README.md"
     example = r"<!-- example -->\n(```python\n(.*?)```)"
     ((block, code),) = re.findall(example, readme.read_text(), re.DOTALL)
     with tempfile.TemporaryDirectory() as folder:
         demo = run("examples/quickstart.py", "--output", folder).split("\nFigures:")[0]
-        run("examples/diagnose_collapse.py", "--output", folder)
-        cells = run("examples/single_cell_integration.py", "--output", folder)
         for name in PICTURES:
             shutil.copy(Path(folder) / name, DOCS / "images" / name)
     fill(
         readme,
         example=[block, "", *quoted(run("-c", code))],
         demo=quoted(demo),
-        integration=quoted(cells),
         compare=compare_page.summary(load("compare")[1]),
         # The targets, without the sets.
         tables=tables.summary(load("tables")[1])[-8:],

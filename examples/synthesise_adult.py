@@ -1,11 +1,13 @@
-"""Rows like those of a census: fit a table of numbers and categories, draw as many, compare.
+"""Generate rows of a census table and compare them with real ones.
 
-Run ``python examples/synthesise_adult.py --output demo_output``. It fetches Adult from OpenML, or
-reads the file that ``--data`` names (CSV, with the column names of OpenML or UCI), prints what it
-checks, and draws two figures. It needs ``pip install 'skhebae[plot]' pandas``.
+Run ``python examples/synthesise_adult.py --output demo_output``. It downloads the Adult data set
+from OpenML, or reads the CSV file that ``--data`` names (with the column names of OpenML or UCI).
+It fits 5,000 rows of numbers and categories, generates as many, prints what it checks and draws
+two figures. It needs pandas and ``pip install 'skhebae[plot]'``.
 
-Generated rows are no anonymous ones: a model may remember rows that it was fitted to. The example
-compares how near they are to rows of the fit and to rows that the model has never seen.
+Generated rows are not anonymous, because a model may remember rows that it was fitted to. So the
+example also measures whether they lie nearer to rows of the fit than to rows that the model has
+never seen.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import sys
 import time
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,16 @@ from skhebae import HEBAETransformer
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-#: Rows to fit, and as many others to compare with.
+#: Rows to fit. As many others are kept to compare with.
 N_ROWS = 5000
 #: Colours of real and of generated values.
 COLOURS = {"real": "#4c72b0", "generated": "#dd8452"}
-#: Levels of a column that are drawn; the most frequent ones.
+#: Number of categories that are drawn per column, the most frequent ones.
 MOST_LEVELS = 8
 
 
 def main(output: Path, data: Path | None, n_rows: int) -> None:
-    """Fit rows of a table, draw as many, and hold them against other real ones."""
+    """Fit rows of a table, generate as many, and compare them with other real rows."""
     output.mkdir(parents=True, exist_ok=True)
     whole = load(data)
     order = np.random.default_rng(0).permutation(len(whole))
@@ -45,29 +48,33 @@ def main(output: Path, data: Path | None, n_rows: int) -> None:
     start = time.perf_counter()
     model = HEBAETransformer(random_state=0).fit(train)
     drawn = model.sample(len(train), random_state=0)
-    print(f"fit {len(train)} rows and drew as many in {time.perf_counter() - start:.0f} s")
+    print(f"fitted {len(train)} rows and generated as many in {time.perf_counter() - start:.0f} s")
     print(drawn.head(3).to_string(index=False))
     check_types(train, drawn)
     report_distances(train, other, drawn)
     given = model.sample(1000, random_state=0, given={"sex": "Female", "age": 40})
-    print(f"women of 40 years who earn more than 50K: {earners(given):.0%} of 1,000 generated ones")
-    alike = whole[(whole["sex"] == "Female") & whole["age"].between(38, 42)]
-    print(f"women of 38 to 42 years who do: {earners(alike):.0%} of {len(alike)} real ones")
+    print(f"women aged 40 who earn more than 50K: {earners(given):.0%} of 1,000 generated rows")
+    similar = whole[(whole["sex"] == "Female") & whole["age"].between(38, 42)]
+    print(f"women aged 38 to 42 who do: {earners(similar):.0%} of {len(similar)} real rows")
     draw_columns(other, drawn, output / "adult_columns.png")
     draw_pairs(other, drawn, output / "adult_pairs.png")
 
 
 def load(path: Path | None) -> Any:
-    """Read Adult from a file or from OpenML; leave with one line where there is neither."""
-    if path is not None:
-        rows = pd.read_csv(path, skipinitialspace=True)
-    else:
-        try:
+    """Read Adult from a file or from OpenML. Exit with one line where neither can be read."""
+    try:
+        if path is not None:
+            rows = pd.read_csv(path, skipinitialspace=True)
+        else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a file that is fetched again
+                warnings.simplefilter("ignore")  # one per attempt to download
                 rows = fetch_openml("adult", version=2, as_frame=True, n_retries=1).frame
-        except OSError as error:
-            sys.exit(f"Adult cannot be fetched from OpenML ({error}); name a file with --data.")
+    except (OSError, HTTPException) as error:
+        source = path or "OpenML"
+        sys.exit(
+            f"Cannot read Adult from {source} ({error}). This example needs a network connection, "
+            "or a copy of the table: pass --data FILE."
+        )
     return rows.rename(columns={"class": "income"})
 
 
@@ -77,7 +84,7 @@ def earners(rows: Any) -> float:
 
 
 def check_types(train: Any, drawn: Any) -> None:
-    """Print whether types, bounds and levels are those of the rows of the fit."""
+    """Print whether types, ranges and categories are those of the rows of the fit."""
     assert list(drawn) == list(train)
     numbers = train.select_dtypes("number").columns
     inside = all(
@@ -90,7 +97,7 @@ def check_types(train: Any, drawn: Any) -> None:
 
 
 def report_distances(train: Any, other: Any, drawn: Any) -> None:
-    """Print whether generated rows are nearer to rows of the fit than to other real rows."""
+    """Print how many generated rows lie nearer to a row of the fit than to any other real row."""
     numbers = train.select_dtypes("number").columns
     whole = pd.concat([train, other, drawn])
     hot = pd.get_dummies(whole.drop(columns=numbers).astype(str)) / 2**0.5
@@ -104,7 +111,7 @@ def report_distances(train: Any, other: Any, drawn: Any) -> None:
 
 
 def draw_columns(real: Any, drawn: Any, path: Path) -> None:
-    """Draw the distribution of each column, real and generated."""
+    """Draw the distribution of each column among real and generated rows."""
     figure, axes = plt.subplots(3, 5, figsize=(16, 9), layout="constrained")
     for ax, name in zip(axes.flat, real, strict=False):
         if pd.api.types.is_numeric_dtype(real[name]):
@@ -114,14 +121,14 @@ def draw_columns(real: Any, drawn: Any, path: Path) -> None:
         ax.set_title(name)
     handles = [mpl.patches.Patch(color=colour, label=label) for label, colour in COLOURS.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
-    figure.suptitle("Adult, column by column: other real rows and generated ones")
+    figure.suptitle("Adult, column by column: real rows that were not fitted, and generated rows")
     figure.savefig(path, dpi=100)
     plt.close(figure)
     print(f"wrote {path.name}")
 
 
 def draw_number(ax: Any, real: Any, drawn: Any) -> None:
-    """Draw two histograms; on a logarithmic scale where one value holds most rows."""
+    """Draw two histograms, on a logarithmic scale if most rows have the same value."""
     edges = np.linspace(real.min(), np.quantile(real, 0.995), 31)
     for values, (label, colour) in zip((real, drawn), COLOURS.items(), strict=True):
         filled = label == "real"
@@ -140,7 +147,7 @@ def draw_number(ax: Any, real: Any, drawn: Any) -> None:
 
 
 def draw_levels(ax: Any, real: Any, drawn: Any) -> None:
-    """Draw two bars per level."""
+    """Draw two bars per category."""
     shares = [100 * of.astype(str).value_counts(normalize=True) for of in (real, drawn)]
     levels = list(shares[0].index[:MOST_LEVELS])
     for k, (of, colour) in enumerate(zip(shares, COLOURS.values(), strict=True)):
@@ -152,27 +159,27 @@ def draw_levels(ax: Any, real: Any, drawn: Any) -> None:
 
 
 def draw_pairs(real: Any, drawn: Any, path: Path) -> None:
-    """Draw two pairs of columns and the share of high incomes, real and generated."""
+    """Draw two pairs of columns, and the share of high incomes by education."""
     figure, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     bins = [np.arange(17, 92, 3), np.arange(0, 101, 5)]
     for row, (label, rows) in zip(axes, (("real", real), ("generated", drawn)), strict=True):
         counts = np.histogram2d(rows["age"], rows["hours-per-week"], bins)[0]
         row[0].pcolormesh(*bins, np.log1p(counts).T, cmap="viridis", vmin=0, vmax=6)
-        row[0].set(xlabel="age", ylabel="hours per week", title=f"{label}: rows, logarithmic")
+        row[0].set(xlabel="age", ylabel="hours per week", title=f"{label}: log of rows")
         draw_table(row[1], rows, real, "marital-status", "relationship")
-        row[1].set_title(f"{label}: rows, logarithmic")
+        row[1].set_title(f"{label}: log of rows")
         rich = rows["income"].astype(str).str.startswith(">")
         share = 100 * rich.groupby(rows["education-num"]).mean()
         row[2].bar(share.index, share, color=COLOURS[label])
         row[2].set(xlabel="education-num", ylabel="% above 50K", ylim=(0, 100), title=label)
-    figure.suptitle("Adult, pairs of columns: other real rows and generated ones")
+    figure.suptitle("Adult, pairs of columns: real rows that were not fitted, and generated rows")
     figure.savefig(path, dpi=100)
     plt.close(figure)
     print(f"wrote {path.name}")
 
 
 def draw_table(ax: Any, rows: Any, real: Any, first: str, second: str) -> None:
-    """Draw how often two levels meet."""
+    """Draw how often each pair of categories occurs."""
     names = [sorted(real[column].astype(str).unique()) for column in (first, second)]
     counts = pd.crosstab(rows[first].astype(str), rows[second].astype(str))
     counts = counts.reindex(index=names[0], columns=names[1], fill_value=0)
@@ -184,7 +191,7 @@ def draw_table(ax: Any, rows: Any, real: Any, first: str, second: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
-    parser.add_argument("--data", type=Path, help="CSV of Adult, in place of OpenML")
-    parser.add_argument("--rows", type=int, default=N_ROWS, help="rows to fit")
+    parser.add_argument("--data", type=Path, help="CSV file of Adult, instead of a download")
+    parser.add_argument("--rows", type=int, default=N_ROWS, help="number of rows to fit")
     arguments = parser.parse_args()
     main(arguments.output, arguments.data, arguments.rows)

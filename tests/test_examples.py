@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 
@@ -20,19 +23,6 @@ def run(name, folder, *arguments, options=()):
     command += ["--output", str(folder), *arguments]
     environment = {**os.environ, "MPLBACKEND": "agg"}
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-
-
-@pytest.mark.slow
-def test_diagnose_collapse(tmp_path):
-    output = run("diagnose_collapse.py", tmp_path).stdout
-    healthy, collapsed, hebae = output.split("--- ")[1:4]
-    assert "10 of 10" in healthy
-    assert "dimensions have collapsed" not in healthy
-    assert "dimensions have collapsed" in collapsed
-    assert "10 of 10" in hebae
-    assert "dimensions have collapsed" not in hebae
-    assert len(list(tmp_path.glob("collapse_*.png"))) == 5
-    assert not output.endswith("\n\n")
 
 
 @pytest.mark.slow
@@ -104,40 +94,6 @@ def test_distributed_fit(tmp_path):
 
 
 @pytest.mark.slow
-def test_impute_survey(tmp_path):
-    output = run("impute_survey.py", tmp_path).stdout
-    words = output.replace("Figure", "").split()
-
-    def after(name, last):
-        """Return the number behind a name in the table whose heading ends so."""
-        rest = output.split(last)[1]
-        line = next(line for line in rest.splitlines() if line.strip().startswith(name))
-        return float(line.split()[-1])
-
-    assert after("HEBAE", "deviations:") < 0.6 * after("mean", "deviations:")
-    assert after("HEBAE", "deviations:") < after("one draw", "deviations:")
-    assert 87.0 < float(words[words.index("cover") + 1].rstrip("%")) < 95.0
-    assert after("transform(X)", "variance:") < 0.5 * after("mean", "variance:")
-    assert (tmp_path / "impute_survey.png").stat().st_size > 10_000
-
-
-@pytest.mark.slow
-def test_detect_anomalies(tmp_path):
-    output = run("detect_anomalies.py", tmp_path).stdout
-    for part, least in zip(output.split("\n\n"), (0.93, 0.97), strict=True):
-        words = part.split("Alarms at p <= 0.05: ")[1].split()
-        shares = [float(word.rstrip("%")) for word in words if word.endswith("%")]
-        found, false = shares[:2]
-        assert false < 8.0
-        assert found > 50.0
-        aurocs = [line for line in part.splitlines() if "AUROC" in line]
-        own, neighbours, _ = (float(line.split()[-1]) for line in aurocs)
-        assert own > max(least, neighbours - 0.02)
-    names = {path.name for path in tmp_path.glob("*.png")}
-    assert names == {"anomalies_tumours.png", "anomalies_digits.png"}
-
-
-@pytest.mark.slow
 def test_synthesise_adult(tmp_path):
     pd = pytest.importorskip("pandas")
     import numpy as np
@@ -162,3 +118,43 @@ def test_synthesise_adult(tmp_path):
     assert 35 < share < 65
     names = {path.name for path in tmp_path.glob("*.png")}
     assert names == {"adult_columns.png", "adult_pairs.png"}
+
+
+def test_synthesise_adult_without_its_table(tmp_path, monkeypatch):
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("adult", EXAMPLES / "synthesise_adult.py")
+    adult = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(adult)
+    for error in (
+        URLError("no route to host"),
+        TimeoutError("timed out"),
+        HTTPException("cut off"),
+    ):
+
+        def no_network(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(adult, "fetch_openml", no_network)
+        with pytest.raises(SystemExit, match="pass --data FILE") as stopped:
+            adult.load(None)
+        assert "from OpenML (" in stopped.value.code  # a string, for which the status is 1
+        assert "\n" not in stopped.value.code
+    with pytest.raises(SystemExit, match=r"Cannot read Adult from .*absent\.csv"):
+        adult.load(tmp_path / "absent.csv")
+
+
+@pytest.mark.slow
+def test_synthesise_adult_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("pandas")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run("synthesise_adult.py", tmp_path)
+    assert failed.value.returncode == 1
+    (line,) = failed.value.stderr.splitlines()
+    assert "Cannot read Adult from OpenML" in line
+    assert "Traceback" not in line

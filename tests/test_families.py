@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 
+from skhebae import HEBAETransformer
 from skhebae.data import Table, encode_frame, find_kinds, measure_columns
 from skhebae.likelihoods import Circular, MixedLikelihood, MixedScaling, choose_families
 from skhebae.likelihoods.categorical import MOST_OUTPUTS
@@ -384,6 +385,28 @@ def test_gradients_of_far_intervals(dtype):
     (slope,) = torch.autograd.grad(values.sum(), shift)
     near = np.exp(stats.norm.logpdf(7.6))
     assert_allclose(slope, [near, -near, -1e4, 1e4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slopes_of_intervals_without_an_end(dtype):
+    """The first and the last of ordered categories, with a small deviation."""
+    ends = torch.tensor([-40.0, -3.0, 0.0, 2.0, 30.0], dtype=dtype, requires_grad=True)
+    far = torch.full_like(ends, 1e6)
+    expected = stats.norm.logcdf(ends.detach())
+    slopes = np.exp(stats.norm.logpdf(ends.detach()) - expected)
+    for sign, found in ((1, log_interval(-far, ends)), (-1, log_interval(-ends, far))):
+        assert_allclose(found.detach(), expected, rtol=1e-5, atol=1e-7, err_msg=str(sign))
+        (slope,) = torch.autograd.grad(found.sum(), ends)
+        assert_allclose(slope, slopes, rtol=1e-3, atol=1e-7, err_msg=str(sign))
+
+
+def test_ordered_categories_that_codes_tell_apart():
+    levels = np.random.default_rng(0).integers(0, 5, 600)
+    answers = pd.Categorical.from_codes(levels, list("abcde"), ordered=True)
+    frame = pd.DataFrame({"answer": answers})
+    model = HEBAETransformer(2, random_state=0).fit(frame)
+    decoded = model.inverse_transform(model.transform(frame))
+    assert (decoded["answer"] == frame["answer"]).mean() > 0.99
 
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 3))
