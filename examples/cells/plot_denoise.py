@@ -64,10 +64,10 @@ pd.Series(deviance, name="deviance per value").round(3)
 # %%
 # See it
 # ------
-# CD2 marks T cells and MS4A1 marks B cells. Few of their molecules were caught, so half of these cells
-# show neither and lie in the corner. The denoised values tell the types apart. They are also smooth
-# functions of ten codes, so genes correlate more in them than in the cells. Test differences on
-# counts, not on denoised values.
+# CD2 marks T cells and MS4A1 marks B cells. Few of their molecules were caught, so half of these
+# cells show neither and lie in the corner. The denoised values tell the types apart. They are also
+# smooth functions of ten codes, so genes correlate more in them than in the cells. Test differences
+# on counts, not on denoised values.
 genes = ["CD2", "MS4A1"]
 columns = adata.var_names.get_indexer(genes)
 labels = reduced.obs["bulk_labels"].astype(str).str
@@ -83,7 +83,7 @@ for ax, table in ((before, seen[:, columns] + jitter), (after, denoised[:, colum
         ax.scatter(*table[kinds[kind]].T, **style)
     ax.set(xlabel=f"{genes[0]}, molecules", ylabel=f"{genes[1]}, molecules")
 neither = (seen[~kinds["other"]][:, columns].sum(axis=1) == 0).mean()
-before.set_title(f"Counts (jittered): {neither:.0%} of T and B show neither")
+before.set_title(f"Counts: {neither:.0%} of T and B have neither")
 after.set(title="Denoised", xscale="log", yscale="log")
 before.legend(title="cells", markerscale=2)
 

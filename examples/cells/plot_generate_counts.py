@@ -35,7 +35,7 @@ generated = skhebae.tl.sample(model, 2000, random_state=0)
 
 # %%
 # The result is an AnnData of sparse counts with the genes of the model.
-generated
+print(generated)
 
 # %%
 # Compare totals, zeros and variances
@@ -51,7 +51,7 @@ table = pd.DataFrame(
         name: {
             "median total": np.median(X.sum(axis=1)),
             "share of zeros": (X == 0).mean(),
-            "median variance / mean": np.median((X.var(axis=0) / X.mean(axis=0))),
+            "median variance / mean": np.median(X.var(axis=0) / X.mean(axis=0)),
         }
         for name, X in cells.items()
     }

@@ -123,3 +123,28 @@ for name, model in {"Laplace": own, "Gaussian": gaussian}.items():
     print(f"{name:8} {model.score(test):6.2f} nats per held-out tumour")
 print(f"standard deviation of the codes: {own.transform(test).std(axis=0).round(1)}")
 print(f"widths of the first three features: {own.fitted_.learned['width_'][:3].round(3)}")
+
+# %%
+# See why
+# -------
+# Divide the errors of held-out tumours by the width that each likelihood has learned. The line is
+# what the likelihood expects. A Gaussian expects hardly any error above four, but there are many.
+gaussian_width = np.sqrt(gaussian.noise_variance_)
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", sharey=True)
+x, bins = np.linspace(-9, 9, 400), np.linspace(-9, 9, 55)
+tails = {}
+for ax, name, model, width, family, colour in [
+    (axes[0], "Gaussian", gaussian, gaussian_width, stats.norm, "#D55E00"),
+    (axes[1], "Laplace", own, own.fitted_.learned["width_"], stats.laplace, "#0072B2"),
+]:
+    errors = ((test - model.inverse_transform(model.transform(test))) / width).ravel()
+    tails[name] = np.mean(np.abs(errors) > 4), 2 * family.sf(4)
+    ax.hist(errors, bins, density=True, color="#BBBBBB", label="held-out errors")
+    ax.plot(x, family.pdf(x), color=colour, lw=2.5, label=f"{name} likelihood")
+    ax.set(yscale="log", ylim=(1e-4, 1), xlabel="error / learned width", title=name)
+    ax.legend(loc="upper right", fontsize=9)
+axes[0].set_ylabel("density")
+figure.suptitle("Errors have heavier tails than a Gaussian", fontsize=14)
+for name, (found, expected) in tails.items():
+    print(f"{name:8} {found:.2%} of errors above 4 widths, {expected:.2%} expected")
+plt.show()
