@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -63,34 +64,75 @@ def test_single_cell_pbmc3k(tmp_path):
     assert (tmp_path / "pbmc3k_umap.png").stat().st_size > 10_000
 
 
+#: Names of scanpy's data, and what stands in their place on the disk.
+HALF_A_FILE = {
+    "nothing": {},
+    "half of one": {"pbmc3k_processed.h5ad": b"\x89HDF\r\n\x1a\n half"},
+    "a page that says no": {"pbmc3k_processed.h5ad": b"<html>403</html>"},
+}
+
+BLOCKED = """
+import runpy, socket, sys, urllib.error, urllib.request
+def refuse(*args, **kwargs):
+    raise {error}
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+sys.argv = ["single_cell_pbmc3k.py"]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-def test_single_cell_integration(tmp_path):
+@pytest.mark.parametrize("files", HALF_A_FILE.values(), ids=HALF_A_FILE)
+@pytest.mark.parametrize(
+    "error",
+    [
+        "socket.gaierror(-3, 'Temporary failure in name resolution')",
+        "ConnectionRefusedError(111, 'Connection refused')",
+        "TimeoutError('timed out')",
+    ],
+    ids=["no name", "refused", "timeout"],
+)
+def test_single_cell_pbmc3k_without_network(tmp_path, files, error):
     pytest.importorskip("scanpy")
-    output = run("single_cell_integration.py", tmp_path, options=SCANPY_PLOTS).stdout
-    table = {
-        line.split()[0]: [float(part) for part in line.split() if part[0].isdigit()]
-        for line in output.splitlines()
-        if "own batch" in line and "types 0" in line
-    }
-    assert set(table) == {"X_pca", "without_batch", "X_hebae"}
-    assert table["X_pca"][0] > 0.9  # the batches lie apart
-    assert table["X_hebae"][0] < 0.6  # and are mixed, as 0.5 is
-    assert table["X_hebae"][1] > table["X_pca"][1] - 0.03  # types are as clear as before
-    assert (tmp_path / "integration_umap.png").stat().st_size > 10_000
+    (tmp_path / "data").mkdir()
+    for name, content in files.items():
+        (tmp_path / "data" / name).write_bytes(content)
+    script = BLOCKED.format(error=error, script=str(EXAMPLES / "single_cell_pbmc3k.py"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pbmc3k_processed" in done.stderr
+    assert "--file cells.h5ad" in done.stderr
+    assert done.stdout == ""
+    # What cannot be read is not left in the way of the next try.
+    assert not files or not (tmp_path / "data" / "pbmc3k_processed.h5ad").exists()
+
+
+DISTRIBUTED = ("--rows", "2000", "--hidden", "64", "--minibatch", "200")
 
 
 @pytest.mark.slow
 def test_distributed_fit(tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    output = run("distributed_fit.py", tmp_path, options=launcher).stdout
-    rows = [line.split() for line in output.splitlines() if "process" in line]
-    (two, *_), (one, *_) = rows
-    assert (two, one) == ("2", "1")
-    (error_of_two, score_of_two), (error, score) = ([float(x) for x in row[2:4]] for row in rows)
-    assert error_of_two == pytest.approx(error, rel=0.15)
-    assert score_of_two == pytest.approx(score, abs=2.0)
-    assert {path.name for path in tmp_path.iterdir()} >= {"digits.model", "digits.ckpt"}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    output = run("distributed_fit.py", tmp_path / "2", *DISTRIBUTED, options=launcher).stdout
+    two = json.loads(output)
+    one = json.loads(run("distributed_fit.py", tmp_path / "1", *DISTRIBUTED).stdout)
+    assert (two["processes"], one["processes"]) == (2, 1)
+    assert two["error"] == pytest.approx(one["error"], rel=0.15)
+    assert two["score"] == pytest.approx(one["score"], abs=2.0)
+    assert {path.name for path in (tmp_path / "2").iterdir()} >= {"digits.model", "digits-2.ckpt"}
+
+
+@pytest.mark.slow
+def test_distributed_fit_compares(tmp_path):
+    output = run("distributed_fit.py", tmp_path, "--compare", *DISTRIBUTED).stdout
+    rows = {line[:22].strip(): line[22:].split() for line in output.splitlines()[1:]}
+    assert list(rows) == ["1 process", "1 process, 2 threads", "2 processes"]
+    for fit, total, error, _ in rows.values():
+        assert 0.0 < float(fit) < float(total)
+        assert float(error) == pytest.approx(float(rows["1 process"][2]), rel=0.15)
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ from skhebae import HEBAETransformer
 power_cut, epochs_run = False, set()
 
 
-def schedule(epoch):
-    """Lower the rate by 4 % per epoch, note the epoch, and perhaps stop in epoch 55."""
-    if power_cut and epoch == 54:
+def schedule(epoch: int) -> float:
+    """Lower the rate by 4 % per epoch, note the epoch, and perhaps stop in epoch 30."""
+    if power_cut and epoch == 29:
         raise KeyboardInterrupt
     epochs_run.add(epoch)
     return 0.96**epoch
@@ -34,6 +34,7 @@ def schedule(epoch):
 
 X = load_digits().data / 16
 params = {"n_components": 10, "learning_rate": schedule, "random_state": 0}
+params["linear_path"] = False  # its trial fit would call the schedule, too
 whole = HEBAETransformer(**params).fit(X)
 
 # %%
@@ -82,5 +83,7 @@ for level, session in enumerate((first_session, second_session)):
 sessions.set(yticks=[1, 0], yticklabels=["first session", "second session"], xlabel="epoch")
 for panel in (ax, sessions):
     panel.axvline(len(first_session) + 0.5, color="#D55E00", ls="--")
-ax.text(len(first_session) + 1, -65, "interrupted", color="#D55E00")
+ax.text(
+    len(first_session) + 1, 0.5, "interrupted", color="#D55E00", transform=ax.get_xaxis_transform()
+)
 plt.show()

@@ -22,7 +22,7 @@ from torch import nn
 from skhebae import HEBAETransformer
 
 
-def encoder(shape, n_outputs):
+def encoder(shape: tuple[int, ...], n_outputs: int) -> nn.Module:
     """Map images of 8 x 8 pixels to codes and scales."""
     return nn.Sequential(
         nn.Conv2d(shape[0], 16, 3, stride=2, padding=1),  # 4 x 4
@@ -34,7 +34,7 @@ def encoder(shape, n_outputs):
     )
 
 
-def decoder(n_components, shape):
+def decoder(n_components: int, shape: tuple[int, ...]) -> nn.Module:
     """Map codes to images of 8 x 8 pixels."""
     return nn.Sequential(
         nn.Linear(n_components, 32 * 2 * 2),
