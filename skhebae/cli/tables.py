@@ -74,8 +74,8 @@ def split_names(given: Sequence[str] | None, names: Sequence[str], option: str) 
     return found
 
 
-def take_index(raw: Raw, name: str | None, *, needed: bool = True) -> Any:
-    """Take the names of rows out of a table.
+def take_index(raw: Raw, name: str | None, *, needed: bool = True, keep: Any = ()) -> Any:
+    """Take the names of rows out of a table, but leave a column that is in `keep`.
 
     Raises
     ------
@@ -86,7 +86,10 @@ def take_index(raw: Raw, name: str | None, *, needed: bool = True) -> Any:
         return raw.index
     if name not in raw.frame:
         raise UsageError(f"--index: no column {name!r}. {close_to(name, list(raw.frame.columns))}")
-    return require("pandas").Index(raw.frame.pop(name))
+    index = require("pandas").Index(raw.frame[name])
+    if name not in keep:
+        del raw.frame[name]
+    return index
 
 
 def read_for_fit(options: Namespace, notes: Notes) -> Table:
@@ -191,12 +194,13 @@ def read_for_model(options: Namespace, model: Any, notes: Notes) -> Table:
     missing = [*known.get("missing", []), *(options.missing or [])]
     raw = read_table(options.table, options, missing)
     raw.decimal = raw.decimal or known.get("decimal")
-    asked = options.index is not None
-    index = take_index(raw, options.index if asked else known.get("index"), needed=asked)
-    autoencoder = autoencoder_of(model)
-    frame = raw.frame
-    columns = autoencoder.fitted_.columns
+    columns = autoencoder_of(model).fitted_.columns
     names = columns.names if columns is not None else getattr(model, "feature_names_in_", None)
+    asked = options.index is not None
+    name = options.index if asked else known.get("index")
+    own = () if names is None else [str(name) for name in names]
+    index = take_index(raw, name, needed=asked, keep=own)
+    frame = raw.frame
     if names is None:
         if frame.shape[1] != model.n_features_in_:
             raise CommandError(
