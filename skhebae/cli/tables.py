@@ -26,6 +26,9 @@ from skhebae.cli.reading import Raw, read_table
 #: Name of a column of row names that has none.
 NAMELESS = "row"
 
+#: Kinds of columns whose values are text.
+TEXTUAL = ("text", "category", "ordered")
+
 
 @dataclass
 class Table:
@@ -100,7 +103,10 @@ def read_for_fit(options: Namespace, notes: Notes) -> Table:
     CommandError, UsageError
         If nothing is left to fit to, or an option names a column that is not there.
     """
-    raw = read_table(options.table, options, options.missing or [])
+    # A name may have commas, so that only the header tells which names --text lists.
+    text = {part for given in options.text or () for part in (given, *given.split(","))}
+    text.add(options.index or "")
+    raw = read_table(options.table, options, options.missing or [], text)
     for remark in raw.notes:
         notes.add(remark)
     index = take_index(raw, options.index)
@@ -192,9 +198,12 @@ def read_for_model(options: Namespace, model: Any, notes: Notes) -> Table:
     """
     known = noted(model)
     missing = [*known.get("missing", []), *(options.missing or [])]
-    raw = read_table(options.table, options, missing)
-    raw.decimal = raw.decimal or known.get("decimal")
     columns = autoencoder_of(model).fitted_.columns
+    kinds = {} if columns is None else {str(item.name): item.kind for item in columns.items}
+    text = {name for name, kind in kinds.items() if kind in TEXTUAL}
+    text.add(options.index or str(known.get("index")))
+    raw = read_table(options.table, options, missing, text)
+    raw.decimal = raw.decimal or known.get("decimal")
     names = columns.names if columns is not None else getattr(model, "feature_names_in_", None)
     asked = options.index is not None
     name = options.index if asked else known.get("index")
