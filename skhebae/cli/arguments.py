@@ -162,7 +162,9 @@ def add_card(commands: Any) -> None:
     """Add `card`."""
     parser = add_command(commands, "card", "Describe a model: data, training, scores, limits.")
     parser.add_argument("model", help="file that fit wrote")
+    parser.add_argument("table", nargs="?", help="rows that fit has not seen, to be scored")
     add_output(parser, "Markdown file, by default stdout")
+    add_reading(parser, is_fit=False)
 
 
 def positive(text: str) -> int:

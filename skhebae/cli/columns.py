@@ -31,16 +31,18 @@ def find_type(series: Any, separator: str, decimal: str | None) -> tuple[Any, st
 
     Parameters
     ----------
-    series : pandas.Series of str
+    series : pandas.Series
+        Of text; what was read as numbers stays so.
     separator : str
         Of the file: only where it is no comma can numbers have one.
     decimal : str or None
         Decimal mark; None to find it.
     """
-    values = series.dropna()
-    if not len(values):
+    if series.dtype != object:
+        return series, None
+    text = require("pandas").Series(series.dropna().unique(), dtype=object).str.strip()
+    if not len(text):
         return series.astype(np.float64), None
-    text = values.astype(str).str.strip()
     if text.str.fullmatch(WHOLE).all() and text.str.fullmatch(CODE).any():
         return as_text(series), (
             f"column {series.name!r} is read as categories, because it has numbers that begin with "
@@ -81,23 +83,28 @@ def as_numbers(series: Any, mark: str = ".") -> Any:
     CommandError
         Naming a value that is none.
     """
+    if series.dtype != object:
+        return series
     pandas = require("pandas")
-    missing = series.isna()
-    text = series[~missing].astype(str).str.strip()
-    pattern = COMMA_NUMBER if mark == "," else NUMBER
-    refuse_odd(text, ~text.str.fullmatch(pattern), series.name, "a number")
-    whole = bool(len(text)) and text.str.fullmatch(WHOLE_POINT if missing.any() else WHOLE).all()
+    places, values = pandas.factorize(series)  # a gap has the place -1
+    text = pandas.Series(values, dtype=object).astype(str).str.strip()
+    odd = ~text.str.fullmatch(COMMA_NUMBER if mark == "," else NUMBER)
+    if odd.any():
+        refuse_odd(series, series.isin(values[odd.to_numpy(dtype=bool)]), "a number")
+    has_gaps = bool((places < 0).any())
+    whole = bool(len(text)) and text.str.fullmatch(WHOLE_POINT if has_gaps else WHOLE).all()
     numbers = text.str.replace(",", ".", regex=False).astype(np.float64)
+    chosen = np.append(numbers.to_numpy(), np.nan)[places]
+    result = pandas.Series(chosen, index=series.index, name=series.name)
     if not whole or numbers.abs().max() >= 2**53:
-        return numbers.reindex(series.index)
-    integers = numbers.astype(np.int64)
-    return integers.astype(pandas.Int64Dtype()).reindex(series.index) if missing.any() else integers
+        return result
+    return result.astype(pandas.Int64Dtype() if has_gaps else np.int64)
 
 
 def holds_truth(series: Any) -> bool:
     """Whether all values of a column, if it has any, are the text "true" or "false"."""
-    values = series.dropna().astype(str).str.strip().str.lower()
-    return len(values) > 0 and bool(values.isin(TRUTH).all())
+    values = [str(value).strip().lower() for value in series.dropna().unique()]
+    return bool(values) and all(value in TRUTH for value in values)
 
 
 def as_truth(series: Any) -> Any:
@@ -110,7 +117,7 @@ def as_truth(series: Any) -> Any:
     """
     text = series.dropna().astype(str).str.strip().str.lower()
     known = {**TRUTH, "1": True, "0": False, "1.0": True, "0.0": False}
-    refuse_odd(text, ~text.isin(known), series.name, "true or false")
+    refuse_odd(text, ~text.isin(known), "true or false")
     values = text.map(known)
     if len(values) == len(series):
         return values.astype(bool)
@@ -129,11 +136,11 @@ def as_dates(series: Any) -> Any:
     text = series.astype(object)
     zoned = text.dropna().astype(str).str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$").any()
     dates = pandas.to_datetime(text, format="ISO8601", errors="coerce", utc=bool(zoned))
-    refuse_odd(text, dates.isna() & series.notna(), series.name, "a date such as 2024-01-31")
+    refuse_odd(text, dates.isna() & series.notna(), "a date such as 2024-01-31")
     return dates
 
 
-def refuse_odd(text: Any, odd: Any, name: Any, what: str) -> None:
+def refuse_odd(series: Any, odd: Any, what: str) -> None:
     """Refuse values that cannot be read, naming one.
 
     Raises
@@ -141,10 +148,10 @@ def refuse_odd(text: Any, odd: Any, name: Any, what: str) -> None:
     CommandError
     """
     if odd.any():
-        value = text[odd].iloc[0]
+        value = str(series[odd].iloc[0])[:80]
         raise CommandError(
-            f"column {name!r} has {str(value)[:80]!r} in row {text.index[odd.to_numpy()][0] + 1}, "
-            f"which is not {what}. If it marks a missing value, pass --missing {str(value)[:80]!r}."
+            f"column {series.name!r} has {value!r} in row {series.index[odd][0] + 1}, which is not "
+            f"{what}. If it marks a missing value, pass --missing {value!r}."
         )
 
 

@@ -24,7 +24,7 @@ from skhebae.cli.files import (
     write_text,
 )
 from skhebae.cli.messages import CommandError, Notes, UsageError
-from skhebae.cli.models import METHODS, is_of_cells, load_model, make_card, note
+from skhebae.cli.models import METHODS, autoencoder_of, is_of_cells, load_model, note
 from skhebae.cli.tables import Table, read_for_fit, read_for_model, read_given
 from skhebae.estimators import NoveltyDetector
 from skhebae.likelihoods import BY_DTYPE, LIKELIHOODS
@@ -67,6 +67,7 @@ def fit(options: Namespace) -> None:
             given["checkpoint"] = options.checkpoint
         model.fit(table.frame, **given)
         note(model, table.notes or {})
+    autoencoder_of(model).set_params(verbose=0)  # that of this terminal
     with complete_file(path) as beside:
         model.save(beside)
     notes.add(f"the model is in {path!r}.")
@@ -205,7 +206,7 @@ def transform(options: Namespace) -> None:
     if table is None:
         cells.transform(options, model, path)
         return
-    autoencoder = getattr(model, "autoencoder_", model)
+    autoencoder = autoencoder_of(model)
     codes = np.asarray(autoencoder.transform(table.frame))
     names = autoencoder.get_feature_names_out()
     frame = table.labelled(require("pandas").DataFrame(codes, columns=names))
@@ -220,7 +221,7 @@ def impute(options: Namespace) -> None:
             "counts of cells have no missing values to fill in: 0 is a count. skhebae denoise "
             "writes the means that the model decodes."
         )
-    autoencoder = getattr(model, "autoencoder_", model)
+    autoencoder = autoencoder_of(model)
     filled = autoencoder.impute(table.frame, n_draws=options.draws, random_state=options.seed)
     copies = [filled] if options.draws is None else filled
     frames = [table.labelled(fill(table.whole, as_frame(copy, autoencoder))) for copy in copies]
@@ -263,7 +264,7 @@ def sample(options: Namespace) -> None:
     if out == "h5ad" or options.batch is not None:
         raise UsageError(f"{options.model!r} was fitted to a table: no .h5ad output, no --batch.")
     given = read_given(model, options.given)
-    autoencoder = getattr(model, "autoencoder_", model)
+    autoencoder = autoencoder_of(model)
     rows = autoencoder.sample(
         options.n_rows, random_state=options.seed, given=given, noise=not options.mean
     )
@@ -305,10 +306,15 @@ def denoise(options: Namespace) -> None:
 
 
 def card(options: Namespace) -> None:
-    """Write the card of a model."""
+    """Write the card of a model, with the scores of a table if one is given."""
     path = options.output or STANDARD
     check_output(path, force=options.force)
-    write_text(make_card(load_model(options.model)), path)
+    model, table = load_model(options.model), None
+    if options.table is not None:
+        if is_of_cells(model) or check_input(options.table) == "h5ad":
+            raise CommandError("card scores the rows of tables. Leave the .h5ad file out.")
+        table = read_for_model(options, model, Notes(options.quiet)).frame
+    write_text(model.card(table), path)
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from skhebae.cli.files import suffix_of
@@ -79,17 +78,3 @@ def note(model: Any, found: dict[str, Any]) -> None:
 def is_of_cells(model: Any) -> bool:
     """Whether a model was fitted to an AnnData."""
     return autoencoder_of(model).fitted_.annotations is not None
-
-
-def make_card(model: Any) -> str:
-    """Return the card of a model in Markdown.
-
-    Raises
-    ------
-    CommandError
-        If its class has none.
-    """
-    card = getattr(model, "card", None) or getattr(autoencoder_of(model), "card", None)
-    if not inspect.ismethod(card):
-        raise CommandError(f"a {type(model).__name__} has no card.")
-    return str(card())

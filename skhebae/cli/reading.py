@@ -9,9 +9,11 @@ import sys
 import warnings
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from skhebae.cli.files import STANDARD, check_input, require
 from skhebae.cli.messages import CommandError, UsageError, shown
@@ -36,7 +38,8 @@ class Raw:
     Attributes
     ----------
     frame : pandas.DataFrame
-        Of text where a CSV file was read, else with the types of the file.
+        Of text and of numbers with fractions where a CSV file was read, else with the types of the
+        file.
     name : str
         Of the file, for messages.
     is_text : bool
@@ -58,7 +61,9 @@ class Raw:
     notes: list[str] = field(default_factory=list)
 
 
-def read_table(path: str, options: Namespace, missing: Sequence[str]) -> Raw:
+def read_table(
+    path: str, options: Namespace, missing: Sequence[str], text: Collection[str] = ()
+) -> Raw:
     """Read a CSV or Parquet file whole.
 
     Parameters
@@ -68,6 +73,8 @@ def read_table(path: str, options: Namespace, missing: Sequence[str]) -> Raw:
         Of the command line.
     missing : sequence of str
         Marks of missing values in addition to `MISSING`.
+    text : collection of str
+        Columns that are text whatever is in them.
 
     Raises
     ------
@@ -79,7 +86,7 @@ def read_table(path: str, options: Namespace, missing: Sequence[str]) -> Raw:
     if kind == "parquet":
         raw = read_parquet(path, pandas)
     else:
-        raw = read_csv(path, kind, options, missing, pandas)
+        raw = read_csv(path, kind, options, missing, text, pandas)
     if not raw.frame.shape[1]:
         raise CommandError(f"{raw.name} has no columns.")
     if not len(raw.frame):
@@ -106,7 +113,14 @@ def read_parquet(path: str, pandas: Any) -> Raw:
     return Raw(frame.reset_index(drop=True), repr(path), index=index)
 
 
-def read_csv(path: str, kind: str, options: Namespace, missing: Sequence[str], pandas: Any) -> Raw:
+def read_csv(
+    path: str,
+    kind: str,
+    options: Namespace,
+    missing: Sequence[str],
+    text: Collection[str],
+    pandas: Any,
+) -> Raw:
     """Read a CSV file as text, with missing values where its fields are empty or marked.
 
     Raises
@@ -124,22 +138,21 @@ def read_csv(path: str, kind: str, options: Namespace, missing: Sequence[str], p
     header, fields = first_rows(start, encoding, separator)
     marks = [*MISSING, *missing]
     names = check_header(header, fields, options.header, marks, name)
+    settings: dict[str, Any] = {
+        "sep": separator,
+        "header": None if options.header is False else 0,
+        "names": names,
+        "index_col": False,
+        "skip_blank_lines": len(names) > 1,  # else it is a missing value
+        "na_values": marks,
+        "keep_default_na": False,
+        "skipinitialspace": True,
+        "encoding": encoding,
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)
-            frame = pandas.read_csv(
-                source,
-                sep=separator,
-                header=None if options.header is False else 0,
-                names=names,
-                index_col=False,
-                skip_blank_lines=len(names) > 1,  # else it is a missing value
-                dtype=str,
-                na_values=marks,
-                keep_default_na=False,
-                skipinitialspace=True,
-                encoding=encoding,
-            )
+            frame = read_fields(source, settings, text, pandas)
     except UnicodeError as error:
         raise wrong_encoding(name, encoding) from error
     except LookupError as error:
@@ -159,6 +172,36 @@ def read_csv(path: str, kind: str, options: Namespace, missing: Sequence[str], p
         raw.index = pandas.Index(frame.pop("").fillna(""))
         raw.notes.append("the first column has no name and is taken as the names of rows.")
     return raw
+
+
+def read_fields(source: Any, settings: dict[str, Any], text: Collection[str], pandas: Any) -> Any:
+    """Read fields as text, but columns of numbers with fractions as numbers, which is quick.
+
+    Whole numbers may be codes, such as 007, which only their text shows.
+    """
+    names = settings["names"]
+    as_text = {name: str for name in [*text, ""] if name in names}
+    frame = pandas.read_csv(
+        source, dtype=as_text, float_precision="round_trip", low_memory=False, **settings
+    )
+    places = [
+        j for j, name in enumerate(names) if name in as_text or not has_fractions(frame[name])
+    ]
+    if places:
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        fields = pandas.read_csv(source, dtype=str, usecols=places, **settings)
+        for j in places:
+            frame[names[j]] = fields[names[j]].astype(object)
+    return frame
+
+
+def has_fractions(series: Any) -> bool:
+    """Whether a column has numbers that are not all whole."""
+    if series.dtype != np.float64:
+        return False
+    values = series.dropna().to_numpy()
+    return bool((values != np.trunc(values)).any())
 
 
 def first_bytes(source: Any) -> bytes:

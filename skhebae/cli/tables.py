@@ -26,6 +26,9 @@ from skhebae.cli.reading import Raw, read_table
 #: Name of a column of row names that has none.
 NAMELESS = "row"
 
+#: Kinds of columns whose values are text.
+TEXTUAL = ("text", "category", "ordered")
+
 
 @dataclass
 class Table:
@@ -74,8 +77,8 @@ def split_names(given: Sequence[str] | None, names: Sequence[str], option: str) 
     return found
 
 
-def take_index(raw: Raw, name: str | None, *, needed: bool = True) -> Any:
-    """Take the names of rows out of a table.
+def take_index(raw: Raw, name: str | None, *, needed: bool = True, keep: Any = ()) -> Any:
+    """Take the names of rows out of a table, but leave a column that is in `keep`.
 
     Raises
     ------
@@ -86,7 +89,10 @@ def take_index(raw: Raw, name: str | None, *, needed: bool = True) -> Any:
         return raw.index
     if name not in raw.frame:
         raise UsageError(f"--index: no column {name!r}. {close_to(name, list(raw.frame.columns))}")
-    return require("pandas").Index(raw.frame.pop(name))
+    index = require("pandas").Index(raw.frame[name])
+    if name not in keep:
+        del raw.frame[name]
+    return index
 
 
 def read_for_fit(options: Namespace, notes: Notes) -> Table:
@@ -97,7 +103,10 @@ def read_for_fit(options: Namespace, notes: Notes) -> Table:
     CommandError, UsageError
         If nothing is left to fit to, or an option names a column that is not there.
     """
-    raw = read_table(options.table, options, options.missing or [])
+    # A name may have commas, so that only the header tells which names --text lists.
+    text = {part for given in options.text or () for part in (given, *given.split(","))}
+    text.add(options.index or "")
+    raw = read_table(options.table, options, options.missing or [], text)
     for remark in raw.notes:
         notes.add(remark)
     index = take_index(raw, options.index)
@@ -189,14 +198,18 @@ def read_for_model(options: Namespace, model: Any, notes: Notes) -> Table:
     """
     known = noted(model)
     missing = [*known.get("missing", []), *(options.missing or [])]
-    raw = read_table(options.table, options, missing)
+    columns = autoencoder_of(model).fitted_.columns
+    kinds = {} if columns is None else {str(item.name): item.kind for item in columns.items}
+    text = {name for name, kind in kinds.items() if kind in TEXTUAL}
+    text.add(options.index or str(known.get("index")))
+    raw = read_table(options.table, options, missing, text)
     raw.decimal = raw.decimal or known.get("decimal")
-    asked = options.index is not None
-    index = take_index(raw, options.index if asked else known.get("index"), needed=asked)
-    autoencoder = autoencoder_of(model)
-    frame = raw.frame
-    columns = autoencoder.fitted_.columns
     names = columns.names if columns is not None else getattr(model, "feature_names_in_", None)
+    asked = options.index is not None
+    name = options.index if asked else known.get("index")
+    own = () if names is None else [str(name) for name in names]
+    index = take_index(raw, name, needed=asked, keep=own)
+    frame = raw.frame
     if names is None:
         if frame.shape[1] != model.n_features_in_:
             raise CommandError(
