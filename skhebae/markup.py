@@ -26,7 +26,10 @@ TABLE = (
     "border-collapse:collapse;margin:0.3em 0;color:inherit;background:transparent;"
     "font-size:0.9em;line-height:1.4;width:auto;"
 )
-CAPTION = "caption-side:top;text-align:left;font-weight:bold;color:inherit;padding:0.2em 0;white-space:nowrap;"
+CAPTION = (
+    "caption-side:top;text-align:left;font-weight:bold;color:inherit;padding:0.2em 0;"
+    "white-space:nowrap;"
+)
 
 
 def one_line(text: object) -> str:
