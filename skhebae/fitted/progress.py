@@ -97,4 +97,6 @@ def progress_bar(
         yield Callbacks(on_epoch, on_step if is_long else None)
         # A rule may have ended the training before its last epoch: that is all there was to do.
         bar.total = n_ended
+        if hasattr(bar, "container"):  # the widget of a notebook keeps a total of its own
+            bar.container.children[1].max = max(1, n_ended)
         bar.refresh()
