@@ -26,7 +26,10 @@ TABLE = (
     "border-collapse:collapse;margin:0.3em 0;color:inherit;background:transparent;"
     "font-size:0.9em;line-height:1.4;width:auto;"
 )
-CAPTION = "caption-side:top;text-align:left;font-weight:bold;color:inherit;padding:0.2em 0;"
+CAPTION = (
+    "caption-side:top;text-align:left;font-weight:bold;color:inherit;padding:0.2em 0;"
+    "white-space:nowrap;"
+)
 
 
 def one_line(text: object) -> str:
@@ -102,3 +105,9 @@ def html_details(summary: str, content: str, *, is_open: bool = False) -> str:
         f'<details{state} style="{style}"><summary style="cursor:pointer;">{escape(summary)}'
         f"</summary>{content}</details>"
     )
+
+
+def html_remarks(remarks: Sequence[str]) -> str:
+    """Return one HTML paragraph per remark."""
+    style = "margin:0.3em 0;color:inherit;max-width:50em;"
+    return "".join(f'<p style="{style}"><b>!</b> {escape(text)}</p>' for text in remarks)

@@ -259,6 +259,26 @@ def test_bad_number_of_samples(fitted, n_samples):
         fitted.sample(n_samples)
 
 
+BAD_CARDS = {
+    "report": ({"report": {"elbo": 1.0}}, TypeError, r"report is dict\. Pass what .*latent_report"),
+    "batch": ({"batch": ["a"]}, ValueError, r"batch is given without X\."),
+    "size_factor": ({"size_factor": [1.0]}, ValueError, r"size_factor is given without X\."),
+    "width": (
+        {"X": np.zeros((3, 5))},
+        ValueError,
+        r"X has 5 features, but .* expecting 12 features",
+    ),
+    "no rows": ({"X": np.zeros((0, 12))}, ValueError, r"0 sample"),
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD_CARDS))
+def test_bad_cards(fitted, kind):
+    given, error, message = BAD_CARDS[kind]
+    with pytest.raises(error, match=message):
+        fitted.card(**given)
+
+
 def test_early_stopping_needs_rows(cls, table):
     with pytest.raises(ValueError, match=r"early_stopping=True .* Use early_stopping=False"):
         cls(early_stopping=True).fit(table[:3])

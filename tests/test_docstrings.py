@@ -23,6 +23,7 @@ METHODS = [
     "posterior",
     "elbo",
     "log_likelihood",
+    "card",
     "save",
     "load",
 ]
@@ -48,6 +49,7 @@ DETECTOR_METHODS = [
     "predict",
     "p_values",
     "explain",
+    "card",
     "save",
     "load",
 ]

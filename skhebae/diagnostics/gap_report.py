@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skhebae.diagnostics._checks import import_pandas
+from skhebae.markup import html_remarks, html_table
 from skhebae.process import cached_property
 from skhebae.variational import independence_loss, off_diagonal_size
 
@@ -40,7 +41,7 @@ class BoundGap:
     """The gap between log p(x) and the evidence lower bound of rows, split by its causes.
 
     `bound_gap` returns one. All numbers are in nats, per row. ``print(gap)`` shows means with
-    standard errors, and `to_frame` returns the numbers per row.
+    standard errors, a notebook shows them as a table, and `to_frame` returns the numbers per row.
 
     Attributes
     ----------
@@ -192,33 +193,53 @@ class BoundGap:
         parts = ", ".join(f"{means[name]:.2f} {what}" for name, what in self.labels.items())
         return f"{means['total']:.2f} = {parts} (over {self.n_rows} rows)"
 
-    def __repr__(self) -> str:
-        rows = f"{self.n_rows} rows (nats per row, +- standard error)"
-        lines = [f"BoundGap of {self.estimator} on {rows}", ""]
+    def _lines(self) -> list[list[tuple[str, float, float | None]]]:
+        """Return names, means and perhaps standard errors, in groups."""
         bounds = {
             "log p(x), by importance weights": self.log_likelihood,
             "bound of the best Gaussian": self.full.mean(axis=1),
             "bound of the best diagonal Gaussian": self.diagonal.mean(axis=1),
             "bound of the encoder's posterior": self.encoder.mean(axis=1),
         }
-        lines += [f"{what:<46} {values.mean():>10.3f}" for what, values in bounds.items()]
-        lines += [""]
         shown = {**self.labels, "total": "log p(x) - bound of the encoder's posterior"}
         if self.posterior_family == "scaled":
             shown["independence"] = "(a diagonal Gaussian would miss)"
-        for name, what in shown.items():
-            mean, error = self.summary[name]
-            lines.append(f"{what:<46} {mean:>10.3f} +- {error:.3f}")
-        lines += [""]
         others = {
             "off-diagonals of I + J^T W J, linearised loss": self.off_diagonal,
             "the same on the best common axes": self.turned_off_diagonal,
             "size of off-diagonals, 0 to 1": self.off_diagonal_size,
             "effective draws, median": np.median(self.effective_draws, keepdims=True),
         }
-        lines += [f"{what:<46} {values.mean():>10.3f}" for what, values in others.items()]
+        return [
+            [(what, float(values.mean()), None) for what, values in bounds.items()],
+            [(what, *self.summary[name]) for name, what in shown.items()],
+            [(what, float(values.mean()), None) for what, values in others.items()],
+        ]
+
+    @property
+    def _title(self) -> str:
+        return f"BoundGap of {self.estimator} on {self.n_rows} rows (nats per row"
+
+    def __repr__(self) -> str:
+        lines = [f"{self._title}, +- standard error)"]
+        for group in self._lines():
+            lines.append("")
+            for what, mean, error in group:
+                after = "" if error is None else f" +- {error:.3f}"
+                lines.append(f"{what:<46} {mean:>10.3f}{after}")
         lines += [f"! {self.remark}"] if self.unreliable.any() else []
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (what, f"{mean:.3f}", "" if error is None else f"{error:.3f}")
+            for group in self._lines()
+            for what, mean, error in group
+        ]
+        head = ("", "mean", "standard error")
+        table = html_table(head, rows, caption=f"{self._title})", right=(1, 2))
+        remarks = [self.remark] if self.unreliable.any() else []
+        return f"<div>{table}{html_remarks(remarks)}</div>"
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the numbers per row as a data frame.

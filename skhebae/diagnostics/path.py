@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas
 
 from skhebae.diagnostics._checks import import_pandas
+from skhebae.markup import html_remarks, html_table
 
 FloatArray = NDArray[np.float64]
 
@@ -28,7 +29,8 @@ CELL = 20
 class RegularisationPath:
     """Likelihoods of training, held-out and generated rows against a strength.
 
-    `regularisation_path` returns one. ``print(path)`` shows the table and what follows from it.
+    `regularisation_path` returns one. ``print(path)`` shows the table and what follows
+    from it, and a notebook shows the same.
 
     Attributes
     ----------
@@ -133,34 +135,58 @@ class RegularisationPath:
         columns |= {f"{name}_error": error for name, error in self.errors.items()}
         return pd.DataFrame(columns, index=pd.Index(self.values, name=self.parameter))
 
-    def __repr__(self) -> str:
+    @property
+    def _title(self) -> str:
+        folds = f"{self.n_folds} {'folds' if self.n_folds > 1 else 'held-out share'}"
+        rows = f"{self.n_rows} rows ({self.score}, nats per row; {folds})"
+        return f"RegularisationPath of {self.model} on {rows}"
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """Return the strength, the means with errors, and a mark, for some of the values."""
         places = np.arange(len(self.values))
         if len(places) > SHOWN_VALUES:
             places = np.unique(np.linspace(0, len(places) - 1, SHOWN_VALUES).round().astype(int))
             places = np.union1d(places, [self.best_index])
-        width = max(12, len(self.parameter))
-        lines = [
-            f"RegularisationPath of {self.model} on {self.n_rows} rows ({self.score}, nats per "
-            f"row; {self.n_folds} {'folds' if self.n_folds > 1 else 'held-out share'})",
-            "",
-            f"{self.parameter:>{width}}" + "".join(f"{name:>{CELL}}" for name in CURVES),
-        ]
+        lines = []
         for i in places:
             numbers = [(getattr(self, name)[i], self.errors[name][i]) for name in CURVES]
             cells = [f"{v:.3f}" + ("" if math.isnan(e) else f" +- {e:.2f}") for v, e in numbers]
-            mark = "  best" if i == self.best_index else ""
-            joined = "".join(f"{cell:>{CELL}}" for cell in cells)
-            lines.append(f"{self.values[i]:>{width}.4g}{joined}{mark}")
+            mark = "best" if i == self.best_index else ""
+            lines.append((f"{self.values[i]:.4g}", *cells, mark))
+        return lines
+
+    def _findings(self) -> list[tuple[str, str]]:
+        """Return what follows from the curves, as pairs of name and value."""
         crossing = "none" if self.crossing is None else f"{self.crossing:.4g}"
-        lines += [
-            "",
-            f"{'highest held-out likelihood':<42} {self.parameter} = {self.best:.4g}",
-            f"{'largest within one standard error':<42} {self.parameter} = "
-            f"{self.one_standard_error:.4g}",
-            f"{'generated and held-out curves cross':<42} {crossing}",
-            f"{'generated minus held-out at the best':<42} {self.gap:.3f}",
+        largest = f"{self.parameter} = {self.one_standard_error:.4g}"
+        return [
+            ("highest held-out likelihood", f"{self.parameter} = {self.best:.4g}"),
+            ("largest within one standard error", largest),
+            ("generated and held-out curves cross", crossing),
+            ("generated minus held-out at the best", f"{self.gap:.3f}"),
         ]
-        if self.is_at_an_end:
-            side = "smaller" if self.best_index == 0 else "larger"
-            lines.append(f"! The best value is the last on its side: try {side} ones too.")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there is to say about the values that were tried."""
+        if not self.is_at_an_end:
+            return ()
+        side = "smaller" if self.best_index == 0 else "larger"
+        return (f"The best value is the last on its side: try {side} ones too.",)
+
+    def __repr__(self) -> str:
+        width = max(12, len(self.parameter))
+        head = f"{self.parameter:>{width}}" + "".join(f"{name:>{CELL}}" for name in CURVES)
+        lines = [self._title, "", head]
+        for value, *cells, mark in self._table():
+            joined = "".join(f"{cell:>{CELL}}" for cell in cells)
+            lines.append(f"{value:>{width}}{joined}" + (f"  {mark}" if mark else ""))
+        lines.append("")
+        lines += [f"{what:<42} {value}" for what, value in self._findings()]
+        lines += [f"! {remark}" for remark in self.remarks]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = (self.parameter, *(name.replace("_", "-") for name in CURVES), "")
+        table = html_table(head, self._table(), caption=self._title, right=range(4))
+        return f"<div>{table}{html_table((), self._findings())}{html_remarks(self.remarks)}</div>"

@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, ShuffleSplit
 
 from skhebae._sklearn import take_rows
+from skhebae.fitted.progress import find_tqdm
 
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
@@ -110,7 +111,5 @@ def run_fits(tasks: list[Any], n_jobs: int | None, verbose: int, name: str) -> l
     """Run tasks, and return their results in order; with a bar if asked for."""
     results: Iterable[Any] = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
     if verbose > 0:
-        from tqdm.auto import tqdm
-
-        results = tqdm(results, total=len(tasks), desc=name, unit="fit")
+        results = find_tqdm()(results, total=len(tasks), desc=name, unit="fit")
     return list(results)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from skhebae.exceptions import (
     SaturatedInformationWarning,
     VanishedNoiseWarning,
 )
+from skhebae.markup import html_details, html_remarks, html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -255,19 +255,10 @@ class LatentReport:
 
     def _repr_html_(self) -> str:
         head, *lines = self._table()
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
-            for line in lines
+        caption = f"LatentReport of {self.estimator} on {self.n_rows:,} rows (nats per row)"
+        summary = html_table((), self._summary(), caption=caption)
+        numbers = range(1, len(head) - 1)
+        dimensions = html_details(
+            f"{len(lines)} dimensions", html_table(head, lines, right=numbers)
         )
-        summary = "".join(
-            f"<tr><th>{escape(what)}</th><td>{escape(value)}</td></tr>"
-            for what, value in self._summary()
-        )
-        remarks = "".join(f"<p><b>!</b> {escape(text)}</p>" for _, text in self._remarks())
-        return (
-            f"<div><p><b>{self.estimator}</b> on {self.n_rows} rows (nats per row)</p>"
-            f"<table><tbody>{summary}</tbody></table>{remarks}"
-            f"<details><summary>{len(lines)} dimensions</summary>"
-            f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></details></div>"
-        )
+        return f"<div>{summary}{html_remarks(self.remarks)}{dimensions}</div>"

@@ -17,7 +17,7 @@ import numpy as np
 from skhebae.fitted.build import FACTORIES, factory_name
 from skhebae.fitted.held_out import RowScore
 from skhebae.fitted.record import versions
-from skhebae.fitted.summary import UNKNOWN, count
+from skhebae.fitted.summary import UNKNOWN, Fact, count
 from skhebae.likelihoods import likelihood_name
 from skhebae.markup import markdown_table, markdown_text
 
@@ -107,7 +107,7 @@ def model_card(
     n_scored: int = 0,
     *,
     report: Any = None,
-    own_facts: Sequence[tuple[str, str]] = (),
+    own_facts: Sequence[Fact] = (),
     own_limits: Sequence[str] = (),
 ) -> str:
     """Write the card of an estimator.
@@ -124,7 +124,7 @@ def model_card(
         Number of these rows.
     report : LatentReport, optional
         Its remarks are listed.
-    own_facts : sequence of pairs of name and value
+    own_facts : sequence of Fact
         Further facts of an estimator around an autoencoder.
     own_limits : sequence of str
     """
@@ -201,14 +201,12 @@ def describe_columns(
     return ("Column", "Missing values"), [(str(n), missing(j)) for j, n in enumerate(names)]
 
 
-def training_section(
-    estimator: Any, model: BaseAutoencoder, own_facts: Sequence[tuple[str, str]]
-) -> str:
+def training_section(estimator: Any, model: BaseAutoencoder, own_facts: Sequence[Fact]) -> str:
     """Tell parameters, what "auto" stood for, and how training ended."""
     summary = model.fitted_.summary()
     parts = []
     if own_facts:
-        parts.append(markdown_table(("", type(estimator).__name__), own_facts))
+        parts.append(markdown_table(("", "Fitted", "Parameter as set"), own_facts))
         parts.append(f"Its autoencoder is a {markdown_text(type(model).__name__)}.")
     parts.append(
         markdown_table(("", "Fitted", "Parameter as set"), [*summary.model, *summary.training])

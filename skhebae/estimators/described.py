@@ -11,7 +11,7 @@ from skhebae._sklearn import DisplayMixin
 from skhebae.data import Matrix
 from skhebae.estimators.card import model_card
 from skhebae.fitted.held_out import RowScore, held_out_scores
-from skhebae.fitted.summary import HEAD
+from skhebae.fitted.summary import HEAD, Fact
 from skhebae.markup import html_details, html_table
 from skhebae.process import in_plain_modes
 
@@ -26,8 +26,8 @@ class Described(DisplayMixin):
         """Return the fitted autoencoder."""
         raise NotImplementedError
 
-    def _own_facts(self) -> list[tuple[str, str]]:
-        """Return names and values of what the estimator adds to its autoencoder."""
+    def _own_facts(self) -> list[Fact]:
+        """Return what the estimator adds to its autoencoder."""
         return []
 
     def _own_limits(self) -> tuple[str, ...]:
@@ -48,10 +48,8 @@ class Described(DisplayMixin):
             return ""
         model = self._described_model()
         facts = [*self._own_facts(), *model.fitted_.summary().facts]
-        title = f"What {type(model).__name__}.fit chose"
-        return html_details(
-            title, html_table(HEAD, [[*fact, "", ""][: len(HEAD)] for fact in facts])
-        )
+        title = f"What {type(self).__name__}.fit chose"
+        return html_details(title, html_table(HEAD, facts))
 
     @in_plain_modes
     def card(

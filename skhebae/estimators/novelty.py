@@ -52,6 +52,7 @@ from skhebae.fitted.novelty import (
     reference_rows,
 )
 from skhebae.fitted.reference import Reference
+from skhebae.fitted.summary import Fact
 from skhebae.process import in_plain_modes
 
 if TYPE_CHECKING:
@@ -609,16 +610,17 @@ class NoveltyDetector(OutlierMixin, Described):
     def _described_model(self) -> BaseAutoencoder:
         return self.autoencoder_
 
-    def _own_facts(self) -> list[tuple[str, str]]:
-        rule = f"p-value <= {self.alpha:g} (alpha)"
+    def _own_facts(self) -> list[Fact]:
+        rule, by = "its p-value is at most alpha", f"alpha={self.alpha:g}"
         if not isinstance(self.contamination, str):
-            rule = f"the strangest {self.contamination:.3g} of the rows of fit (contamination)"
+            by = f"contamination={self.contamination:.3g}"
+            rule = f"it is among the strangest {self.contamination:.3g} of the rows of fit"
+        held_out = f"{len(self.calibration_scores_):,}"
         return [
-            ("novelty score", f"{self._score_name} (novelty_score={self.novelty_score!r})"),
-            ("rows held out for p-values", f"{len(self.calibration_scores_):,}"),
-            ("calibration", repr(self.calibration)),
-            ("a row is a novelty if", rule),
-            ("reference points", f"{len(self.reference_.points):,}"),
+            Fact("novelty score", self._score_name, f"novelty_score={self.novelty_score!r}"),
+            Fact("a row is a novelty if", rule, by),
+            Fact("rows scored for p-values", held_out, f"calibration={self.calibration!r}"),
+            Fact("reference points", f"{len(self.reference_.points):,}"),
         ]
 
     def _own_limits(self) -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 from skhebae.fitted.autoencoder import FittedAutoencoder
 from skhebae.fitted.fit import fit_autoencoder
 from skhebae.fitted.parameters import Parameters, parameter, with_parameters
+from skhebae.fitted.summary import FitSummary
 
 __all__ = [
+    "FitSummary",
     "FittedAutoencoder",
     "Parameters",
     "fit_autoencoder",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +25,13 @@ from skhebae.fitted.measure import TrainedRows, measure_codes, noise_covariance
 from skhebae.fitted.missing import fit_fill, regressed_fill
 from skhebae.fitted.parameters import Parameters
 from skhebae.fitted.plan import FitPlan, make_run, make_schedule, plan_fit, split_rows
+from skhebae.fitted.progress import progress_bar
 from skhebae.fitted.record import record_training
 from skhebae.likelihoods import find_likelihood
 from skhebae.linear_fill import LinearFill
 from skhebae.model import Autoencoder
 from skhebae.networks import global_random_state
-from skhebae.process import has_forked, in_plain_modes
+from skhebae.process import in_plain_modes
 from skhebae.training import Run, Schedule, Split, StateCheck, count_minibatches, train
 
 #: How many rows, or how many times the present table, the tables before it count for in the
@@ -99,10 +98,14 @@ def fit_autoencoder(
             run.model.load_state_dict(weights)
         else:
             start_linear(run, rows, plan.seeds.start, split.training)
-    shows = bool(parameters.verbose) and not partial and run.group.rank == 0
-    n_done = 0 if resumed is None else len(resumed["history"]["loss"])
-    bar = progress_bar(type(parameters).__name__, n_done, schedule.n_epochs, shows)
-    with random_state_of(run, plan), bar as on_epoch:
+    bar = progress_bar(
+        type(parameters).__name__,
+        shows=shows_progress(parameters, table, partial),
+        n_epochs=schedule.n_epochs,
+        n_minibatches=count_minibatches(len(split.training), schedule.batch_size, run.group),
+        n_done=0 if resumed is None else len(resumed["history"]["loss"]),
+    )
+    with random_state_of(run, plan), bar as callbacks:
         history, converged = train(
             run,
             rows,
@@ -110,7 +113,7 @@ def fit_autoencoder(
             schedule,
             checkpoint=plan.checkpoint,
             resumed=resumed,
-            on_epoch=on_epoch,
+            **callbacks._asdict(),
         )
     if verdict is Verdict.LINEAR and run.objective.row_weight == 0.0 and earlier is None:
         # Training set the noise of codes. Components of all rows need no steps, and are exact.
@@ -157,6 +160,11 @@ def fit_autoencoder(
     )
 
 
+def shows_progress(parameters: Parameters, table: Table, partial: bool = False) -> bool:
+    """Whether this process shows a bar."""
+    return bool(parameters.verbose) and not partial and table.group.rank == 0
+
+
 def decide_linearity(
     parameters: Parameters,
     plan: FitPlan,
@@ -197,6 +205,7 @@ def decide_linearity(
             schedule,
             plan.seeds.start,
             table.group,
+            shown_as=type(parameters).__name__ if shows_progress(parameters, table) else None,
         )
     if plan.checkpoint is not None:
         plan.checkpoint.facts["verdict"] = int(verdict)
@@ -358,24 +367,3 @@ def random_state_of(run: Run, plan: FitPlan) -> AbstractContextManager[None]:
     if not run.uses_global_state:
         return nullcontext()
     return global_random_state(seed_of_rank(plan.seeds.noise, run.group.rank), run.model.device)
-
-
-@contextmanager
-def progress_bar(
-    name: str, n_done: int, n_epochs: int, shows: bool
-) -> Iterator[Callable[[float], object]]:
-    """Yield what to call with the loss of each epoch; it moves a bar if that `shows`."""
-    if not shows:
-        yield lambda loss: None
-        return
-    from tqdm.auto import tqdm
-
-    if has_forked():
-        tqdm.set_lock(RLock())  # a thread of the parent may have held the one before
-    with tqdm(initial=n_done, total=n_epochs, desc=name, unit="epoch") as bar:
-
-        def report(loss: float) -> None:
-            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            bar.update()
-
-        yield report

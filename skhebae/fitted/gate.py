@@ -15,8 +15,9 @@ from torch import Tensor
 from skhebae.data import Rows, counted_rows, take_chunks
 from skhebae.distributed import Group
 from skhebae.fitted.linear_start import start_linear
+from skhebae.fitted.progress import progress_bar
 from skhebae.noise import InputDropout
-from skhebae.training import Run, Schedule, Split, train
+from skhebae.training import Run, Schedule, Split, count_minibatches, train
 
 #: One row of so many is held out of the trial. In a small table it takes several, each with other
 #: rows, until so many rows have been held out, but not more than so many trials.
@@ -80,7 +81,12 @@ def trial_schedule(schedule: Schedule) -> Schedule:
 
 
 def try_perceptrons(
-    make_run: Callable[[], Run], rows: Rows, schedule: Schedule, seed: int, group: Group
+    make_run: Callable[[], Run],
+    rows: Rows,
+    schedule: Schedule,
+    seed: int,
+    group: Group,
+    shown_as: str | None = None,
 ) -> Trial:
     """Train on a part of the rows from the linear start, and compare errors on the rest.
 
@@ -97,6 +103,8 @@ def try_perceptrons(
     seed : int
         Of the choice of rows and of the linear start.
     group : Group
+    shown_as : str, optional
+        Name on a progress bar; without one there is no bar.
     """
     counted = counted_rows(rows)
     total = sum(group.gather(len(counted)))
@@ -108,13 +116,23 @@ def try_perceptrons(
     if n_held_out < FEWEST_HELD_OUT:
         return Trial(Verdict.LINEAR, {})
     found = []
-    for held_out in parts[: min(MOST_TRIALS, -(-ENOUGH_HELD_OUT // n_held_out))]:
+    trials = parts[: min(MOST_TRIALS, -(-ENOUGH_HELD_OUT // n_held_out))]
+    for number, held_out in enumerate(trials, start=1):
         run = make_run()
         training = np.setdiff1d(counted, held_out)
         start_linear(run, rows, seed, training)
         with group.agreement():  # where a process cannot read its rows
             before = squared_errors(run, rows, held_out, schedule.input_dropout)
-        train(run, rows, Split(training), trial_schedule(schedule))
+        brief = trial_schedule(schedule)
+        bar = progress_bar(
+            f"{shown_as}, trial {number} of {len(trials)}",
+            shows=shown_as is not None,
+            n_epochs=brief.n_epochs,
+            n_minibatches=count_minibatches(len(training), brief.batch_size, group),
+            stays=False,
+        )
+        with bar as callbacks:
+            train(run, rows, Split(training), brief, **callbacks._asdict())
         with group.agreement():
             after = squared_errors(run, rows, held_out, schedule.input_dropout)
         counts = np.ones(len(held_out)) if rows.weight is None else rows.weight[np.sort(held_out)]

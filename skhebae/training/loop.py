@@ -74,6 +74,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     resumed: dict[str, Any] | None = None,
     on_epoch: Callable[[float], object] = lambda loss: None,
+    on_step: Callable[[float], object] | None = None,
 ) -> tuple[History, bool]:
     """Train until a stopping rule holds or the epochs are spent.
 
@@ -90,6 +91,8 @@ def train(
         A state that was written there, to resume from.
     on_epoch : callable, optional
         Receives the loss of each epoch.
+    on_step : callable, optional
+        Receives after each step the epochs that are done, with the part of the present one.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def train(
             if checkpoint is not None:
                 unfinished = UnfinishedEpoch(checkpoint, state, unfinished_state, group)
                 unfinished_state = None
-            entry = run_and_validate(run, step, rows, split, schedule, epoch, unfinished)
+            entry = run_and_validate(run, step, rows, split, schedule, epoch, unfinished, on_step)
             for key, value in entry.items():
                 progress.history[key].append(value)
             on_epoch(entry["loss"])
@@ -156,6 +159,7 @@ def run_and_validate(
     schedule: Schedule,
     epoch: int,
     unfinished: UnfinishedEpoch | None,
+    on_step: Callable[[float], object] | None = None,
 ) -> dict[str, float]:
     """Run one epoch and return its entry in the history.
 
@@ -165,7 +169,7 @@ def run_and_validate(
         If a loss is not finite.
     """
     start = time.perf_counter() if unfinished is None else unfinished.start
-    means = train_epoch(run, step, rows, split.training, schedule, epoch, unfinished)
+    means = train_epoch(run, step, rows, split.training, schedule, epoch, unfinished, on_step)
     # The bound of a point is minus infinity by definition.
     check_finite({k: v for k, v in means.items() if k != "elbo"}, epoch)
     held_out = float("nan")
@@ -184,6 +188,7 @@ def train_epoch(
     schedule: Schedule,
     epoch: int,
     unfinished: UnfinishedEpoch | None = None,
+    on_step: Callable[[float], object] | None = None,
 ) -> dict[str, float]:
     """Take optimiser steps over `indices` in a fresh order; return the means of their terms."""
     run.model.train()
@@ -204,7 +209,7 @@ def train_epoch(
         done = i / len(plan.indices)
         run.optimizer.learning_rate = schedule.rate(epoch, done)
         run.move_to(epoch + done)
-        return step(
+        terms = step(
             minibatch.replace(
                 shard=plan.shards[i],
                 generator=generators.noise,
@@ -212,6 +217,9 @@ def train_epoch(
                 input_dropout=dropout,
             )
         )
+        if on_step is not None:
+            on_step(epoch + (i + 1) / len(plan.indices))
+        return terms
 
     with fitting_threads(run.model, schedule.batch_size):
         means = run_epoch(move, rows, plan.indices, plan.sizes, unfinished)
