@@ -37,10 +37,10 @@ def bound_gap(
     """Split the gap between log p(x) and the evidence lower bound by its causes.
 
     The gap is ``log p(x) - ELBO = KL(q(z) || p(z | x))`` for the posterior q that the encoder
-    gives. With the decoder fixed, the best Gaussian of all, and the best one that the encoder's family
-    contains, are found for each row. The gap is then the sum of three parts: what the best
-    Gaussian misses, what the encoder's family misses beyond that, and what the encoder misses
-    in its family (amortisation; Cremer, Li and Duvenaud, arXiv:1801.03558).
+    gives. With the decoder fixed, the best Gaussian of all, and the best one in the encoder's
+    family, are found for each row. The gap is then the sum of three parts: what the best Gaussian
+    misses, what the encoder's family misses beyond that, and what the encoder misses in its family
+    (amortisation; Cremer, Li and Duvenaud, arXiv:1801.03558).
 
     The family of a VAE is the diagonal Gaussians, so its second part is the price of conditionally
     independent codes. Codes are those of the model, before they are turned to principal axes.
