@@ -14,11 +14,11 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class ModelFileError(ValueError):
-    """A file is damaged, has a newer format, does not hold the model asked for, or is no file."""
+    """A model file is damaged, has a newer format, or does not hold the model asked for."""
 
 
 class CheckpointError(ValueError):
-    """A file is a checkpoint of another fit, is unusable, or is not a checkpoint or not a file."""
+    """A checkpoint belongs to another fit, is damaged, or is not a checkpoint."""
 
 
 class CheckpointWarning(UserWarning):
@@ -34,7 +34,7 @@ class DistributedWarning(UserWarning):
 
 
 class LatentWarning(UserWarning):
-    """The codes of a fitted estimator may be misleading; base class of the warnings below."""
+    """The codes of a fitted estimator may mislead. Base class of the next three warnings."""
 
 
 class CollapsedDimensionsWarning(LatentWarning):
@@ -50,7 +50,7 @@ class SaturatedInformationWarning(LatentWarning):
 
 
 class UnreliableBoundWarning(UserWarning):
-    """Few draws carry most of the importance weight behind log p(x) of some rows."""
+    """Few draws carry most of the importance weight of log p(x) for some rows."""
 
 
 class MissingGenesWarning(UserWarning):
@@ -62,11 +62,11 @@ class OutOfRangeWarning(UserWarning):
 
 
 class UnknownCategoryWarning(UserWarning):
-    """Rows have categories that the rows of `fit` did not have; they count as missing."""
+    """Rows have categories that `fit` did not see, which count as missing."""
 
 
 class FewCodesWarning(UserWarning):
-    """Few of the codes that were drawn go with the values that `sample` was given."""
+    """Few of the drawn codes fit the values that `sample` was given."""
 
 
 class FewRowsWarning(UserWarning):

@@ -36,39 +36,41 @@ def bound_gap(
 ) -> BoundGap:
     """Split the gap between log p(x) and the evidence lower bound by its causes.
 
-    ``log p(x) - ELBO = KL(q(z) || p(z | x))`` for the posterior q that the encoder gives. With the
-    decoder fixed, the Gaussian with the best bound of any, and the best of those that the encoder
-    may give, are found for each row. The gap is then the sum of what any Gaussian misses, of what
-    the encoder's family misses beyond that, and of what the encoder misses in its family
-    (amortisation; Cremer, Li and Duvenaud, arXiv:1801.03558). Of a VAE the family is the diagonal
-    Gaussians, and the second part is the price of conditionally independent codes. Codes are those
-    of the model, before they are turned to principal axes.
+    The gap is ``log p(x) - ELBO = KL(q(z) || p(z | x))`` for the posterior q that the encoder
+    gives. With the decoder fixed, the best Gaussian of all, and the best one in the encoder's
+    family, are found for each row. The gap is then the sum of three parts: what the best Gaussian
+    misses, what the encoder's family misses beyond that, and what the encoder misses in its family
+    (amortisation; Cremer, Li and Duvenaud, arXiv:1801.03558).
+
+    The family of a VAE is the diagonal Gaussians, so its second part is the price of conditionally
+    independent codes. Codes are those of the model, before they are turned to principal axes.
 
     Parameters
     ----------
     estimator : HEBAETransformer, VAETransformer or WAETransformer
         Fitted.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Rows with the features of `fit`; held-out ones say how new rows fare.
+        Rows with the features of `fit`. Held-out rows say how the model treats new rows.
     max_rows : int or None, default=300
-        A random choice of so many rows is measured; None measures all. 300 rows of 64 features
+        Number of rows to measure, chosen at random. None measures all. 300 rows of 64 features
         with 5 components take some seconds on one core.
     n_draws : int, default=2000
-        Draws of the code behind log p(x) of each row, shared by all rows.
+        Number of draws of the code for log p(x). All rows share them.
     random_state : int, RandomState instance or None, default=0
-        Seeds the draws, the directions along which bounds are evaluated, and the choice of rows.
+        Seed of the draws, of the directions along which bounds are evaluated, and of the choice
+        of rows.
     batch, size_factor : array-like of shape (n_samples,), optional
         Batches and size factors of the rows, as in `fit`.
 
     Returns
     -------
     BoundGap
-        ``print`` it; `to_frame` has the numbers per row.
+        ``print`` shows a summary, and `to_frame` has the numbers per row.
 
     Raises
     ------
     TypeError
-        If `estimator` is not one of this library's, as a Pipeline around one.
+        If `estimator` is not one of this library's, for example a Pipeline around one.
     NotFittedError
         Before `fit`.
     ValueError

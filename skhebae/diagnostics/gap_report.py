@@ -40,7 +40,7 @@ FAMILY_LABELS = {
 class BoundGap:
     """The gap between log p(x) and the evidence lower bound of rows, split by its causes.
 
-    `bound_gap` returns one. All numbers are in nats, per row. ``print(gap)`` shows means with
+    `bound_gap` returns one. All numbers are in nats per row. ``print(gap)`` shows means with
     standard errors, a notebook shows them as a table, and `to_frame` returns the numbers per row.
 
     Attributes
@@ -48,11 +48,11 @@ class BoundGap:
     estimator : str
         Class name of the estimator.
     posterior_family : {"diagonal", "scaled", "point"}
-        Which Gaussians the encoder may give a row: diagonal ones (VAE), ``A D C D A^T`` with a
-        diagonal D per row and one C and A for all (HEBAE), or a point (WAE), whose bound is minus
-        infinity and whose gap is therefore infinite; its family then counts as the diagonal one.
-        Posteriors of rows with missing entries follow from the decoder. They may be any Gaussian,
-        and `family` of these rows is 0.
+        Gaussians that the encoder can give a row. For VAE they are diagonal. For HEBAE they are
+        ``A D C D A^T`` with a diagonal D per row and one C and A for all. For WAE the posterior
+        is a point, whose bound is minus infinity and whose gap is infinite; its family then
+        counts as the diagonal one. Posteriors of rows with missing entries follow from the
+        decoder and may be any Gaussian, so `family` of these rows is 0.
     indices : ndarray of int of shape (n,)
         Rows of `X` that were measured.
     n_draws : int

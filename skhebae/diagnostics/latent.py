@@ -53,34 +53,34 @@ def latent_report(
     size_factor: ArrayLike | None = None,
     gap: bool = False,
 ) -> LatentReport:
-    """Report how the codes of rows lie against the prior N(0, I).
+    """Report how the codes of rows compare with the prior N(0, I).
 
-    Codes are the whitened ones, the model's own, whatever the estimator's `whiten`.
+    The codes are the whitened ones of the model, whatever the estimator's `whiten` says.
 
     Parameters
     ----------
     estimator : HEBAETransformer, VAETransformer or WAETransformer
         Fitted.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        At least 3 rows, and 30 for warnings; held-out ones say how new rows
-        will fare. Statistics of pairs of rows take a random 1,000 of them.
+        At least 3 rows, and 30 for warnings. Held-out rows say how the model treats new rows.
+        Statistics of pairs of rows use a random 1,000 of them.
     random_state : int, RandomState instance or None, default=0
-        Seeds the draws and the choice of rows for pairs.
+        Seed of the draws and of the choice of rows for pairs.
     batch, size_factor : array-like of shape (n_samples,), optional
         Batches and size factors of the rows, as in `fit`.
     gap : bool, default=False
-        Whether to add a line that splits ``log p(x) - ELBO`` by its causes, on a random 100 rows:
-        `bound_gap`, which takes longer than all other lines together.
+        Whether to add a line from `bound_gap` that splits ``log p(x) - ELBO`` by its causes, on a
+        random 100 rows. It takes longer than all other lines together.
 
     Returns
     -------
     LatentReport
-        ``print`` it; `to_frame` has the part per dimension.
+        ``print`` shows the report, and `to_frame` has the part per dimension.
 
     Raises
     ------
     TypeError
-        If `estimator` is not one of this library's, as a Pipeline around one.
+        If `estimator` is not one of this library's, for example a Pipeline around one.
     NotFittedError
         Before `fit`.
     ValueError
@@ -94,7 +94,7 @@ def latent_report(
         If posteriors are so narrow that the model is a deterministic
         autoencoder. Not for WAE, which is one by design.
     SaturatedInformationWarning
-        If the mutual information is at its ceiling, the log of the rows. Not
+        If the mutual information is at its ceiling, the logarithm of the number of rows. Not
         for WAE.
     """
     check_autoencoder(estimator, "latent_report")

@@ -46,12 +46,12 @@ class RegularisationPath:
     values : ndarray of shape (n_values,)
         Strengths, ascending.
     train, held_out, generated : ndarray of shape (n_values,)
-        Mean log-likelihood of the rows that a model was fitted to, of those kept from it, and of
-        rows that it draws itself; nats per row, mean over folds.
+        Mean log-likelihood of the rows that a model was fitted to, of held-out rows, and of rows
+        that the model draws, in nats per row. Means over folds.
     errors : dict of str to ndarray of shape (n_values,)
-        Standard errors of these three means over folds, by their names, and "difference", that of
-        `held_out` minus its highest mean: the rows of a fold are alike for all values, so
-        values differ by less than folds do. NaN with a single fold.
+        Standard errors of these three means over folds, by their names, and "difference", the
+        standard error of `held_out` minus its highest mean. All values share the rows of a
+        fold, so values differ by less than folds do. NaN with a single fold.
     """
 
     model: str
@@ -90,9 +90,9 @@ class RegularisationPath:
     def crossing(self) -> float | None:
         """Value from which on held-out rows are likelier than generated ones.
 
-        A model that overfits finds its own rows likelier than new ones. The first change of sign
-        of the difference from there counts, between two values by interpolation, in their
-        logarithms where all are positive. None if there is no such change.
+        A model that overfits finds its own rows likelier than new ones. From there on, the first
+        change of sign of the difference counts. It is interpolated between two values, in their
+        logarithms if all are positive. None if there is no such change.
         """
         gap = self.generated - self.held_out
         changes = np.flatnonzero((gap[:-1] > 0.0) & (gap[1:] <= 0.0))

@@ -44,14 +44,14 @@ def regularisation_path(
 ) -> RegularisationPath:
     """Measure likelihoods against the strength of a regularisation, and recommend one.
 
-    Without `parameter`, for the Gaussian of rows or codes and the pseudo-rows that are mixed into
-    its covariance, as HEBAE's `covariance_prior` does with the codes of a minibatch: in closed
-    form. With `parameter`, the name of any number among an estimator's parameters, for
-    that: each value is fitted anew on each fold.
+    Without `parameter`, the model is the Gaussian of the rows or codes, and the strength is the
+    number of pseudo-rows that are mixed into its covariance, as HEBAE's `covariance_prior` does
+    with the codes of a minibatch. This has a closed form. With `parameter`, the name of any
+    numeric parameter of an estimator, each value is fitted anew on each fold.
 
-    Held-out likelihood is low where the model learned its rows by heart and where it learned too
-    little. A model that learned by heart finds the rows that it generates likelier than new ones.
-    According to [1]_ the two curves cross near the highest held-out likelihood.
+    Held-out likelihood is low if the model learned its rows by heart, and if it learned too
+    little. A model that learned by heart finds its own samples likelier than new rows. According
+    to [1]_ the two curves cross near the highest held-out likelihood.
 
     Parameters
     ----------
@@ -65,18 +65,19 @@ def regularisation_path(
         Parameter of the estimator to vary: "reg_weight", "beta", "row_share", "weight_decay",
         "covariance_prior" or another.
     values : array-like of float, optional
-        Strengths, ascending, at least 2. By default 71 from a hundred-thousandth to a hundred
-        times the rows, for the closed form only.
+        At least 2 strengths, ascending. By default, for the closed form only, 71 values from
+        1e-5 to 100 times the number of rows.
     cv : int, float or splitter, default=5
-        Number of folds; or the share of rows held out once; or an object with ``split(X)``, such
+        Number of folds, share of rows that is held out once, or an object with ``split(X)``, such
         as ``RepeatedKFold()``.
     score : {"score", "log_likelihood"}, default="score"
-        What is averaged over rows, of refits: `score_samples`, a bound and quick, or
-        `log_likelihood`, by importance weights.
+        What refits average over rows: `score_samples`, a quick bound, or `log_likelihood`, by
+        importance weights.
     n_generated : int, default=1000
-        Rows that each refit draws, ``sample(noise=True)``. The closed form needs none.
+        Number of rows that each refit draws by ``sample(noise=True)``. The closed form needs
+        none.
     random_state : int, RandomState instance or None, default=0
-        Seeds the folds and the draws, and the fits where the estimator's own `random_state` is
+        Seed of the folds and draws, and of the fits if the `random_state` of the estimator is
         None. All values have the same seeds in the same fold.
     n_jobs : int, optional
         Processes that fit at once, as in joblib.
@@ -86,13 +87,13 @@ def regularisation_path(
     Returns
     -------
     RegularisationPath
-        ``print`` it. `best` is the value with the highest held-out likelihood.
+        `best` is the value with the highest held-out likelihood, and ``print`` shows the table.
 
     Raises
     ------
     TypeError
-        If `estimator` is not one of this library's, as a Pipeline around one, or `X` is missing
-        or superfluous.
+        If `estimator` is not one of this library's, for example a Pipeline around one, or if `X`
+        is missing or not needed.
     NotFittedError
         If codes are asked of an estimator before `fit`.
     ValueError
@@ -105,15 +106,15 @@ def regularisation_path(
 
     Notes
     -----
-    The curves cross near the best value where more regularisation leaves the size of rows as it
-    is. They need not cross where it does not, as for the closed form with rows whose mean
-    variance is far from 1.
+    The curves cross near the best value if more regularisation does not change the size of rows.
+    Otherwise they need not cross, for example in the closed form with rows whose mean variance is
+    far from 1.
 
-    Means over rows say little where single rows decide: a column that is constant in the rows of a
-    fit and not in one held out costs that row thousands of nats. Leave out such columns.
+    Means over rows say little if single rows decide them. A column that is constant in the rows of
+    a fit and not in a held-out row costs that row thousands of nats. Leave out such columns.
 
-    Rows with missing values have the likelihood of their observed entries, and generated rows
-    have all entries: their curves are then not comparable, and do not cross near the best value.
+    Rows with missing values have the likelihood of their observed entries, while generated rows
+    have all entries. The curves are then not comparable, and do not cross near the best value.
 
     References
     ----------

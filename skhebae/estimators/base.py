@@ -80,47 +80,46 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     feature_names_in_ : ndarray of str
         Their names, if `X` had string names.
     fitted_ : FittedAutoencoder
-        The fitted model as a value without scikit-learn. The attributes below read it.
+        The fitted model as a value without scikit-learn. The attributes below are read from it.
     n_iter_ : int
         Epochs trained.
     history_ : dict of list of float
-        "loss", "reconstruction", "penalty", "elbo", "validation_loss" (NaN
-        without early stopping) in nats per row, and "seconds", per epoch. "elbo"
-        is the standard bound of the training minibatches whatever the objective,
-        minus infinity for WAE, whose codes are points. HEBAE's
-        penalty is reported minus its mean over minibatches drawn from N(0, I),
-        so that it is comparable between sizes, 0 for perfect codes, and may be
-        negative; ``pandas.DataFrame(est.history_)`` makes it a frame.
+        Numbers per epoch: "loss", "reconstruction", "penalty", "elbo" and "validation_loss" (NaN
+        without early stopping) in nats per row, and "seconds". "elbo" is the standard bound of
+        the training minibatches, whatever the objective; it is minus infinity for WAE, whose
+        codes are points. HEBAE's penalty is reported minus its mean over minibatches drawn from
+        N(0, I), so it is comparable between minibatch sizes, 0 for perfect codes, and may be
+        negative. ``pandas.DataFrame(model.history_)`` makes a frame of it.
     n_components_ : int
         Dimensions of the code.
     is_linear_ : bool
-        Whether perceptrons beside a linear path add nothing to it, because they did not reduce the
-        error of held-out rows: codes and reconstructions are then those of principal components.
+        Whether the networks stayed linear, because perceptrons did not reduce the error of
+        held-out rows. Codes and reconstructions are then those of principal components.
     latent_mean_ : ndarray of shape (n_components,)
         Mean of the training set's aggregated posterior.
     latent_covariance_ : ndarray of shape (n_components, n_components)
-        Its covariance, noise included.
+        Covariance of the same, noise included.
     explained_variance_ratio_ : ndarray of shape (n_components,)
         Share of the training rows' variance that each component reconstructs, in the standardised
-        units that the networks see: ``R2(k) - R2(k - 1)``, R2(k) that of decoding codes whose
-        components after the k-th are 0. The sum over the first k is what a truncated code
-        reconstructs, on an evenly spaced part of a table of more than 2,048 rows.
-        For counts, shares of the deviance.
+        units that the networks see. It is ``R2(k) - R2(k - 1)``, where R2(k) is the share
+        reconstructed from codes whose components after the k-th are 0. The sum over the first k
+        is what a truncated code reconstructs. Tables of more than 2,048 rows are measured on
+        evenly spaced ones. For counts, shares are of the deviance.
     components_ : ndarray of shape (n_components, n_features)
-        Mean change of the decoded row per unit of each component, in the units of `X`, over some
-        training rows: the loadings. With linear networks ``inverse_transform(Z)`` is
-        ``inverse_transform(0) + Z @ components_`` for the gaussian likelihood. For mixed frames
-        there are as many features as networks see, more than the frame has columns.
+        Loadings: mean change of the decoded row per unit of each component, over some training
+        rows, in the units of `X`. With linear networks and the gaussian likelihood
+        ``inverse_transform(Z)`` is ``inverse_transform(0) + Z @ components_``. For mixed frames
+        there are as many features as the networks see, which is more than the frame has columns.
     noise_variance_ : ndarray of shape (n_features,)
         Learned noise variance of each feature, in its squared unit; only with
         the gaussian likelihood.
     theta_ : ndarray of shape (n_features,)
-        Learned inverse dispersion of each feature, the variance of its counts being
-        ``mean + mean**2 / theta``; only with the negative binomial likelihoods.
+        Learned inverse dispersion of each feature, only with the negative binomial likelihoods.
+        The variance of counts is ``mean + mean**2 / theta``.
     batches_ : ndarray
         Sorted labels of the experimental batches, if `fit` was given any.
     anndata_ : dict
-        Names of genes, layer and keys; only after a fit by `skhebae.tl`.
+        Names of genes, layer and keys, only after a fit by `skhebae.tl`.
     """
 
     fitted_: FittedAutoencoder = field(init=False)
@@ -144,28 +143,28 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            At least 2 rows, finite; within [0, 1] for the bernoulli likelihood,
-            integers >= 0 for counts. Rows of the shape `image_shape` are flattened. Or a frame of
-            pandas or polars with categories, text, booleans, dates and missing values (see
-            `likelihood`).
+            At least 2 rows of finite values, or NaN where an entry is missing. Values are within
+            [0, 1] for the bernoulli likelihood and integers >= 0 for counts. Rows of the shape
+            `image_shape` are flattened. A pandas or polars frame may have categories, text,
+            booleans and dates (see `likelihood`).
         y : None
             Ignored, present for pipelines.
         sample_weight : array-like of shape (n_samples,), optional
-            How many rows each row stands for, finite and >= 0. A whole number means as much as
-            that many copies of the row, in all that is measured and learned, and 0 as much as
-            leaving it out. The sum counts as the number of rows: scale other weights, such as those
-            of a survey, so that they add up to that. Minibatches are drawn without regard to them.
+            How many rows each row stands for, finite and >= 0. A whole number has the same effect
+            as that many copies of the row, and 0 the same as leaving it out. The sum counts as
+            the number of rows, so scale other weights, such as those of a survey, to add up to
+            it. Minibatches are drawn without regard to weights.
         batch : array-like of shape (n_samples,), optional
-            Label of each row's experimental batch, all text or all numbers (1, 1.0 and True
-            are one label, "1" is another). The decoder sees it, so that codes need not tell
-            batches apart. None may be called "average".
+            Label of each row's experimental batch, all text or all numbers. (1, 1.0 and True
+            are the same label, "1" is another.) The decoder sees it, so codes need not tell
+            batches apart. No batch may be called "average".
         size_factor : array-like of shape (n_samples,), optional
-            Exposure of each row of counts, in any unit, by default its total.
+            Exposure of each row of counts, in any unit. By default the total of the row.
         checkpoint : path-like, optional
-            File to which the state of training is written at the end of epochs, and every
-            two minutes within a long one, but using less than 5 % of the time. If it is there,
-            training resumes from it, to the same result as without interruption. It stays
-            when `fit` is done.
+            File for the state of training. It is written at the end of epochs, and every two
+            minutes within a long one, which takes less than 5 % of the time. If the file
+            exists, training resumes from it and ends with the same result as without the
+            interruption. The file stays when `fit` is done.
 
         Returns
         -------
@@ -175,8 +174,8 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Raises
         ------
         TypeError, ValueError
-            If a parameter, `sample_weight`, `batch`, `size_factor` or `X` is not usable; names it
-            and the cure.
+            If a parameter, `sample_weight`, `batch`, `size_factor` or `X` is not usable. The
+            message names it and the cure.
         CheckpointError
             If `checkpoint` belongs to another fit: other rows, or other parameters.
         NonFiniteLossError
@@ -204,30 +203,30 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     ) -> Self:
         """Train for one epoch on these rows, keeping what was learned before.
 
-        The rows of the first call set the features' standardisation, so let
-        them be representative. A feature that is constant at first has no influence on
-        codes until a call in which it varies, which sets its own. `latent_mean_` and
-        `latent_covariance_` cover the rows of all calls, each with the codes it had when
-        seen; the mixture of `sample` covers those of the last call. A copy or a loaded
+        The rows of the first call set the standardisation of the features, so they should be
+        representative. A feature that is constant at first has no influence on codes until a
+        call in which it varies, and that call sets its standardisation. `latent_mean_` and
+        `latent_covariance_` cover the rows of all calls, with the codes that they had when they
+        were seen. The mixture of `sample` covers the rows of the last call. A copy or a loaded
         model continues with the same networks but a fresh optimiser.
 
-        A stream of tables, such as a generator or a loader, is read once, one
-        table ahead in a thread. It means the same as one call per table:
-        an error leaves what was learned from those before.
+        A stream of tables, such as a generator or a loader, is read once, one table ahead in a
+        thread. It has the same effect as one call per table, so an error leaves what was
+        learned from the tables before.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            At least 2 rows in the first call and 1 in further ones, in minibatches of
-            `batch_size`. Or any iterable of tables, of which empty ones are left out, that
-            is not a sequence and has no shape: arrays, sparse matrices, tensors, AnnData,
-            mappings with an "X", or pairs that begin with a table.
+            At least 2 rows in the first call and 1 in later ones, trained in minibatches of
+            `batch_size`. Or an iterable of tables that is not a sequence and has no shape. Its
+            items are arrays, sparse matrices, tensors, AnnData, mappings with an "X", or pairs
+            that begin with a table; empty ones are skipped.
         y : None
             Ignored, present for pipelines.
         sample_weight : array-like of shape (n_samples,), optional
-            As in `fit`; the rows of all calls count by their weights. Not with a stream.
+            As in `fit`. The rows of all calls count by their weights. Not with a stream.
         batch : array-like of shape (n_samples,), optional
-            As in `fit`; the rows of the first call must have all labels. Not with a stream.
+            As in `fit`. The rows of the first call must have all labels. Not with a stream.
         size_factor : array-like of shape (n_samples,), optional
             As in `fit`. Not with a stream.
 
@@ -239,7 +238,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Raises
         ------
         ValueError, NonFiniteLossError
-            As in `fit`; for a stream, with a note that says at which item.
+            As in `fit`. For a stream, a note says at which item.
 
         Warns
         -----
@@ -284,7 +283,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
-            The same codes as `transform` returns, of all rows.
+            The codes of all rows, the same as `transform` returns.
         """
         cls = type(self)
         if cls.fit is not BaseAutoencoder.fit or cls.transform is not BaseAutoencoder.transform:
@@ -410,19 +409,19 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     def transform(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Float32Array:
         """Map rows to codes, the means of their approximate posteriors.
 
-        Deterministic, and the same for a row alone or among others.
+        Codes are deterministic and do not depend on the other rows.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
         batch : array-like of shape (n_samples,), optional
-            Labels of experimental batches, needed with `encode_batch` only.
+            Labels of experimental batches, only needed with `encode_batch`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), float32
-            One code per row; a frame if `set_output` says so.
+            One code per row, as a frame if `set_output` says so.
 
         Raises
         ------
@@ -434,7 +433,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Warns
         -----
         OutOfRangeWarning
-            If rows lie far outside those of `fit`; it names the features.
+            If rows lie far outside those of `fit`. The warning names the features.
         """
         X = self.validate_rows(X)
         return self.fitted_.encode(X, batch)
@@ -454,18 +453,18 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Z : array-like of shape (n_samples, n_components)
             Codes, as `transform` returns them.
         batch : label or array-like of shape (n_samples,), optional
-            Experimental batch to decode for, one label for all rows or one per row; "average"
-            is the mean over all batches of `fit`. Needed where `fit` was given batches.
+            Experimental batch to decode for, one label for all rows or one per row. "average"
+            is the mean over all batches of `fit`. Needed if `fit` was given batches.
         size_factor : float or array-like of shape (n_samples,), optional
-            For counts: total of each row, or its size factor in the unit of those
-            that `fit` was given. By default the median total of the rows of `fit`.
+            For counts, the total of each row, or its size factor in the unit that `fit` was given.
+            By default the median total of the rows of `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
-            feature, whose offset is thousands of times larger. A frame with the dtypes of `fit`,
-            if that saw one whose columns have families of their own.
+            In the units of the rows of `fit`. float64 if float32 cannot hold the spread of a
+            feature because its offset is thousands of times larger. A frame with the dtypes of
+            `fit` if `fit` saw a frame whose columns have families of their own.
 
         Raises
         ------
@@ -505,36 +504,35 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         n_samples : int, default=1
             Rows to generate.
         latent : {"mixture", "gaussian", "prior"}, default="mixture"
-            Where codes come from: a Gaussian mixture fitted to the posteriors of at most 10,000
-            training rows, the Gaussian with `latent_mean_` and
-            `latent_covariance_`, or the prior p(z). Codes that match N(0, I) in their
-            moments need not be Gaussian, so the mixture is the most faithful.
+            Where codes come from. "mixture" is a Gaussian mixture fitted to the posteriors of at
+            most 10,000 training rows, "gaussian" the Gaussian with `latent_mean_` and
+            `latent_covariance_`, and "prior" is p(z). Codes with the moments of N(0, I)
+            need not be Gaussian, so the mixture is the most faithful.
         random_state : int, RandomState instance or None, default=None
-            Seeds this draw only; None draws afresh at every call.
+            Seed of this draw. None draws anew in every call.
         given : mapping, optional
-            Values of some columns, by name, or by place where columns have no names:
-            ``{"sex": "F", "age": 40}``. All rows have them, and other columns are drawn given
-            these: codes are drawn again with weights p(given | z), of 100 codes per row and
-            at least 10,000. Not for counts.
+            Values that all generated rows have, by column name (or by position if columns have
+            no names): ``{"sex": "F", "age": 40}``. The other columns are drawn given these
+            values: codes are resampled with weights p(given | z), from 100 codes per row and at
+            least 10,000. Not for counts.
         noise : bool, default=None
-            Draw from p(x | z) instead of returning its mean. None draws for mixed frames, whose
-            most likely categories are no sample, and not for others. For counts without a
-            `size_factor`, exposures are drawn too, from the distribution of those of `fit`, for
-            each batch its own.
+            Whether to draw from p(x | z) instead of returning its mean. None draws for mixed
+            frames only, because most likely categories are not a sample. For counts without a
+            `size_factor`, exposures are drawn too, from those of `fit` and of the same batch.
         batch : label or array-like of shape (n_samples,), optional
-            Experimental batch to decode for, one label for all rows or one per row; "average"
-            decodes the mean over all batches of `fit`, around which `noise` is that of one
-            row. Needed where `fit` was given batches.
+            Experimental batch to decode for, one label for all rows or one per row. "average"
+            decodes the mean over all batches of `fit`, and `noise` around it is that of one row.
+            Needed if `fit` was given batches.
         size_factor : float or array-like of shape (n_samples,), optional
-            For counts: total of each row, or its size factor in the unit of those
-            that `fit` was given. By default the median total of the rows of `fit`.
+            For counts, the total of each row, or its size factor in the unit that `fit` was given.
+            By default the median total of the rows of `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            In the units of the rows of `fit`. float64 where float32 cannot hold the spread of a
-            feature, whose offset is thousands of times larger. A frame with the dtypes of `fit`,
-            if that saw one whose columns have families of their own.
+            In the units of the rows of `fit`. float64 if float32 cannot hold the spread of a
+            feature because its offset is thousands of times larger. A frame with the dtypes of
+            `fit` if `fit` saw a frame whose columns have families of their own.
 
         Raises
         ------
@@ -547,7 +545,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         Warns
         -----
         FewCodesWarning
-            If the values of `given` are so rare together that rows repeat a few codes.
+            If the combination of values in `given` is so rare that rows repeat a few codes.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
@@ -579,10 +577,10 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     def posterior(self, X: ArrayLike | Matrix, *, batch: ArrayLike | None = None) -> Posterior:
         """Return the approximate posterior of each row.
 
-        For HEBAE ``N(mu_i, A D_i S D_i A^T)``: that of equation 6 of arXiv:2007.10389, with S the
-        covariance of the encoder's codes of all training rows, behind the map A that
-        standardises codes and turns them to their principal axes. For VAE ``N(mu_i, A diag
-        sigma_i^2 A^T)`` with a rotation A, for WAE a point (a factor of zeros).
+        For HEBAE it is ``N(mu_i, A D_i S D_i A^T)``, equation 6 of arXiv:2007.10389. S is the
+        covariance of the encoder's codes of all training rows, and A is the map that standardises
+        codes and turns them to their principal axes. For VAE it is ``N(mu_i, A diag sigma_i^2
+        A^T)`` with a rotation A. For WAE it is a point, with a factor of zeros.
 
         Parameters
         ----------
@@ -617,15 +615,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     ) -> Float32Array:
         """Score rows by a likelihood bound in nats; higher is more typical.
 
-        The evidence lower bound ``E_q log p(x | z) - KL(q(z) || p(z))``,
-        where q is the Gaussian at the row's code whose covariance follows from
-        the decoder's local linearisation, ``(I + J^T W J)^-1`` with the precision I of
-        the prior. It does not use
-        the encoder's noise, so the three estimators (and WAE, which has none)
-        are scored in the same way. The expectation is a deterministic cubature: exact,
-        and so a true bound, for linear decoders with Gaussian likelihood;
-        otherwise an approximation. See `elbo` for the bound of the posterior
-        that was trained and `log_likelihood` for what both are bounds of.
+        The score is the evidence lower bound ``E_q log p(x | z) - KL(q(z) || p(z))``. Here q is
+        the Gaussian at the code of the row whose covariance follows from the decoder's local
+        linearisation, ``(I + J^T W J)^-1`` with the precision I of the prior. It does not use the
+        encoder's noise, so all estimators are scored in the same way, including WAE, which has
+        no noise. The expectation is a deterministic cubature. It is exact, and so a true bound,
+        for linear decoders with Gaussian likelihood, and an approximation otherwise. See `elbo`
+        for the bound of the posterior that was trained, and `log_likelihood` for the quantity
+        that both bound.
 
         Parameters
         ----------
@@ -698,14 +695,13 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     ) -> Float32Array:
         """Compute the standard evidence lower bound of each row, in nats.
 
-        ``E_q log p(x | z) - KL(q(z | x) || p(z))`` (equation 1 of
-        arXiv:2007.10389) with q the posterior that the encoder was trained to
-        give, as `posterior` returns it: one definition for all estimators, so
-        that they can be compared. A posterior whose noise vanished (HEBAE with
-        ``row_share=0``) pays for it with a low bound, a point (WAE) with minus
-        infinity; `score_samples` and `log_likelihood` do not use that noise.
-        The expectation is the cubature of `score_samples`; see the guide for
-        its error where the decoder is curved and the noise wide.
+        The bound is ``E_q log p(x | z) - KL(q(z | x) || p(z))`` (equation 1 of arXiv:2007.10389),
+        where q is the posterior that the encoder was trained to give, as `posterior` returns it.
+        The definition is the same for all estimators, so you can compare them. It is low for a
+        posterior whose noise vanished (HEBAE with ``row_share=0``), and minus infinity for a point
+        (WAE). `score_samples` and `log_likelihood` do not use that noise. The expectation is the
+        cubature of `score_samples`. The guide says how large its error is if the decoder is
+        curved and the noise wide.
 
         Parameters
         ----------
@@ -739,25 +735,26 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     ) -> Float32Array:
         """Estimate ``log p(x)`` of each row by importance weights, in nats.
 
-        ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k)``, ``z_k ~ q``: in expectation
-        a lower bound of ``log p(x)`` that never falls as K = `n_draws` grows
-        [1]_. The proposal q is the Laplace approximation of p(z | x), found by
-        a few Gauss-Newton steps from the row's code, so the value depends on
-        the decoder and hardly on the encoder. All rows share the same draws:
-        a row's value does not depend on the rows it comes with.
+        The estimate is ``log 1/K sum_k p(x | z_k) p(z_k) / q(z_k)`` with ``z_k ~ q``. In
+        expectation it is a lower bound of ``log p(x)`` that never falls as K = `n_draws` grows
+        [1]_. The proposal q is the Laplace approximation of p(z | x), found by a few Gauss-Newton
+        steps from the code of the row, so the value depends on the decoder and hardly on the
+        encoder. All rows share the same draws, so the value of a row does not depend on the
+        other rows.
 
-        For counts, p(x) is the density given the row's exposure. With a `size_factor` it sums to 1
-        over all rows. By default the exposure is the row's own total, which x determines: the
-        value then compares models and rows, but is not the logarithm of a probability.
+        For counts, p(x) is the density given the exposure of the row. With a `size_factor` it
+        sums to 1 over all rows. By default the exposure is the total of the row, which x
+        determines. The value then compares models and rows, but is not the logarithm of a
+        probability.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
         n_draws : int, default=100
-            Draws K of the latent code.
+            Number of draws K of the latent code.
         random_state : int, RandomState instance or None, default=0
-            Seeds the draws.
+            Seed of the draws.
         batch, size_factor : array-like of shape (n_samples,), optional
             Batches and size factors of the rows, as in `fit`.
 
@@ -798,32 +795,36 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     ) -> Any:
         """Fill in missing entries of rows, given their observed ones.
 
-        With ``E[x_mis | x_obs] = sum_k w_k E[x_mis | z_k]``, the weights w_k proportional to
-        ``p(x_obs | z_k) p(z_k) / q(z_k)``: the self-normalised importance sampling of MIWAE [1]_.
-        The proposal q is the Laplace approximation of p(z | x_obs), as for `log_likelihood`. Or,
-        with `n_draws`, by draws from p(x_mis | x_obs), whose spread says how certain they are:
-        codes are resampled with these weights, and missing entries drawn given each. Where a trial
-        found no use for perceptrons in rows with missing entries, both are those of factor
-        analysis, in closed form. Values are taken to be missing at random: whether one is must not
-        depend on what it would be.
+        By default missing entries get their expected values, ``E[x_mis | x_obs] = sum_k w_k
+        E[x_mis | z_k]``, by the self-normalised importance sampling of MIWAE [1]_. The weights w_k
+        are proportional to ``p(x_obs | z_k) p(z_k) / q(z_k)``, and the proposal q is the Laplace
+        approximation of p(z | x_obs), as for `log_likelihood`.
+
+        With `n_draws`, missing entries are drawn from p(x_mis | x_obs), and the spread of the
+        draws says how certain they are. Codes are resampled with the same weights, and missing
+        entries are drawn given each code. If a trial in `fit` found no use for perceptrons in
+        rows with missing entries, both results are those of factor analysis, in closed form.
+
+        Values are assumed to be missing at random: whether a value is missing must not depend on
+        what it would be.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`, NaN where an entry is missing.
         n_draws : int, optional
-            Completed copies to draw. By default missing entries get their expected values.
+            Number of completed copies to draw. By default, expected values are filled in.
         random_state : int, RandomState instance or None, default=0
-            Seeds the draws of codes, and those of entries.
+            Seed of the draws of codes and entries.
         batch, size_factor : array-like of shape (n_samples,), optional
             Batches and size factors of the rows, as in `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), or (n_draws, n_samples, n_features)
-            The rows, observed entries as they are. A frame for a frame, with the dtypes of `fit`
-            where columns have families of their own; a CSR matrix for one. With `n_draws`, a list
-            of so many of these.
+            The rows, with observed entries as they are. A frame gives a frame, with the dtypes of
+            `fit` if columns have families of their own, and a CSR matrix gives a CSR matrix. With
+            `n_draws`, frames and CSR matrices come in a list.
 
         Raises
         ------
@@ -875,7 +876,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
 
     @property
     def is_linear_(self) -> bool:
-        """Whether perceptrons beside a linear path add nothing to it."""
+        """Whether the networks stayed linear."""
         return self.fitted_.model.is_linear
 
     @property
@@ -937,17 +938,16 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one file, completely or not at all.
 
-        The file is safetensors with JSON metadata: small, executes nothing
-        when read, and loads on any machine. A `random_state` that is not an
-        integer is saved as None, and a `learning_rate` that is a callable as
-        "linear". Functions and classes of your own (`encoder`, `decoder`, and so on) are
-        saved by name only; pass them to `load` again. The state of `partial_fit`'s optimiser is
-        neither saved nor pickled: the next call starts Adam afresh.
+        The file is safetensors with JSON metadata. It is small, executes nothing when it is read,
+        and loads on any machine. A `random_state` that is not an integer is saved as None, and a
+        callable `learning_rate` as "linear". Functions and classes of your own (`encoder`,
+        `decoder` and so on) are saved by name only, so pass them to `load` again. The state of
+        `partial_fit`'s optimiser is neither saved nor pickled, so the next call starts Adam anew.
 
         Parameters
         ----------
         path : path-like
-            Overwritten if it exists; the file then keeps its mode, and a link its target.
+            An existing file is overwritten and keeps its mode, and a link keeps its target.
 
         Raises
         ------
@@ -976,14 +976,14 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
         path : path-like
             A file written by `save`.
         **factories : callable
-            The functions and classes of your own that it was fitted with, if any, under the names
-            of their parameters (`encoder`, `decoder`, `likelihood` and so on): a file holds
-            weights and no code.
+            Functions and classes of your own that the estimator was fitted with, by the names of
+            their parameters (`encoder`, `decoder`, `likelihood` and so on). A file holds weights
+            and no code.
 
         Returns
         -------
         estimator
-            On the device its `device` parameter names if that is here, else on the CPU.
+            On the device that its `device` parameter names, or on the CPU if that is missing.
 
         Raises
         ------
@@ -993,7 +993,7 @@ class BaseAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Describ
             If the file is truncated, damaged, foreign, of a newer format or another class, or
             not a file.
         TypeError, ValueError
-            If a function or class is missing, or superfluous.
+            If a function or class is missing or not needed.
         """
         return load_estimator(cls, path, factories)
 

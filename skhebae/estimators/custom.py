@@ -16,22 +16,23 @@ from skhebae.prior import Prior
 class AutoencoderTransformer(BaseAutoencoder):
     """Autoencoder with an objective, a likelihood or a prior of your own.
 
-    Each is a class or a function at the top level of a file, so that the estimator can be cloned
-    and pickled. A saved file holds its name only; pass it to `load` again.
+    Pass classes or functions from the top level of a file, so that the estimator can be cloned and
+    pickled. A saved file holds only their names, so pass them to `load` again.
 
     Parameters
     ----------
     objective : callable, default=None
-        ``objective()`` returns a new `skhebae.objectives.Objective`: how codes are
-        regularised. None is that of `HEBAETransformer` with its default parameters.
+        ``objective()`` returns a new `skhebae.objectives.Objective`, which says how codes are
+        regularised. None is that of `HEBAETransformer` with its defaults.
     prior : callable, default=None
         ``prior(n_components)`` returns a new `skhebae.prior.Prior`. None is N(0, I). The
-        objective must support it: those of VAE and WAE support others, that of HEBAE does not.
+        objective must support it. Those of VAE and WAE support other priors, that of HEBAE does
+        not.
 
     See Also
     --------
     HEBAETransformer : Regularises the aggregate of the codes in closed form.
-    VAETransformer : Regularises every row's posterior.
+    VAETransformer : Regularises the posterior of each row.
     WAETransformer : Regularises the aggregate by a kernel discrepancy.
 
     Examples

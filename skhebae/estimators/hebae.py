@@ -19,47 +19,45 @@ from skhebae.process import in_plain_modes
 class HEBAETransformer(BaseAutoencoder):
     """Hierarchical empirical Bayes autoencoder.
 
-    Learns codes whose *aggregate* over a minibatch is regularised towards
-    N(0, I), by the closed-form divergence of its mean and full covariance.
-    Single rows stay free, so dimensions do not collapse and the penalty weight
-    hardly matters [1]_. The loss is, in nats per row,
-    ``-log p(x | z) + reg_weight * KL(N(m, S) || N(0, I))``.
+    The penalty pulls the *aggregate* of the codes of a minibatch towards N(0, I), by the
+    closed-form divergence of its mean and full covariance. It leaves single rows free, so
+    dimensions do not collapse and the penalty weight hardly matters [1]_. The loss in nats per row
+    is ``-log p(x | z) + reg_weight * KL(N(m, S) || N(0, I))``.
 
     Parameters
     ----------
     reg_weight : float, default=1.0
-        Weight of the penalty. The penalty of one minibatch is noisy, so
-        large weights (100) need more epochs than the default.
+        Weight of the penalty. The penalty of one minibatch is noisy, so large weights, such as
+        100, need more epochs than the default.
     covariance : {"full", "diag"}, default="full"
-        Whether a code's noise follows the covariance S of the codes or only
-        its diagonal, as in the published experiments. The penalty uses the
-        full S in both.
+        Whether the noise of a code follows the covariance S of the codes ("full") or only its
+        diagonal ("diag"), as in the published experiments. The penalty uses the full S in
+        both cases.
     posterior_scale : {"diagonal", "scalar"}, default="diagonal"
         One noise scale per row and dimension, or one per row.
     covariance_prior : float, default=1.0
-        Pseudo-rows of the conjugate prior at N(0, I) that is mixed into S. It
-        keeps S positive definite with fewer rows than dimensions or constant
-        codes; this also makes `n_components` > n_samples - 1 work.
+        Number of pseudo-rows from N(0, I) that are mixed into S, as a conjugate prior. They keep S
+        positive definite with fewer rows than dimensions, or with constant codes, so
+        `n_components` may exceed n_samples - 1.
     row_share : float or "auto", default="auto"
-        Share of the penalty that falls on each row's own posterior instead of
-        the aggregate of the codes, from 0 to 1. At 0, the published method,
-        nothing rewards noise: it vanishes, reconstruction is best, and a
-        code is a point. Above, codes keep about ``reg_weight * row_share`` times
-        the variance that the decoder's uncertainty about them calls for. 1 is
-        the evidence lower bound of a VAE whose posterior has a full covariance:
-        likelihood and samples from the prior are better, reconstruction is
-        worse, and like a VAE it may give up dimensions. "auto" is 1 for mixed frames,
-        whose categories noiseless codes learn by heart, and 0 for other tables.
+        Share of the penalty, from 0 to 1, that acts on the posterior of each row instead of the
+        aggregate of the codes. At 0, the published method, nothing rewards noise: it vanishes,
+        codes become points, and reconstruction is best. Above 0, codes keep about
+        ``reg_weight * row_share`` times the variance that the decoder's uncertainty about them
+        calls for. At 1 the loss is the evidence lower bound of a VAE whose posterior has a full
+        covariance: likelihood and samples from the prior are better, reconstruction is worse,
+        and dimensions may collapse as in a VAE. "auto" is 1 for mixed frames, whose categories
+        noiseless codes would learn by heart, and 0 for other tables.
     batch_share : float, default=1.0
-        Where `fit` is given batches, share of the aggregate's penalty that falls on the
-        mean and covariance of each batch's own codes instead of those of all rows. At
-        1, the codes of every batch are to look like N(0, I): the model's assumption
-        that a code does not know its batch. It moves batches onto each other, even
-        where their rows differ in kind; 0 leaves batches to the decoder only.
+        Share of the aggregate's penalty that acts on the codes of each batch instead of those of
+        all rows, if `fit` is given batches. At 1 the codes of every batch are pulled
+        towards N(0, I), as the model assumes that a code does not know its batch. This moves
+        batches onto each other even where their rows differ in kind. At 0 only the decoder
+        corrects for batches.
 
     See Also
     --------
-    VAETransformer : Regularises every row's posterior.
+    VAETransformer : Regularises the posterior of each row.
     WAETransformer : Regularises the aggregate by a kernel discrepancy.
 
     References
@@ -111,12 +109,12 @@ class HEBAETransformer(BaseAutoencoder):
         """Return the bound of the HEBAE paper for each row, in nats.
 
         ``E_q log p(x | z) - KL(N(m, S) || N(0, I))`` (equation 7 of [1]_ with
-        the posterior of `posterior`), m and S the moments of the training
-        codes, one pseudo-row of N(0, I) among them. By theorem 1 of [1]_ it is
-        an evidence lower bound under the hierarchical prior that the minibatch
-        implies, whose divergence has no posterior noise in it. It is *not*
-        comparable with the bound of a VAE, and mostly far above it; `elbo` is.
-        Whatever `reg_weight` and `row_share`, this is the bound at 1 and 0.
+        the posterior of `posterior`), where m and S are the moments of the training codes and of
+        one pseudo-row of N(0, I). By theorem 1 of [1]_ it is an evidence lower bound under the
+        hierarchical prior that the minibatch implies. The divergence under that prior has no
+        posterior noise in it, so this bound is *not* comparable with that of a VAE, and mostly far
+        above it. Use `elbo` for comparisons. The bound is that of ``reg_weight=1`` and
+        ``row_share=0``, whatever the parameters are.
 
         Parameters
         ----------

@@ -23,8 +23,8 @@ from skhebae.estimators.hebae import HEBAETransformer
 class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, Described):
     """Fill in missing entries by the expected values of an autoencoder.
 
-    As scikit-learn's imputers, for a step of a pipeline before an estimator that needs complete
-    rows: ``make_pipeline(HEBAEImputer(), LogisticRegression())``.
+    Use it like scikit-learn's imputers, as a step of a pipeline before an estimator that needs
+    complete rows: ``make_pipeline(HEBAEImputer(), LogisticRegression())``.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, Described):
     def transform(self, X: ArrayLike | Matrix) -> Any:
         """Return rows whose missing entries have their expected values.
 
-        Deterministic, and the same for a row alone or among others.
+        The result is deterministic and does not depend on the other rows.
 
         Parameters
         ----------
@@ -93,8 +93,8 @@ class HEBAEImputer(OneToOneFeatureMixin, TransformerMixin, Described):
         Returns
         -------
         ndarray or CSR matrix of shape (n_samples, n_features)
-            As `HEBAETransformer.impute` returns it for an array; a frame if `set_output` says so,
-            and where columns have families of their own.
+            As `HEBAETransformer.impute` returns it for an array. A frame if `set_output` says so,
+            or if columns have families of their own.
 
         Raises
         ------

@@ -71,38 +71,38 @@ FEWEST_ROWS = 3
 class NoveltyDetector(OutlierMixin, Described):
     r"""Find rows that do not belong to the table that an autoencoder was fitted to.
 
-    Rows are scored by how far they are from the rows of `fit`, in codes and in what codes do not
-    reconstruct. Scores of rows that were held out of `fit` turn a score into a p-value: the share
-    of rows of `fit`'s kind that are at least as strange [1]_.
+    The score of a row says how far it is from the rows of `fit`, in its code and in what the code
+    does not reconstruct. Rows that were held out of the fit turn a score into a p-value, the share
+    of such rows that are at least as strange [1]_.
 
     Parameters
     ----------
     autoencoder : HEBAETransformer, VAETransformer or WAETransformer, default=None
         A clone of it is fitted. None is ``HEBAETransformer()``.
     novelty_score : str, default="auto"
-        What is strange. "auto" is "neighbours": the distance of ``[code, residual]`` to the nearest
-        of at most 500 points, each the mean of two rows of `fit` or more. Codes and residuals
-        count halfway between the units of the table and units in which all deviate alike.
-        Others are "bound" (minus `score_samples` of the autoencoder), "loss" (minus its `elbo`),
+        What counts as strange. "auto" is "neighbours": the distance of ``[code, residual]`` to the
+        nearest of at most 500 points, each the mean of at least two rows of `fit`. Each code
+        and residual is divided by the square root of its standard deviation. The other scores are
+        "bound" (minus `score_samples` of the autoencoder), "loss" (minus its `elbo`),
         "divergence" (of the posterior from the prior), "reconstruction" (``-log p(x | mu)``),
         "reconstruction_error", "expected_reconstruction", "decoder_stochastic",
         "encoder_stochastic", "fully_stochastic", "nearest_generated", "latent_distance",
-        "bhattacharyya", "code_density" (under the mixture of codes), "joint" (that and
-        "reconstruction"), "regret" (likelihood regret)
-        and "typicality"; see the guide for their formulas [2]_.
+        "bhattacharyya", "code_density" (under the mixture of codes), "joint" (code density and
+        reconstruction), "regret" (likelihood regret) and "typicality". The page about strange
+        rows has their formulas [2]_.
     contamination : float or "auto", default="auto"
-        Share of the rows of `fit` that `predict` calls novelties, at most 0.5. "auto" calls rows
-        novelties whose p-value is at most `alpha`.
+        Share of the rows of `fit` that `predict` calls novelties, at most 0.5. With "auto",
+        novelties are the rows whose p-value is at most `alpha`.
     alpha : float, default=0.05
         Rate of false alarms of ``contamination="auto"`` among rows like those of `fit`.
     calibration : float, int or "auto", default="auto"
-        A float is the share of the rows that is held out of `fit` for p-values. An integer is a
-        number of folds: the autoencoder is fitted to all rows, and once more without each fold,
-        which takes that many times longer. "auto" is 5 folds for tables of fewer than 1,000
-        rows, else 0.2, but at most 2,000 rows.
+        Which rows are held out of the fit for p-values. A float is the share of the rows. An
+        integer is a number of folds: the autoencoder is fitted to all rows, and once more without
+        each fold, which takes that many times longer. "auto" is 5 folds for tables of fewer than
+        1,000 rows, else a share of 0.2, but at most 2,000 rows.
     random_state : int, RandomState instance or None, default=None
-        Seeds the choice of held-out rows, the reference points, and autoencoders without a
-        `random_state` of their own. None takes that of the `autoencoder`.
+        Seed of the held-out rows, of the reference points, and of an autoencoder without a
+        `random_state` of its own. None takes that of the `autoencoder`.
 
     Attributes
     ----------
@@ -113,9 +113,9 @@ class NoveltyDetector(OutlierMixin, Described):
     calibration_scores_ : ndarray of shape (n_held_out,)
         Novelty of the held-out rows, ascending.
     reference_ : Reference
-        The points that rows are compared with. None of them is a row of `fit`.
+        Points that rows are compared with. None of them is a row of `fit`.
     typical_bound_ : float
-        Mean of "bound" over held-out rows, for "typicality"; else 0.
+        Mean of "bound" over held-out rows for "typicality", else 0.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         If `X` had string names.
@@ -193,7 +193,7 @@ class NoveltyDetector(OutlierMixin, Described):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            As in the `fit` of the autoencoder, at least 3 rows. A few strange rows among them do
+            At least 3 rows, as in the `fit` of the autoencoder. A few strange rows among them do
             little harm.
         y : None
             Ignored, present for pipelines.
@@ -208,8 +208,8 @@ class NoveltyDetector(OutlierMixin, Described):
         Raises
         ------
         TypeError, ValueError, NonFiniteLossError
-            As the `fit` of the autoencoder, and if there are fewer than 3 rows or `novelty_score`
-            is not finite for this autoencoder. An earlier fit is kept.
+            As the `fit` of the autoencoder, and if there are fewer than 3 rows or if
+            `novelty_score` is not finite for this autoencoder. An earlier fit is kept.
 
         Warns
         -----
@@ -388,7 +388,7 @@ class NoveltyDetector(OutlierMixin, Described):
     ) -> FloatArray:
         """Return minus the novelty of rows: the lower, the stranger.
 
-        Deterministic, and the same for a row alone or among others.
+        Scores are deterministic and do not depend on the other rows.
 
         Parameters
         ----------
@@ -425,7 +425,7 @@ class NoveltyDetector(OutlierMixin, Described):
         batch: ArrayLike | None = None,
         size_factor: ArrayLike | None = None,
     ) -> FloatArray:
-        """Return `score_samples` minus `offset_`: below 0 for novelties.
+        """Return `score_samples` minus `offset_`, which is below 0 for novelties.
 
         Parameters
         ----------
@@ -514,26 +514,27 @@ class NoveltyDetector(OutlierMixin, Described):
     ) -> FloatArray:
         """Return the share of held-out rows that are at least as strange as each row.
 
-        ``(1 + #{held-out rows at least as strange}) / (n_held_out + 1)``: calling rows novelties
-        at p <= alpha raises a false alarm in a share of at most alpha of rows like those of `fit`
-        [1]_. With folds, held-out rows were scored by models of fewer rows, so that p-values are
-        a little too large if anything. No p-value is below ``1 / (n_held_out + 1)``.
+        The p-value is ``(1 + #{held-out rows at least as strange}) / (n_held_out + 1)``. If you
+        call rows novelties at p <= alpha, at most a share alpha of the rows like those of `fit` are
+        false alarms [1]_. With folds, held-out rows were scored by models of fewer rows, so
+        p-values are a little too large if anything. No p-value is below
+        ``1 / (n_held_out + 1)``.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
         adjust : {"bh"} or None, default=None
-            "bh" adjusts for the number of rows (Benjamini and Hochberg): among rows
-            whose adjusted p-value is at most q, a share of at most q are false alarms on average.
-            It then depends on the other rows.
+            "bh" adjusts for the number of rows (Benjamini and Hochberg). Among rows whose adjusted
+            p-value is at most q, at most a share q are false alarms on average. Adjusted
+            p-values depend on the other rows.
         batch, size_factor : array-like of shape (n_samples,), optional
             As in `score_samples`.
 
         Returns
         -------
         ndarray of shape (n_samples,), float64
-            Between 0 and 1; the lower, the stranger.
+            Between 0 and 1. The lower, the stranger.
 
         Raises
         ------
@@ -561,30 +562,30 @@ class NoveltyDetector(OutlierMixin, Described):
     ) -> pandas.DataFrame:
         """Return each column's share of the strangeness of rows.
 
-        The squared distance of novelty_score="auto" is a sum over what codes do not reconstruct of
-        each column, and a part of the codes.
+        The squared distance of ``novelty_score="auto"`` is a sum of one part per column, for what
+        the code does not reconstruct, and a part for the code.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows with the features of `fit`.
         code : {"apart", "columns"}, default="apart"
-            "apart" gives the part of the code a column of its own, "code". "columns" divides it
-            among the columns by the squared change of what they decode to, from the nearest
-            reference point to the row.
+            "apart" gives the code a column of its own, "code". "columns" divides that part among
+            the columns by the squared change of their decoded values, from the nearest reference
+            point to the row.
         batch, size_factor : array-like of shape (n_samples,), optional
             As in `score_samples`.
 
         Returns
         -------
         pandas.DataFrame of shape (n_samples, n_features + 1 or n_features)
-            Shares between 0 and 1, which add up to 1 in each row. Its index is that of `X`.
+            Shares between 0 and 1 that add up to 1 in each row, with the index of `X`.
 
         Raises
         ------
         NotFittedError, ValueError
-            As `score_samples`, if `code` is something else, or if `novelty_score` is another one,
-            which is no sum over columns.
+            As `score_samples`, if `code` is something else, or if `novelty_score` is another score,
+            because the others are not sums over columns.
         ImportError
             Without pandas.
         """
@@ -645,8 +646,8 @@ class NoveltyDetector(OutlierMixin, Described):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector to one file, completely or not at all.
 
-        Like that of an autoencoder: safetensors with JSON, which executes nothing when read. It
-        holds the autoencoder, the reference points and the scores of held-out rows, and no rows.
+        The file is safetensors with JSON metadata, which executes nothing when it is read. It holds
+        the autoencoder, the reference points and the scores of held-out rows, but no rows.
 
         Parameters
         ----------
@@ -658,7 +659,7 @@ class NoveltyDetector(OutlierMixin, Described):
         NotFittedError
             Before `fit`.
         TypeError
-            If the autoencoder is of a class of your own: pickle the detector instead.
+            If the autoencoder is of a class of your own. Pickle the detector instead.
         ModelFileError, OSError
             As the `save` of the autoencoder.
         """

@@ -22,33 +22,32 @@ from skhebae.tilted_prior import LARGEST_TILT
 class VAETransformer(BaseAutoencoder):
     """Variational autoencoder.
 
-    Regularises each row's posterior ``N(mu_i, diag sigma_i^2)`` towards
-    N(0, I) [1]_. The loss is the negative evidence lower bound, in nats per row:
+    The penalty pulls the posterior ``N(mu_i, diag sigma_i^2)`` of each row towards N(0, I) [1]_.
+    The loss in nats per row is the negative evidence lower bound,
     ``-log p(x | z) + beta * KL(N(mu_i, diag sigma_i^2) || N(0, I))``.
 
     Parameters
     ----------
     beta : float, default=1.0
-        Weight of the penalty. Well above 1, dimensions collapse.
+        Weight of the penalty. Dimensions collapse if it is well above 1.
     prior : {"standard", "tilted"}, default="standard"
-        p(z). "standard" is N(0, I). "tilted" is ``exp(tilt * |z|) N(z; 0, I) / Z``, most of which
-        is near a sphere [2]_: posteriors are then ``N(mu_i, I)``, and the penalty is
-        ``(|mu_i| - r)^2 / 2``, r the length for which the divergence is smallest. Codes keep their
-        own axes and scale, whatever `whiten`.
+        Prior p(z). "standard" is N(0, I). "tilted" is ``exp(tilt * |z|) N(z; 0, I) / Z``, near
+        a sphere [2]_. Posteriors are then ``N(mu_i, I)``, and the penalty is
+        ``(|mu_i| - r)^2 / 2``, where r is the length with the smallest divergence. Codes keep
+        their own axes and scale, whatever `whiten` says.
     tilt : float or "auto", default="auto"
-        The tau of the tilted prior, up to 10,000. "auto" is 3 times the root of `n_components`:
-        codes then have about 3 times the deviation of their noise. Up to a tilt of about the root
-        of `n_components`, r is 0.
+        Tilt tau of the tilted prior, up to 10,000. "auto" is 3 times the square root of
+        `n_components`, and codes then have about 3 times the standard deviation of their noise.
+        For tilts up to about the square root of `n_components`, r is 0.
     capacity : (start, end, epochs), default=None
-        Information per row, in nats, that codes are to have: the penalty is ``capacity_weight *
-        |mean KL - C|`` [3]_, where C goes from `start` to `end` in a line and stays there, so
-        that the mean divergence ends as `end`. `epochs` are those of the line, as an integer
-        or as a share of those of `fit`, between 0 and 1. In `fit` they are at most three
-        quarters of all, and no training stops before; through calls of `partial_fit` and of
-        `fit` with `warm_start`, epochs are counted on. None: the penalty of `beta`, which must be
-        1 with a capacity.
+        Information that codes should have, in nats per row. The penalty is ``capacity_weight *
+        |mean KL - C|`` [3]_. C rises linearly from `start` to `end` over `epochs` and stays there,
+        so the mean divergence ends at `end`. `epochs` is an integer, or a share of the epochs of
+        `fit` between 0 and 1. In `fit` it is at most three quarters of all epochs, and training
+        does not stop before. Calls of `partial_fit`, and of `fit` with `warm_start`, go on
+        counting. None uses the penalty of `beta`, which must be 1 with a capacity.
     capacity_weight : float, default=100.0
-        Weight of the distance to C.
+        Weight of the distance between the mean divergence and C.
 
     See Also
     --------
@@ -91,7 +90,7 @@ class VAETransformer(BaseAutoencoder):
         Raises
         ------
         ValueError
-            If `capacity` is none, or does not go with `beta` or `prior`.
+            If `capacity` is not one, or cannot be combined with `beta` or `prior`.
         """
         if self.capacity is None:
             return (

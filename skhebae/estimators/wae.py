@@ -14,9 +14,9 @@ from skhebae.objectives import WAEObjective
 class WAETransformer(BaseAutoencoder):
     """Wasserstein autoencoder with a maximum-mean-discrepancy penalty.
 
-    The encoder is deterministic; the aggregate of the codes is compared with
-    draws from N(0, I) by a kernel two-sample statistic [1]_. The loss is, in
-    nats per row, ``-log p(x | mu(x)) + reg_weight * MMD(codes, prior)``.
+    The encoder is deterministic. The penalty compares the codes of a minibatch with draws from
+    N(0, I) by a kernel two-sample statistic [1]_. The loss in nats per row is
+    ``-log p(x | mu(x)) + reg_weight * MMD(codes, prior)``.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class WAETransformer(BaseAutoencoder):
     See Also
     --------
     HEBAETransformer : Regularises the aggregate of the codes in closed form.
-    VAETransformer : Regularises every row's posterior.
+    VAETransformer : Regularises the posterior of each row.
 
     References
     ----------

@@ -78,135 +78,130 @@ class Parameters(ABC):
     Parameters
     ----------
     n_components : int or float, default=10
-        Dimensions of the code. A number between 0 and 1 is the share of the variance of what the
-        encoder sees that as many principal components explain, as in PCA (`n_components_`).
+        Number of dimensions of the code. A number between 0 and 1 is a share of variance: as many
+        components as PCA needs to explain it (`n_components_`).
     hidden_layer_sizes : tuple of int, default=(128,)
-        Hidden layers of the encoder; the decoder mirrors them. ``()`` makes
-        both linear.
+        Sizes of the encoder's hidden layers. The decoder mirrors them. ``()`` makes both linear.
     activation : str, default="gelu"
-        Between linear layers; the heads and the output are linear. "gelu", "silu", "relu",
-        "tanh", "elu", "softplus", "logistic" or "identity".
+        Activation between linear layers: "gelu", "silu", "relu", "tanh", "elu", "softplus",
+        "logistic" or "identity". The outputs of encoder and decoder are linear.
     likelihood : str, type of Likelihood or mapping, default="auto"
-        Family of p(x | z). "auto" is "gaussian" for tables of numbers. A frame of pandas or polars
-        with other columns gets a family per column by its dtype: "categorical" for text and
-        categories, "ordinal" for ordered ones, "boolean", "integer", "datetime", and "binned",
-        a softmax over bins, for other numbers. "from_dtype" does so for every
-        frame. A mapping of names of columns to families changes those of some; it takes
-        "gaussian", "quantile", "student_t", ``Circular(period=24)`` and classes of your own too.
-        "gaussian" learns one noise variance per feature, never under
-        1 % of the feature's own variance, so units do not matter. "bernoulli"
-        takes X within [0, 1]. "poisson", "negative_binomial" and
-        "zero_inflated_negative_binomial" take counts, integers >= 0: the encoder
-        sees them log-normalised, the decoder gives the share of each feature in a
-        row's total, and the two negative binomials learn an inverse dispersion (and
-        a probability of extra zeros) per feature. A subclass of
-        `skhebae.likelihoods.Likelihood` is a family of your own.
+        Family of p(x | z). "auto" is "gaussian" for tables of numbers. In a pandas or polars frame
+        with other columns, each column gets a family by its dtype: "categorical" for text and
+        categories, "ordinal" for ordered ones, "boolean", "integer", "datetime", and "binned", a
+        softmax over bins, for other numbers. "from_dtype" does so for every frame. A mapping from
+        column names to families changes some of them, and also takes "gaussian", "quantile",
+        "student_t", ``Circular(period=24)`` and classes of your own.
+
+        "gaussian" learns one noise variance per feature, never under 1 % of the variance of the
+        feature, so units do not matter. "bernoulli" takes values within [0, 1]. "poisson",
+        "negative_binomial" and "zero_inflated_negative_binomial" take counts, integers >= 0: the
+        encoder sees them log-normalised, and the decoder gives the share of each feature in the
+        total of a row. The two negative binomials learn an inverse dispersion per feature, and
+        the last one a probability of extra zeros. A subclass of `skhebae.likelihoods.Likelihood`
+        is a family of your own.
     unknown_category : {"warn", "error", "ignore"}, default="warn"
-        What to do about categories that `fit` did not see. They count as missing values, with
-        or without a warning, or are an error.
+        What to do about categories that `fit` did not see. They count as missing values, with or
+        without a warning, or raise an error.
     encode_batch : bool, default=False
-        Whether the encoder, and not only the decoder, sees the `batch` of a row;
-        `transform` then needs it too. Not with an `encoder` of your own.
+        Whether the encoder sees the `batch` of a row too, and not only the decoder. `transform`
+        then needs `batch`. An `encoder` of your own does not support this.
     encoder : callable, default=None
-        ``encoder(shape, n_outputs)`` returns a new ``torch.nn.Module`` that maps
-        standardised rows (n, \*shape) to (n, n_outputs): the code, and the scales
-        of its noise where the estimator has them. `shape` is ``(n_features,)``, or
-        `image_shape`. A function or class at the top level of a file, so that the
-        estimator can be cloned and pickled. The model trains a copy of what it
-        returns, in float32. Initial weights and dropout draw
-        from torch's global random state, which is seeded for the fit and
-        restored afterwards. None is the perceptron of `hidden_layer_sizes`.
+        ``encoder(shape, n_outputs)`` returns a new ``torch.nn.Module`` that maps standardised rows
+        (n, \*shape) to (n, n_outputs): the code, and the scales of its noise if the estimator has
+        them. `shape` is ``(n_features,)`` or `image_shape`. Pass a function or class from the top
+        level of a file, so that the estimator can be cloned and pickled. The model trains a
+        copy of the module in float32. Initial weights and dropout draw from torch's global
+        random state, which is seeded for the fit and restored afterwards. None is the perceptron
+        of `hidden_layer_sizes`.
     decoder : callable, default=None
-        ``decoder(n_components, shape)`` returns a module that maps codes (n,
-        n_components) to (n, \*shape): standardised means for the gaussian
-        likelihood, logits for bernoulli.
+        ``decoder(n_components, shape)`` returns a module that maps codes (n, n_components) to
+        (n, \*shape): standardised means for the gaussian likelihood, logits for bernoulli.
     image_shape : tuple of int, default=None
-        Shape in which `encoder` and `decoder` see a row, for example (1, 28, 28)
-        for channels, height and width; rows are such images flattened in C order.
+        Shape in which `encoder` and `decoder` see a row, for example (1, 28, 28) for channels,
+        height and width. Rows are such images flattened in C order.
     linear_path : bool or "auto", default="auto"
         Whether encoder and decoder are sums of a linear map and a perceptron, ``W x + b + f(x)``
         and ``V z + g(z)``. The linear maps start as principal component analysis of what the
-        encoder sees and the perceptrons at 0, so that training only adds what is not linear. With
-        up to 20,000 rows, `fit` first tries on a seventh of them whether that reduces the
-        error of rows it has not seen. If not, the perceptrons stay at 0 (`is_linear_`); not so in
-        mixed frames. "auto" is
-        True for the gaussian likelihood and mixed frames, with hidden layers of built-in networks,
-        else False.
+        encoder sees, and the perceptrons at 0, so training only adds what is not linear. With up
+        to 20,000 rows, `fit` first tries whether this reduces the error on a seventh of the rows,
+        which it holds out. If not, the perceptrons stay at 0 (`is_linear_`), except in mixed
+        frames. "auto" is True for the gaussian likelihood and for mixed frames if the
+        networks are built-in ones with hidden layers, else False.
     input_noise : float or "auto", default="auto"
-        Standard deviation of the Gaussian noise that is added to the encoder's
-        standardised input during training (a denoising autoencoder); 0
-        turns it off. "auto" is 0 with a linear path and for linear networks. Otherwise it is 0.3,
-        for counts 1, while the encoder has more weights than there are rows, and fades in
-        proportion beyond.
+        Standard deviation of the Gaussian noise that training adds to the standardised input of
+        the encoder, as in a denoising autoencoder. 0 turns it off. "auto" is 0 with a linear path
+        and for linear networks. Otherwise it is 0.3, or 1 for counts, as long as the encoder
+        has more weights than there are rows, and shrinks in proportion for larger tables.
     input_dropout : float or "auto", default="auto"
-        Share of the observed entries that training hides from the encoder at random, and from
-        nobody else, so that it learns to do without. "auto" is 0.2 where rows of `fit` have
+        Share of the observed entries that training hides from the encoder at random, so that it
+        learns to do without them. The loss still counts them. "auto" is 0.2 if rows of `fit` have
         missing entries, else 0.
     learning_rate_init : float or "auto", default="auto"
         Initial learning rate of Adam. "auto" is 0.01 with a linear path, else 0.005.
     learning_rate : {"linear", "constant"} or callable, default="linear"
-        How the rate changes in `fit`: down to 0 over `max_iter` epochs, not at all, or by
-        the factor that ``learning_rate(epoch)`` returns, epochs counted from 0.
-        `partial_fit` does not change it.
+        How `fit` changes the learning rate: "linear" lowers it to 0 over `max_iter` epochs,
+        "constant" keeps it, and a callable returns its factor, ``learning_rate(epoch)``, with
+        epochs counted from 0. `partial_fit` does not change it.
     weight_decay : float or "auto", default="auto"
         Decoupled decay of the weight matrices (AdamW), except those of the linear path. "auto" is
         ``min(10, 400 / n_samples)`` with a linear path, ``min(0.3, 400 / n_samples)`` for
         counts, else 0.
     batch_size : int or "auto", default="auto"
-        Smallest number of rows in a minibatch; the remainder is spread evenly. Fewer
-        rows make one minibatch. "auto" is an eighth of the rows, between 32 and
-        128, or with a linear path a quarter, between 64 and 256; and at least 4 * n_components.
+        Smallest number of rows in a minibatch. The remainder is spread evenly, and fewer rows
+        make one minibatch. "auto" is an eighth of the rows, between 32 and 128; with a linear
+        path it is a quarter, between 64 and 256. It is at least 4 * n_components.
     max_iter : int or "auto", default="auto"
-        Epochs. "auto" grows the number of optimiser steps with the table, up
-        to 6000, or 1900 with a linear path (at least 5 epochs), and is a budget: it does not warn.
-        A number is a limit: training stops before it when the loss is flat,
-        and warns when it is not flat at the limit.
+        Number of epochs. "auto" is a budget that grows with the table: up to 6000 optimiser
+        steps, or 1900 with a linear path, and at least 5 epochs. It never warns. A number is a
+        limit: training stops earlier if the loss is flat, and warns if it is not flat at the
+        limit.
     whiten : bool or "reliability", default=False
-        Scale of the codes, whose axes are ordered by what they explain, as those of PCA. False:
-        distances between codes are those between rows, as far as codes explain them linearly, in
-        the units that the networks see; for counts, the deviance between what codes decode to.
-        True: as the model has them, with mean 0 and covariance I where the objective asks for
-        that. "reliability": times the root of ``w_k / (1 + w_k)``, w_k the Fisher information
-        about component k in a row: near 1 for components that a row determines, near 0 for
-        others. Reconstructions, scores and samples do not depend on it. A `prior` other than
-        N(0, I) keeps its own axes and scale.
+        Scale of the codes. Their axes are ordered by what they explain, like those of PCA. With
+        False, distances between codes are those between rows, as far as codes explain them
+        linearly, in the units that the networks see; for counts, they are the deviance
+        between decoded rows. With True, codes have the scale of the model: mean 0 and
+        covariance I if the objective asks for that. "reliability" multiplies those by the
+        square root of ``w_k / (1 + w_k)``, where w_k is the Fisher information about component k
+        in a row. That factor is near 1 for components that a row determines and near 0 for
+        others. Reconstructions, scores and samples do not depend on `whiten`. A `prior` other
+        than N(0, I) keeps its own axes and scale.
     early_stopping : bool, default=False
-        Hold out `validation_fraction` of the rows, stop when their loss no
-        longer improves, and keep the best weights.
+        Whether to hold out `validation_fraction` of the rows, stop when their loss no longer
+        improves, and keep the best weights.
     validation_fraction : float, default=0.1
-        Share of the rows held out by `early_stopping`.
+        Share of the rows that `early_stopping` holds out.
     n_iter_no_change : int, default=10
         Patience in epochs, and at least 100 optimiser steps.
     tol : float, default=0.001
         Smallest improvement of the loss that counts, in nats per feature.
     warm_start : bool, default=False
-        Let `fit` continue from the fitted networks, with the standardisation
-        of the rows they were first fitted to.
+        Whether `fit` continues from the fitted networks, with the standardisation of the rows
+        that they were first fitted to.
     device : str, default="auto"
-        "auto" takes CUDA if present, else the CPU; or "cpu", "cuda", "cuda:1", "mps".
-        Under torchrun "auto" takes the GPU of LOCAL_RANK.
+        "cpu", "cuda", "cuda:1" or "mps". "auto" is CUDA if present, else the CPU. Under torchrun
+        it is the GPU of LOCAL_RANK.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Precision of the networks' matrix products during training. "auto" is bfloat16
-        where the processor multiplies it natively and a layer is large enough
-        (65,536 weights) to gain by it. Everything else is float32 or wider,
-        and so is everything after training.
+        Precision of the networks' matrix products during training. "auto" is bfloat16 if the
+        processor multiplies it natively and a layer is large enough to gain by it (65,536
+        weights). Everything else is in float32 or wider, and so is everything after training.
     random_state : int, RandomState instance or None, default=None
-        Seeds the initial weights, the order of rows and the noise. An int gives
-        identical fits.
+        Seed of the initial weights, the order of rows and the noise. An int makes fits
+        identical.
     window_mb : float, default=400
-        Megabytes of rows held in memory at a time when the table is outside memory
-        (backed AnnData, HDF5, zarr, dask, a larger `numpy.memmap`). An epoch visits
-        blocks of rows in a random order, and rows at random within a window of blocks:
-        the larger the window, the better they are mixed.
+        Megabytes of rows held in memory at a time if the table is outside memory (backed AnnData,
+        HDF5, zarr, dask, a larger `numpy.memmap`). An epoch visits blocks of rows in random
+        order, and rows at random within a window of blocks. A larger window mixes them better.
     compile : bool, default=False
-        Train through ``torch.compile``, which needs a C++ compiler, or Triton for a GPU, and
-        tens of seconds before the first step. For long fits of small networks on a GPU.
+        Whether to train through ``torch.compile``. It needs a C++ compiler, or Triton for a GPU,
+        and tens of seconds before the first step. Use it for long fits of small networks on a
+        GPU.
     distributed : bool or "auto", default="auto"
-        Whether `fit` and `partial_fit` train in all processes of the default process group
-        of ``torch.distributed``, which you initialise. All must then call it, each with its own
-        rows, perhaps none: ``fit(X[rank::world_size])``; all end with the same model. A
-        minibatch has `batch_size` rows per process. "auto" is yes where there is a group of
-        more than one process; True requires one; False fits this process's rows only.
+        Whether `fit` and `partial_fit` train in all processes of the default process group of
+        ``torch.distributed``, which you initialise. Every process must call it with rows of its
+        own, ``fit(X[rank::world_size])``, and some may have none. All end with the same
+        model. A minibatch has `batch_size` rows per process. "auto" is True if there is a group of
+        more than one process. True requires one, and False fits the rows of this process only.
     verbose : int, default=0
         1 shows a progress bar.
     """

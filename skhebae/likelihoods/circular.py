@@ -129,10 +129,10 @@ def log_i0(kappa: Tensor) -> Tensor:
 
 
 class CircularLikelihood(Likelihood):
-    """The von Mises density ``exp(eta . v) / (period I_0(|eta|))``, v on the unit circle.
+    """The von Mises density of a value that returns to its beginning.
 
-    The decoder's output is eta, whose direction is the most likely one, and whose length the
-    concentration.
+    The density is ``exp(eta . v) / (period I_0(|eta|))`` for v on the unit circle. The decoder's
+    output is eta. Its direction is the most likely one, and its length the concentration.
 
     Parameters
     ----------

@@ -73,21 +73,22 @@ def check_capacity(capacity: Sequence[Any]) -> tuple[float, float, float]:
 
 
 class CapacityObjective(VAEObjective):
-    r"""``mean_i -log p(x_i | z_i) + weight * |mean_i KL(q(z | x_i) || p(z)) - C(t)|``.
+    r"""Reconstruction plus the distance of the mean divergence from a capacity that rises.
 
-    Equation 8 of Burgess et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599,
-    with `bent_distance` for the absolute value. ``C(t)``, in nats, is on a line from `start` to
-    `end` during the first epochs of a model, and `end` from then on. The distance is that of the
-    mean over the whole minibatch, in however many processes it is. It keeps no state: C and the
-    bend follow from the epoch.
+    The loss is ``mean_i -log p(x_i | z_i) + weight * |mean_i KL(q(z | x_i) || p(z)) - C(t)|``,
+    equation 8 of Burgess et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599,
+    with `bent_distance` for the absolute value. ``C(t)``, in nats, rises linearly from `start` to
+    `end` during the first epochs of a model and stays there. The mean is over the whole
+    minibatch, however many processes share it. The objective keeps no state: C and the bend
+    follow from the epoch.
 
     Parameters
     ----------
     start, end : float
         First and last value of C, nats.
     epochs : int or float
-        Epochs until C is `end`; a float is a share of those of a fit. In a fit they are at most
-        `LATEST_SHARE` of all. A stream counts those of all calls.
+        Epochs until C is `end`. A float is a share of the epochs of a fit. In a fit they are at
+        most `LATEST_SHARE` of all. A stream counts the epochs of all calls.
     weight : float
         Weight of the distance.
     """

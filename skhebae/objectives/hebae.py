@@ -30,14 +30,15 @@ SMALLEST_SPREAD = 1e-12
 
 
 class HEBAEObjective(Objective):
-    """``mean_i -log p(x_i | z_i) + reg_weight * KL(N(m, S) || N(0, I))``.
+    """Reconstruction plus the divergence of the moments of the codes from N(0, I).
 
-    ``m`` and ``S`` are the moments of the minibatch's posterior means and
-    ``z_i = mu_i + D_i L eps_i`` with ``D_i = diag(exp(log_scale_i))`` and
-    ``L L^T = S`` (equations 6, 7, 8, 11 and 13). With a `row_share` a > 0 the
-    penalty is ``(1 - a) KL(N(m, S) || N(0, I)) + a mean_i KL(N(mu_i, D_i S D_i)
-    || N(0, I))``: the published objective at a = 0, the evidence lower bound of
-    a full-covariance posterior at a = 1.
+    The loss is ``mean_i -log p(x_i | z_i) + reg_weight * KL(N(m, S) || N(0, I))``. ``m`` and ``S``
+    are the moments of the minibatch's posterior means, and ``z_i = mu_i + D_i L eps_i`` with
+    ``D_i = diag(exp(log_scale_i))`` and ``L L^T = S`` (equations 6, 7, 8, 11 and 13).
+
+    With a `row_share` a > 0 the penalty is ``(1 - a) KL(N(m, S) || N(0, I)) + a mean_i KL(N(mu_i,
+    D_i S D_i) || N(0, I))``. It is the published objective at a = 0, and the evidence lower bound
+    of a full-covariance posterior at a = 1.
 
     Parameters
     ----------
@@ -52,10 +53,10 @@ class HEBAEObjective(Objective):
     covariance_prior : float
         Pseudo-rows ``nu`` of the hyperprior on ``S``.
     row_share : float, optional
-        Share ``a`` of the penalty that falls on each row's posterior. By default that of the
+        Share ``a`` of the penalty that acts on the posterior of each row. By default that of the
         likelihood, see `suited`.
     batch_share : float
-        Share of the rest that falls on the moments of each experimental batch's codes
+        Share of the rest that acts on the moments of the codes of each experimental batch
         instead of those of all rows.
     """
 

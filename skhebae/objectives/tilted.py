@@ -13,10 +13,11 @@ from skhebae.tilted_prior import TiltedPrior, lengths
 
 
 class TiltedVAEObjective(Objective):
-    """``mean_i [ -log p(x_i | z_i) + beta * (|mu_i| - mu*)^2 / 2 ]`` with ``z_i`` of N(mu_i, I).
+    """Reconstruction plus the squared distance of a code's length from its best length.
 
-    The penalty stands for ``KL(N(mu_i, I) || p(z))`` less its smallest value, which mu* attains;
-    `Terms.row_divergence` is that divergence itself. They differ where the tilt is small.
+    The loss is ``mean_i [-log p(x_i | z_i) + beta * (|mu_i| - mu*)^2 / 2]`` with ``z_i`` drawn from
+    N(mu_i, I). The penalty stands for ``KL(N(mu_i, I) || p(z))`` minus its smallest value, which
+    mu* attains. `Terms.row_divergence` is the divergence itself. They differ for small tilts.
 
     Parameters
     ----------

@@ -20,7 +20,9 @@ def bounded_log_var(scales: Tensor) -> Tensor:
 
 
 class VAEObjective(Objective):
-    """``mean_i [ -log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || p(z)) ]``.
+    """Reconstruction plus the divergence of the posterior of each row from the prior.
+
+    The loss is ``mean_i [-log p(x_i | z_i) + beta * KL(N(mu_i, diag sigma_i^2) || p(z))]``.
 
     Parameters
     ----------

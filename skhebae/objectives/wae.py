@@ -13,9 +13,10 @@ from skhebae.prior import Prior
 
 
 class WAEObjective(Objective):
-    """``mean_i -log p(x_i | mu_i) + reg_weight * MMD(codes, prior)``.
+    """Reconstruction plus the maximum mean discrepancy of codes and draws from the prior.
 
-    The encoder is deterministic. Every minibatch draws from the prior afresh.
+    The loss is ``mean_i -log p(x_i | mu_i) + reg_weight * MMD(codes, prior)``. The encoder is
+    deterministic, and every minibatch draws anew from the prior.
 
     Parameters
     ----------

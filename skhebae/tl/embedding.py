@@ -40,21 +40,21 @@ ARGUMENTS = """\
 Parameters
     ----------
     adata : AnnData
-        In memory, backed or lazy; a view is made an actual object, as scanpy does. A
-        file is read repeatedly, in blocks of cells.
+        In memory, backed or lazy. A view becomes an actual object, as in scanpy. A file is read
+        repeatedly, in blocks of cells.
     n_comps : int, default=10
         Dimensions of the embedding.
     layer : str, optional
         Layer to use instead of X.
     mask_var : str, array-like of bool or None, optional
-        Genes to use: a column of var or one value per gene; None for all. By default
+        Genes to use: a column of var, one value per gene, or None for all. By default
         var["highly_variable"] if present, else all.
     batch_key : str, optional
-        Column of obs with each cell's experimental batch. The decoder sees it, so that
-        the embedding need not.
+        Column of obs with the experimental batch of each cell. The decoder sees it, so the
+        embedding need not contain it.
     size_factor_key : str, optional
-        Column of obs with size factors in any unit, by default the totals of the
-        genes used.
+        Column of obs with size factors in any unit. By default the totals of the genes
+        used.
     key_added : str, optional
         Key of obsm, varm and uns instead of "X_{name}", "{varm}" and "{name}".
     random_state : int, RandomState instance or None, default=0
@@ -72,10 +72,10 @@ Parameters
     Returns
     -------
     None, AnnData or {cls}
-        None, or what `copy` and `return_model` ask for, as a tuple if both do. Sets
-        obsm["X_{name}"] (n_obs, n_comps), the embedding; varm["{varm}"] (n_vars, n_comps),
-        the loadings of genes, `components_` transposed, 0 for genes that were not used; and
-        uns["{name}"]: "params", "history", "versions", and "variance_ratio" (n_comps,), the
+        None, or what `copy` and `return_model` ask for, as a tuple if both do. Sets the embedding
+        obsm["X_{name}"] (n_obs, n_comps), and the loadings of genes varm["{varm}"] (n_vars,
+        n_comps), which are `components_` transposed and 0 for genes that were not used.
+        uns["{name}"] has "params", "history", "versions" and "variance_ratio" (n_comps,), the
         `explained_variance_ratio_`.
 
     Raises
@@ -85,7 +85,7 @@ Parameters
     KeyError
         If `layer`, `mask_var`, `batch_key` or `size_factor_key` is not there.
     ValueError
-        If values are not usable; `adata` is then unchanged."""
+        If values are not usable. `adata` is then unchanged."""
 
 
 @dataclass(frozen=True)

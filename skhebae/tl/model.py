@@ -59,21 +59,22 @@ def project(
 ) -> Any:
     """Map new cells into the embedding of a fitted model.
 
-    A cell's place depends on nothing but the cell. Genes are matched by name, in
-    any order; other genes are ignored. No batch labels are needed, unless the
-    model has ``encode_batch=True``.
+    The place of a cell depends only on the cell. Genes are matched by name, in any order, and
+    other genes are ignored. Batch labels are only needed if the model has
+    ``encode_batch=True``.
 
     Parameters
     ----------
     query : AnnData
-        In memory, backed or lazy; read in blocks of cells.
+        In memory, backed or lazy. It is read in blocks of cells.
     model : HEBAETransformer, VAETransformer or WAETransformer
         From `hebae`, `vae` or `wae` with ``return_model=True``, or loaded.
     layer : str or None, optional
         Layer to use, None for X. By default that of the cells of the fit.
     missing : {"infer", "zero", "error"}, default="infer"
-        What a gene of the model that `query` lacks counts as: a missing entry, which the encoder
-        sees as expected given the genes that are there; no counts; or an error.
+        What to do about genes of the model that `query` lacks. "infer" treats them as missing
+        entries, which the encoder sees as expected given the other genes. "zero" treats them as
+        not expressed, and "error" raises.
     max_missing : float, default=0.2
         Share of the model's genes that may be missing.
     key_added : str, optional
@@ -89,7 +90,7 @@ def project(
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `query` does not go with the model; it is then unchanged.
+        If `query` does not match the model. It is then unchanged.
 
     Warns
     -----
@@ -138,11 +139,11 @@ def denoise(
     layer : str or None, optional
         Layer to encode, None for X. By default that of the fit.
     batch : label or array-like of shape (n_obs,), optional
-        Batch to decode for, by default each cell's own; one label for all, or
+        Batch to decode for. By default the batch of each cell. One label for all cells, or
         "average", removes differences between batches.
     size_factor : float, optional
-        Total counts of every decoded cell, 1e4 for example. By default each cell's
-        own total, or size factor. For counts only.
+        Total counts of every decoded cell, for example 1e4. By default the total, or size
+        factor, of each cell. For counts only.
     key_added : str, optional
         Name of the layer, by default "hebae_denoised" and the like.
     copy : bool, default=False
@@ -151,13 +152,13 @@ def denoise(
     Returns
     -------
     None or AnnData
-        Sets layers["hebae_denoised"] (n_obs, n_vars), float32; NaN for genes that the
+        Sets layers["hebae_denoised"] (n_obs, n_vars), float32, with NaN for genes that the
         model was not fitted to.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `adata` does not go with the model; it is then unchanged.
+        If `adata` does not match the model. It is then unchanged.
     """
     fields = fitted_fields(model)
     check_adata(adata)
@@ -204,7 +205,7 @@ def sample(
     size_factor: float | None = None,
     random_state: int | np.random.RandomState | None = 0,
 ) -> AnnData:
-    """Generate cells.
+    """Generate cells as an AnnData.
 
     Parameters
     ----------
@@ -215,20 +216,20 @@ def sample(
     latent : {"mixture", "gaussian", "prior"}, default="mixture"
         Where codes come from, as in `HEBAETransformer.sample`.
     noise : bool, default=True
-        Draw expression, counts for example, from p(x | z); False gives its mean.
+        Whether to draw expression, such as counts, from p(x | z) instead of taking its mean.
     batch : label or array-like of shape (n_obs,), optional
-        Batch of the cells, or "average"; needed where the model has batches.
+        Batch of the cells, or "average". Needed if the model has batches.
     size_factor : float, optional
-        Total counts of every cell; by default drawn as in the cells of the fit.
+        Total counts of every cell. By default drawn from those of the cells of the fit.
     random_state : int, RandomState instance or None, default=0
-        Seeds the draw.
+        Seed of the draw.
 
     Returns
     -------
     AnnData
-        X (n_obs, n_genes), sparse for counts; obs has the batch under `batch_key`, as a
-        column of the same type as that of the fit, and the size factors, so that the cells
-        can be scored and projected.
+        X (n_obs, n_genes), sparse for counts. obs has the batch under the model's `batch_key`,
+        with the type of that column in the fit, and the size factors, so the cells can be
+        scored and projected.
 
     Raises
     ------
@@ -277,13 +278,13 @@ def score(
     Returns
     -------
     None or AnnData
-        Sets obs["hebae_score"], as `HEBAETransformer.score_samples` defines it. Deep
-        cells have lower values than shallow ones: compare like with like.
+        Sets obs["hebae_score"], as `HEBAETransformer.score_samples` defines it. Cells with many
+        counts have lower values than cells with few, so compare cells of similar depth.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `adata` does not go with the model; it is then unchanged.
+        If `adata` does not match the model. It is then unchanged.
     """
     fields = fitted_fields(model)
     check_adata(adata)

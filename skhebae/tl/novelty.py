@@ -68,28 +68,28 @@ def novelty_detector(
 ) -> NoveltyDetector:
     """Fit a detector of cells that do not belong to those of `adata`.
 
-    Nothing is written to `adata`. Give the detector and other cells to `novelty`.
+    Nothing is written to `adata`. Pass the detector and other cells to `novelty`.
 
     Parameters
     ----------
     adata : AnnData
-        Cells that belong, in memory, backed or lazy. A few strange ones do little harm.
+        Cells that belong together, in memory, backed or lazy. A few strange ones do little harm.
     detector : NoveltyDetector, optional
-        A clone of it is fitted. By default, and where its `autoencoder` is None, the
-        autoencoder is that of `hebae`: ten components, seed 0, and "negative_binomial"
-        if all values are integers >= 0, else "gaussian". An autoencoder of your own keeps
-        its `likelihood`: name that of counts.
+        A clone of it is fitted. By default, and if its `autoencoder` is None, the autoencoder is
+        that of `hebae`: ten components, seed 0, and "negative_binomial" if all values are
+        integers >= 0, else "gaussian". An autoencoder of your own keeps its `likelihood`, so name
+        one for counts.
     layer : str, optional
         Layer to use instead of X.
     mask_var : str, array-like of bool or None, optional
-        Genes to use: a column of var or one value per gene; None for all. By default
+        Genes to use: a column of var, one value per gene, or None for all. By default
         var["highly_variable"] if present, else all.
     batch_key : str, optional
-        Column of obs with each cell's experimental batch, which the decoder sees. Cells
-        of other batches cannot be judged then.
+        Column of obs with the experimental batch of each cell, which the decoder sees. Cells of
+        other batches then cannot be scored.
     size_factor_key : str, optional
-        Column of obs with size factors in any unit, by default the totals of the
-        genes used.
+        Column of obs with size factors in any unit. By default the totals of the genes
+        used.
 
     Returns
     -------
@@ -153,22 +153,22 @@ def novelty(
 ) -> Any:
     """Write how strange each cell is, and a p-value, to obs.
 
-    Both depend on nothing but the cell, and the detector.
+    Both depend only on the cell and the detector.
 
     Parameters
     ----------
     adata : AnnData
-        In memory, backed or lazy; read in blocks of cells. With the batches and size
-        factors of the fit. Genes are matched by name, in any order; others are ignored.
+        In memory, backed or lazy, with the batches and size factors of the fit. It is read in
+        blocks of cells. Genes are matched by name, in any order, and others are ignored.
     model : NoveltyDetector
         From `novelty_detector`, or loaded.
     layer : str or None, optional
         Layer to use, None for X. By default that of the cells of the fit.
     missing : {"infer", "zero", "error"}, default="infer"
-        What a gene of the model that `adata` lacks counts as: a missing entry; no counts;
-        or an error. The held-out cells had all genes, so that p-values without some are
-        approximate: rather too large with "infer", and much too small with "zero" if such
-        genes are usually expressed.
+        What to do about genes of the model that `adata` lacks. "infer" treats them as missing
+        entries, "zero" as not expressed, and "error" raises. The held-out cells had all genes, so
+        p-values without some of them are approximate. They are rather too large with "infer",
+        and much too small with "zero" if those genes are usually expressed.
     max_missing : float, default=0.2
         Share of the model's genes that may be missing.
     key_added : str, optional
@@ -179,15 +179,15 @@ def novelty(
     Returns
     -------
     None or AnnData
-        Sets obs["novelty"], minus the `score_samples` of the detector: higher is
-        stranger; obs["novelty_p_value"], the share of cells held out of the fit that are
-        at least as strange; and uns["novelty"]: "params", "n_held_out", "threshold" (a cell is
-        a novelty to `predict` if its novelty is above it), and "versions".
+        Sets obs["novelty"], which is minus the `score_samples` of the detector, so higher is
+        stranger. Sets obs["novelty_p_value"], the share of cells held out of the fit that are at
+        least as strange. uns["novelty"] has "params", "n_held_out", "versions" and "threshold":
+        `predict` calls a cell a novelty if its novelty is above it.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If `adata` does not go with the model; it is then unchanged.
+        If `adata` does not match the model. It is then unchanged.
 
     Warns
     -----
