@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import compare_page, tables
+from benchmarks import tables
 from benchmarks.pages import DOCS, fill, load
 
 ROOT = DOCS.parent
@@ -40,7 +40,6 @@ def main() -> None:
         readme,
         example=[block, "", *quoted(run("-c", code))],
         demo=quoted(demo),
-        compare=compare_page.summary(load("compare")[1]),
         # The targets, without the sets.
         tables=tables.summary(load("tables")[1])[-8:],
     )
