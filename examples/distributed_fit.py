@@ -87,7 +87,12 @@ def compare(arguments: argparse.Namespace) -> None:
     columns = ("fit, s", "with start, s", "held-out error", "score, nats")
     print(f"{'':22}" + "".join(f"{name:>16}" for name in columns))
     for number, (name, n_processes, n_threads) in enumerate(CONTENDERS):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={n_processes}",
+        ]
         command = [sys.executable, *(launcher if n_processes > 1 else []), __file__, *options]
         command.append(f"--output={arguments.output / str(number)}")
         environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads)}

@@ -8,8 +8,11 @@ in X and the types to compare with in ``obs["cell_type"]``. It needs ``skhebae[a
 from __future__ import annotations
 
 import argparse
+import socket
+import sys
 import time
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ import skhebae
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+#: How long to wait for a server that does not answer.
+SECONDS = 30.0
+
 #: Marker genes of blood cells, and the cells that express them.
 MARKERS = {
     "CD3D": "T cells",
@@ -40,10 +46,29 @@ MARKERS = {
 
 
 def download() -> Any:
-    """Fetch the counts of the cells in scanpy's tutorial, with its cell types."""
-    annotated = sc.datasets.pbmc3k_processed()
-    adata = sc.datasets.pbmc3k()[annotated.obs_names].copy()
-    adata.obs["cell_type"] = annotated.obs["louvain"]
+    """Fetch the counts of the cells in scanpy's tutorial, with its cell types.
+
+    Raises
+    ------
+    SystemExit
+        If they are not there and cannot be downloaded. The message is one line.
+    """
+    sc.settings.verbosity = "error"  # scanpy reports a first failure before it tries again
+    socket.setdefaulttimeout(SECONDS)
+    name = "pbmc3k_processed.h5ad"
+    try:
+        annotated = sc.datasets.pbmc3k_processed()
+        name = "pbmc3k_raw.h5ad"
+        adata = sc.datasets.pbmc3k()[annotated.obs_names].copy()
+        adata.obs["cell_type"] = annotated.obs["louvain"]
+    except (OSError, HTTPException, KeyError, ValueError) as error:
+        path = Path(sc.settings.datasetdir) / name
+        reason = " ".join(str(error).split())
+        if path.exists():
+            what = f"{path} cannot be read ({reason}). Delete it to download it again"
+        else:
+            what = f"{name} cannot be downloaded ({reason}). Try again with a network"
+        sys.exit(f"{what}, or pass --file cells.h5ad to use your own cells.")
     return adata
 
 
