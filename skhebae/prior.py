@@ -20,11 +20,11 @@ from skhebae.divergences import (
 
 
 class Prior(ABC):
-    """A density p(z) over codes of `n_components` dimensions.
+    """Base class of densities p(z) over codes of `n_components` dimensions.
 
-    A new prior implements the abstract methods. The others follow from them, and may be
-    overridden by something quicker. Codes may be on any device and in float32 or float64: a prior
-    that holds tensors must bring them to those of the codes, and one that holds numbers need not.
+    To write a prior, implement the abstract methods. The others follow from them, and you can
+    override them by something quicker. Codes may be on any device and in float32 or float64, so a
+    prior that holds tensors must move them to the device and dtype of the codes.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Prior(ABC):
     log_normaliser : float
         ``log_kernel(z) - log_prob(z)``, the same for all codes.
     deviation : float
-        Standard deviation of a component, in which codes start.
+        Standard deviation of a component, with which codes start.
     is_standard : bool
         Whether the prior is N(0, I), for which some quantities have closed forms.
     """
@@ -59,21 +59,21 @@ class Prior(ABC):
     def precision(self, z: Tensor) -> Tensor:
         """Return the prior's part of a posterior's precision at codes z (n, d), (n, d, d).
 
-        The negative Hessian of `log_prob`, or a positive definite approximation; in float64
-        where the device has it.
+        That is the negative Hessian of `log_prob`, or a positive definite approximation. It is in
+        float64 if the device supports it.
         """
 
     @abstractmethod
     def gaussian_kl(self, mean: Tensor, factor: Tensor) -> Tensor:
         """Return ``KL(N(m, L L^T) || p)`` for means (..., d) and lower factors (..., d, d), (...).
 
-        Infinite for points (L = 0).
+        It is infinite for points (L = 0).
         """
 
     def log_kernel(self, z: Tensor) -> Tensor:
         """Return `log_prob` up to the constant `log_normaliser`, (...).
 
-        Enough to find a mode, and without the rounding that a constant adds.
+        This is enough to find a mode, and has no rounding from a constant.
         """
         return self.log_prob(z)
 
@@ -103,8 +103,8 @@ class Prior(ABC):
     def from_normal(self, noise: Tensor) -> Tensor:
         """Turn standard normal draws (n, d) into draws from p(z), on any device.
 
-        Only objectives that compare codes with fresh draws from the prior in every step (WAE)
-        need it.
+        Only objectives that compare codes with new draws from the prior in every step, such as
+        WAE, need it.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class Prior(ABC):
 
 
 class StandardNormalPrior(Prior):
-    """``p(z) = N(z; 0, I)``."""
+    """The standard normal prior, ``p(z) = N(z; 0, I)``."""
 
     is_standard: ClassVar[bool] = True
 

@@ -68,10 +68,10 @@ Finish = Callable[[Float32Array], NDArray[np.floating[Any]]]
 
 @dataclass(frozen=True, eq=False)
 class FittedAutoencoder:
-    """Trained networks, with all that is needed to use them on rows.
+    """Trained networks, with everything that is needed to apply them to rows.
 
-    Rows are validated: an ndarray, CSR matrix or `StoredTable` of the right width, with values
-    that the likelihood accepts. Estimators validate them.
+    Methods take validated rows: an ndarray, CSR matrix or `StoredTable` of the right width, with
+    values that the likelihood accepts. Estimators validate rows before they call them.
 
     Attributes
     ----------
@@ -83,30 +83,31 @@ class FittedAutoencoder:
     moments : CodeMoments
         Moments of the encoder's own codes of the training rows, before the `code_map` of the model.
     mixture : CodeMixture or LateMixture
-        Of the codes of the model, behind its `code_map`.
+        Density of the codes of the model, after its `code_map`.
     noise_covariance : ndarray of shape (d, d)
         C in the posterior ``N(mu_i, A D_i C D_i A^T)`` of a row; A is the matrix of the `code_map`.
     seed : int
     history : dict of list of float
     batches : ndarray
-        Sorted labels of the experimental batches of `fit`, perhaps none.
+        Sorted labels of the experimental batches of `fit`. May be empty.
     converged : bool
         Whether a stopping rule ended the training.
     optimizer_state : dict or None
-        For the next call of `partial_fit`.
+        State of the optimiser for the next call of `partial_fit`.
     annotations : dict or None
-        What the caller keeps with the model about its table, as JSON values and arrays.
+        What the caller stores with the model about its table, as JSON values and arrays.
     axes : CodeAxes or None
-        From the codes of the model to those that users see. None in files of before there were
-        any, where both are the same.
+        Map from the codes of the model to those that users see. None in old files, where both are
+        the same.
     feature_names : ndarray of str or None
         Names for messages, which the caller keeps.
     fills_linearly : bool
         Whether missing entries follow from the factor analysis of `fit` and not from the decoder.
-        That of a linear model, whose codes are principal components, has too much noise: it bears
-        what rows of `fit` with missing entries do not tell about their codes.
+        The decoder of a linear model, whose codes are principal components, has too much noise,
+        because it also covers what rows of `fit` with missing entries do not say about their
+        codes.
     record : TrainingRecord or None
-        What `fit` was asked for and what it chose. None in files of before there was one.
+        What `fit` was asked for and what it chose. None in older files.
     """
 
     architecture: Architecture
@@ -166,12 +167,12 @@ class FittedAutoencoder:
 
     @property
     def likelihood(self) -> Likelihood:
-        """p(x | z)."""
+        """Likelihood p(x | z)."""
         return self.model.likelihood
 
     @property
     def prior(self) -> Prior:
-        """p(z)."""
+        """Prior p(z)."""
         return self.model.prior
 
     @cached_property
@@ -329,7 +330,7 @@ class FittedAutoencoder:
     ) -> tuple[Float32Array, Float32Array]:
         """Return means (n, d) and lower covariance factors (n, d, d) of rows' posteriors.
 
-        Those of rows with missing entries follow from the decoder, which knows what is not known.
+        Posteriors of rows with missing entries follow from the decoder.
         """
         noise, matrix = self._model_noise, self._outward(self.axes)
         if self.axes is not None:
@@ -377,8 +378,7 @@ class FittedAutoencoder:
     ) -> Float32Array:
         """Draw codes and decode them; with `noise`, draw from p(x | z), (n_samples, p).
 
-        The features that `given` names have the values that it says, and others are drawn given
-        these.
+        Features that `given` names have its values, and the others are drawn given these.
         """
         row = None if given is None else find_given(self, given)
         n_codes = n_samples if row is None else max(LEAST_CODES, CODES_PER_ROW * n_samples)
@@ -498,9 +498,9 @@ class FittedAutoencoder:
     def posterior_family(self) -> str:
         """Which Gaussians the encoder may give a row, in codes of the model.
 
-        "diagonal" ones, as in a VAE; "scaled" ones, ``A D C D A^T`` with a diagonal D per row and
-        one C and A for all, as in HEBAE; or a "point". What an encoder without a head for its noise
-        loses by that counts as the encoder's.
+        "diagonal" as in a VAE, "scaled" as in HEBAE (``A D C D A^T`` with a diagonal D per row and
+        one C and A for all), or "point". What an encoder loses because it has no head for noise
+        counts as the encoder's part.
         """
         n_scales, noise = self.objective.n_scales(self.n_components), self._model_noise
         head = self.likelihood.location.new_zeros(1, n_scales)

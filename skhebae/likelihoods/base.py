@@ -39,7 +39,7 @@ class Decoded(NamedTuple):
     mask : Tensor of bool of shape (m, p) or None
         True where an entry is observed.
     weight : Tensor of shape (m,) or None
-        How many rows each row stands for; None where each stands for itself.
+        How many rows each row stands for. None means that each stands for itself.
     """
 
     x: Tensor
@@ -109,42 +109,42 @@ class Evidence(Protocol):
 
 
 class Likelihood(nn.Module, ABC):
-    """One factorised observation model over `n_features` columns.
+    """Base class of observation models p(x | z) that factorise over columns.
 
-    A new family implements the abstract methods and overrides the class attributes and hooks
+    To write a family, implement the abstract methods and override the class attributes and hooks
     that differ for it.
 
     Parameters
     ----------
     location, scale : Tensor of shape (n_features,)
-        The standardisation that the rows went through.
+        Standardisation of the rows.
 
     Attributes
     ----------
     scaling_class : type of Scaling
-        What is measured of a table before training.
+        What the family measures of a table before training.
     support : tuple of float
         Smallest and largest value that a row may have.
     accepts_missing : bool
         Whether rows may hold NaN for missing entries.
     input_noise : float
-        Noise that ``input_noise="auto"`` starts from.
+        Noise at which ``input_noise="auto"`` starts.
     row_share : float
-        Share of HEBAE's penalty that falls on each row by ``row_share="auto"``.
+        Value of HEBAE's ``row_share="auto"``.
     starts_linear : bool
         Whether ``linear_path="auto"`` lets built-in networks start as principal component analysis.
     keeps_linear_start : bool
-        Whether networks may stay linear, where a trial says so: they are then as they started, and
-        steps only set the noise.
+        Whether networks may stay linear if a trial says so. They then stay as they started, and
+        training only sets the noise.
     largest_decay : float
         Largest ``weight_decay="auto"`` of built-in networks without a linear path.
     half_rows : int
-        Rows of a table at which ``max_iter="auto"`` takes half of its largest number of steps:
-        the more, the sooner the family over-fits.
+        Number of rows at which ``max_iter="auto"`` takes half of its largest number of steps. It
+        is larger for families that overfit sooner.
     sparse_draws : bool
         Whether most entries of a drawn row are 0.
     needs_totals : bool
-        Whether row and column sums are measured, which a pass over a file can do as it checks.
+        Whether row and column sums are measured. A pass over a file does this while it checks.
     counts_code_variance : bool
         Whether `extra_loss` needs `set_code_variance` to be called during training.
     """
@@ -194,14 +194,14 @@ class Likelihood(nn.Module, ABC):
         Parameters
         ----------
         X : ndarray or CSR of shape (n_samples, n_features)
-            At least one row, finite unless the family accepts missing values.
+            At least one row, with finite values unless the family accepts missing ones.
         name : str
-            How the caller names the family, for the message.
+            Name of the family for the message.
 
         Raises
         ------
         ValueError
-            Naming a value that is not accepted, and the cure.
+            If a value is not accepted. The message names it and the cure.
         """
 
     @classmethod
@@ -307,8 +307,8 @@ class Likelihood(nn.Module, ABC):
     def average(self, parameters: Tensor) -> Tensor:
         """Return the parameter whose mean is the average of those of parameters (k, n, p), (n, p).
 
-        What several experimental batches decode to becomes one observation model. By default
-        the average of the parameters, which is right where `mean` is linear.
+        This makes one observation model of what several experimental batches decode to. By default
+        it is the average of the parameters, which is right if `mean` is linear.
         """
         return parameters.mean(dim=0)
 
@@ -323,18 +323,18 @@ class Likelihood(nn.Module, ABC):
     def variance(self, parameter: Tensor) -> Tensor:
         """Return the variance of each entry given z on the standardised scale, (n, p).
 
-        By default the least that the mean and the Fisher information allow, which is the variance
-        where the parameter is one number per entry of an exponential family.
+        By default it is the smallest one that the mean and the Fisher information allow. That is
+        the variance if the parameter is one number per entry of an exponential family.
         """
         return least_variance(self.mean, self.fisher_information(parameter), parameter)
 
     def residual(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Return what each entry lacks to its mean, in units of the root of its deviation, (n, p).
+        """Return the distance of each entry from its mean, half standardised, (n, p).
 
-        ``sign(r) sqrt(|r| |x - E[x | z]|)`` with Pearson's residual ``r = s / sqrt(I)``, the score
-        s of the entry over the root of its Fisher information: halfway between the standardised
-        scale of `x` and that on which all entries deviate alike. Novelty scores add up their
-        squares.
+        The residual is ``sign(r) sqrt(|r| |x - E[x | z]|)`` with Pearson's residual
+        ``r = s / sqrt(I)``, the score s of the entry over the square root of its Fisher
+        information. Its units are halfway between the standardised scale of `x` and the one on
+        which all entries have the same deviation. Novelty scores add up the squares.
         """
         gap = x - self.mean(parameter)
         pearson = self.pearson_residual(x, parameter)
@@ -354,8 +354,8 @@ class Likelihood(nn.Module, ABC):
     def misfit(self, x: Tensor, parameter: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return how badly each row is reconstructed, (n,); less is better.
 
-        By default the squared error of its mean on the standardised scale, summed over observed
-        entries. `explained_variance_ratio_` compares misfits, less the `least_misfit`.
+        By default it is the squared error of the mean on the standardised scale, summed over
+        observed entries. `explained_variance_ratio_` compares misfits minus the `least_misfit`.
         """
         squares = (x - self.mean(parameter)).square()
         return (squares if mask is None else squares.where(mask, 0.0)).sum(dim=1)
@@ -367,8 +367,8 @@ class Likelihood(nn.Module, ABC):
     def distance_jacobian(self, parameter: Tensor, jacobian: Tensor) -> Tensor | None:
         """Return K such that codes a little dz apart have the distance ``|K dz|``; None by default.
 
-        Then the distance between codes is that between their linear regressions of what the
-        encoder sees.
+        With None, the distance between codes is that between their linear regressions of what
+        the encoder sees.
 
         Parameters
         ----------
@@ -387,7 +387,7 @@ class Likelihood(nn.Module, ABC):
     def extra_loss(self) -> Tensor | None:
         """Return a term that training adds to the loss without reporting it, (); or None.
 
-        A family that `counts_code_variance` is not asked where codes have their full noise.
+        Families that set `counts_code_variance` are not asked if codes have their full noise.
         """
         return None
 

@@ -29,10 +29,10 @@ class Terms(NamedTuple):
         Latent term of the minibatch as a whole. A log-determinant is not a
         mean over rows, so it must not be averaged over shards.
     row_divergence : Tensor of shape (B,) or None
-        ``KL(q(z | x_i) || p(z))``, penalised or not, for the standard bound that is
-        reported next to the objective's own; None where q is a point.
+        ``KL(q(z | x_i) || p(z))``, whether penalised or not, for the standard bound that is
+        reported next to the objective's own. None if q is a point.
     batch_sizes : Tensor of shape (n_present,) or None
-        Rows of the experimental batches in the whole minibatch, or their summed weights, where
+        Rows of the experimental batches in the whole minibatch, or their summed weights, if
         `minibatch_penalty` depends on them.
     """
 
@@ -59,26 +59,26 @@ class Terms(NamedTuple):
 
 
 class Objective(ABC):
-    """Draws codes from the approximate posterior and penalises them.
+    """Base class of objectives, which draw codes from the posterior and penalise them.
 
-    The posterior of a row is ``N(mu_i, D_i C D_i)``: D_i comes from the scale head, and C is
-    common to all rows. A new objective implements the abstract methods below.
+    The posterior of a row is ``N(mu_i, D_i C D_i)``. D_i comes from the scale head, and C is common
+    to all rows. To write an objective, implement the abstract methods below.
 
     Attributes
     ----------
     weight : float
         Factor of the penalty in the loss.
     standardises_codes : bool
-        Whether it asks for codes, the posterior means, of mean 0 and covariance I. After training
-        those of the training rows are then mapped to have them exactly.
+        Whether the objective asks for codes (posterior means) with mean 0 and covariance I. The
+        codes of the training rows are then mapped to have exactly these after training.
     row_weight : float
-        Factor in the loss of each row's own divergence from the prior, the
-        only term that rewards posterior noise; 0 where there is none.
+        Factor of the divergence of each row from the prior in the loss, the only term that rewards
+        posterior noise. 0 if the loss has no such term.
     initial_scale : float
         Bias of the scale head before training.
     settling_epochs : float
-        Epochs, counted from the first of the model, in which the loss itself changes. No
-        training stops before, as losses of these epochs do not compare.
+        Number of epochs, from the first one of the model, during which the loss itself changes.
+        Training does not stop before, because the losses of these epochs cannot be compared.
     """
 
     weight: float = 1.0
@@ -133,24 +133,24 @@ class Objective(ABC):
         Parameters
         ----------
         penalty : Tensor of shape ()
-            Of the minibatch. With several processes, each has its own, and the average over
-            processes is the penalty; so it must be for the result, and for its gradient.
+            Penalty of the minibatch. With several processes, each has its own, and the average
+            over processes is the penalty. The same must hold for the result and its gradient.
         minibatch : Minibatch
         epoch : Tensor of shape ()
-            Epochs that the model was trained for, with the part of the present one.
+            Epochs that the model was trained for, including the part of the current one.
         """
         return penalty
 
     def scheduled(self, n_epochs: int | None, first_epoch: int = 0) -> Self:
         """Return the objective for a training of `n_epochs` epochs; by default, itself.
 
-        The model was trained for `first_epoch` epochs before. `n_epochs` is None in a stream, of
-        which nobody knows how long it is.
+        The model was trained for `first_epoch` epochs before. `n_epochs` is None for a stream,
+        whose length is unknown.
         """
         return self
 
     def suited(self, likelihood: type[Likelihood]) -> Self:
-        """Return the objective with what was left to the likelihood set; by default, itself."""
+        """Return the objective with what it leaves to the likelihood set; by default, itself."""
         return self
 
     def supports(self, prior: Prior) -> bool:
