@@ -240,3 +240,32 @@ def test_as_a_process(folder, tmp_path):
     assert done.stdout.startswith("patient,hebaetransformer0,hebaetransformer1\nP000,")
     assert len(done.stdout.splitlines()) == 21
     assert done.stderr == ""
+
+
+def test_first_lines(tmp_path, monkeypatch, capsys):
+    """Names of rows as pandas and R write them, and a file without names of columns."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i % 7},{i % 5}.25" for i in range(12)]
+    files = {
+        "pandas.csv": [",x,y", *(f"r{i},{row}" for i, row in enumerate(rows))],
+        "r.csv": ['"x","y"', *(f'"r{i}",{row}' for i, row in enumerate(rows))],
+        "bare.csv": rows,
+        "years.csv": ["2023,2024", *rows],
+    }
+    for name, lines in files.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    options = {"bare.csv": ["--no-header"], "years.csv": ["--header"]}
+    names = {"bare.csv": ["column_1", "column_2"], "years.csv": ["2023", "2024"]}
+    scores = []
+    for name in files:
+        run("fit", name, *FIT, *options.get(name, []))
+        model = name.replace(".csv", ".skhebae")
+        assert list(HEBAETransformer.load(model).feature_names_in_) == names.get(name, ["x", "y"])
+        capsys.readouterr()
+        run("score", model, name, *options.get(name, []))
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == ("score" if name in names else "row,score")
+        assert name in names or lines[1].startswith("r0,")
+        scores.append([line.split(",")[-1] for line in lines[1:]])
+    assert len(scores[0]) == 12
+    assert scores == [scores[0]] * 4
