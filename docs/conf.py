@@ -8,7 +8,7 @@ from importlib.metadata import version as version_of
 
 project = "skhebae"
 author = "The skhebae developers"
-copyright = "The skhebae developers, BSD-3-Clause"  # noqa: A001
+copyright = "The skhebae developers, BSD-3-Clause"
 release = version = version_of("skhebae")
 
 extensions = [
@@ -68,11 +68,19 @@ html_title = "skhebae"
 html_static_path = ["_static"]
 html_css_files = ["skhebae.css"]
 html_show_sourcelink = False
-html_sidebars = {
-    "index": [],
-    **dict.fromkeys(("install", "start", "faq", "glossary", "method"), []),
-    **dict.fromkeys(("changelog", "citing", "releases"), []),
-}
+#: Pages without siblings, whose sidebar would be empty.
+ALONE = (
+    "index",
+    "install",
+    "start",
+    "changelog",
+    "citing",
+    "faq",
+    "glossary",
+    "method",
+    "releases",
+)
+html_sidebars = {page: [] for page in ALONE}
 html_theme_options = {
     "logo": {"text": "skhebae"},
     "navbar_align": "left",
