@@ -304,7 +304,7 @@ def test_checkpoints_know_all_verdicts():
 def test_few_rows_stay_linear_and_many_have_no_trial(table, monkeypatch):
     assert HEBAETransformer(2, random_state=0).fit(table[:60]).is_linear_
 
-    def forbidden(*arguments):
+    def forbidden(*arguments, **keywords):
         raise AssertionError("trained in a trial")
 
     monkeypatch.setattr(gate, "train", forbidden)
