@@ -74,6 +74,22 @@ assert first_session == list(range(29))
 assert 0 < second_session[0] <= 29
 assert second_session == list(range(second_session[0], resumed.n_iter_))
 """,
+    "training/plot_distributed": """
+assert np.array_equal(*codes)
+assert codes[0].std() > 0.1
+assert abs(table.loc["1 process", "score"] - table.loc["2 processes", "score"]) < 5.0
+assert (table[["fit, s", "start, s"]] > 0).all(axis=None)
+""",
+    "training/plot_own_likelihood": """
+assert own.score(test) > gaussian.score(test) + 0.2
+assert tails["Gaussian"][0] > 10 * tails["Gaussian"][1]  # hardly any expected, but many found
+assert 0.3 < tails["Laplace"][0] / tails["Laplace"][1] < 2.0
+from scipy.integrate import quad
+assert abs(quad(stats.laplace.pdf, 4, np.inf)[0] * 2 - tails["Laplace"][1]) < 1e-6
+assert own.transform(test).std() > 1.5  # the codes use the wide prior
+drawn = np.random.RandomState(0)
+assert abs(WidePrior(5).sample(20_000, drawn).std() - 3.0) < 0.05
+""",
     "training/plot_own_objective": """
 kl = {name: divergence.sum(axis=1) for name, divergence in divergences.items()}
 assert (kl["VAEObjective"] > 2.0).mean() > 0.8  # most wines cost more than 2 nats
