@@ -90,7 +90,8 @@ print(f"codes of both processes identical: {np.array_equal(*codes)}")
 # -------------
 # The arithmetic of a step is shared, but all processes exchange codes and gradients in each step,
 # and every one has to import PyTorch first. Long fits of large networks in large minibatches gain.
-# Small ones take longer than in one process. Both need idle cores.
+# Small ones, and processes that wait for a core, take longer than one process. On one machine, try
+# more threads first. Processes also work on several machines.
 figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 names = list(results)[::-1]
 ax.barh(names, table.loc[names, "fit, s"], color="#0072B2", label="fit")
