@@ -60,6 +60,7 @@ def test_published_convolutions_map_images_both_ways():
     assert shapes == [(1024, 512, 5, 5), (512, 256, 5, 5), (256, 128, 5, 5), (128, 3, 5, 5)]
 
 
+@pytest.mark.slow
 def test_the_experiment_runs(faces, tmp_path, monkeypatch):
     # The experiment of the paper but for its size.
     monkeypatch.setattr(datasets, "FACE_SIDE", 8)

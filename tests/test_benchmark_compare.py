@@ -37,6 +37,7 @@ def cells(output):
     return {row["method"]: row for row in json.loads(output.read_text())["rows"]}
 
 
+@pytest.mark.slow
 def test_cell_of_pca(cells, wine):
     row = cells["PCA"]
     pca = PCA(2, random_state=0).fit(wine.train)

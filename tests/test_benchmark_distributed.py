@@ -23,6 +23,7 @@ def test_cells_vary_one_number_at_a_time():
     ]
 
 
+@pytest.mark.slow
 def test_one_process_is_measured():
     spec = {"cell": Cell(400, 40, 2, 64), "rank": 0, "threads": torch.get_num_threads()}
     row = distributed.fit(spec, lambda stage, row: None)

@@ -35,6 +35,7 @@ def moments_distance(a, b):
     return shift + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * cross)
 
 
+@pytest.mark.slow
 def test_frechet_is_the_closed_form(net, digits):
     train, test, *_ = digits
     noisy = test + np.random.default_rng(0).normal(scale=0.3, size=test.shape)
@@ -134,6 +135,7 @@ def test_features_of_a_row_are_its_own(net, digits):
     assert frechet.features(net, test[::-1])[::-1] == pytest.approx(whole, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 5, 7)])
 def test_shapes(shape, monkeypatch):
     monkeypatch.setattr(frechet, "MIN_UPDATES", 60)
@@ -145,6 +147,7 @@ def test_shapes(shape, monkeypatch):
     assert net.accuracy > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_seeds_and_global_random_state(digits):
     train, test, y_train, y_test = digits

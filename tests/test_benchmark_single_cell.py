@@ -162,6 +162,7 @@ def run(tmp_path, monkeypatch):
 DATA = ("pbmc3k", "pbmc_3tech", "pbmc_3tech, one-sided")
 
 
+@pytest.mark.slow
 def test_run_measures_everything_and_resumes(run, tmp_path, capsys):
     fits, rows = run("--data", *DATA, "paul15")
     printed = capsys.readouterr().out

@@ -140,6 +140,7 @@ def test_generated_files_are_what_anndata_reads(tmp_path, monkeypatch):
     np.testing.assert_array_equal(adata.X[80:160].toarray(), work.counts(80, seed=1).toarray())
 
 
+@pytest.mark.slow
 @WRITES_IN_PARTS
 def test_scale_measures_what_is_not_there(tmp_path, monkeypatch):
     pytest.importorskip("anndata")
@@ -161,6 +162,7 @@ def test_scale_measures_what_is_not_there(tmp_path, monkeypatch):
     assert asked == ["backed", "in memory"]
 
 
+@pytest.mark.slow
 def test_kinds_of_operations_are_found_in_a_fit():
     rows = np.random.default_rng(0).normal(size=(256, 30)).astype(np.float32)
     found = profile.by_kind(work.ours("HEBAE", rows), 1)

@@ -58,6 +58,7 @@ def test_a_table_that_is_nowhere_is_skipped(tmp_path, capsys, monkeypatch):
     assert "diamonds skipped: no diamonds.csv" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_measures_of_copies_of_real_rows_and_of_nonsense(parts):
     copies = tabular_measures.measure(parts, parts.train, 0)
     assert (copies["nearer_to_training"], copies["distance_to_training"]) == (1.0, 0.0)
@@ -85,6 +86,7 @@ def test_rows_of_few_species_train_no_classifier(parts):
     assert tabular_measures.measure(parts, one, 0)["auc_gradient_boosting"] is None
 
 
+@pytest.mark.slow
 def test_a_run_prints_a_table_and_says_what_it_lacks(folder, capsys):
     how = ["--data", "penguins", "--data-dir", str(folder), "--output", str(folder)]
     how += ["--seeds", "0", "--threads", "1"]

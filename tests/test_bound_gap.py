@@ -127,6 +127,7 @@ def test_noise_of_a_fixed_width_is_no_point(vae, table, monkeypatch):
     assert np.isfinite(gap.encoder).all()
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_alone_and_among_others(vae, table):
     together = bound_gap(vae, table[:20], n_draws=100)
     alone = bound_gap(vae, table[7:8], n_draws=100)
@@ -172,6 +173,7 @@ def test_counts_with_batches_and_size_factors():
     assert_allclose(gap.encoder.mean(), elbo.mean(), atol=0.2)
 
 
+@pytest.mark.slow
 def test_missing_entries(vae, table):
     holed = table[:30].copy()
     holed[:10, 2] = np.nan

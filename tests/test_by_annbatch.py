@@ -134,6 +134,7 @@ def test_the_real_one_reads_the_same(source):
     assert_array_equal(dense(loaded_by_annbatch(source, PARTS)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_fit_is_the_same_with_and_without(source, request, monkeypatch):
     """The order is ours, and follows from the seed."""

@@ -135,6 +135,7 @@ def few(digits):
     return digits[:150]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_divergence_ends_at_the_target(digits, likelihood):
     for target in (4.0, 9.0):
@@ -144,6 +145,7 @@ def test_divergence_ends_at_the_target(digits, likelihood):
         assert_allclose(row_divergence(model, digits), target, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_noise_of_training_does_not_count(few):
     """The divergence has the value of rows without noise, and the gradient of those with it."""
     fitted = VAETransformer(**QUICK, capacity=(4, 4, 1), linear_path=False).fit(few).fitted_
@@ -190,6 +192,7 @@ def test_no_information(digits):
     assert np.isfinite(model.score_samples(digits)).all()
 
 
+@pytest.mark.slow
 def test_training_does_not_stop_while_the_target_moves(digits):
     """Nor does early stopping keep the weights of those epochs, whose loss is lower."""
     for early in (True, False):

@@ -168,6 +168,7 @@ def assert_falls_back(X, codes, path, message="resumes from the checkpoint befor
     assert_array_equal(model.transform(X), codes)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_gives_way_to_the_file_before(halfway, tmp_path):
     X, codes, files = halfway
     n_bits = 8 * len(files["fit"])
@@ -604,6 +605,7 @@ class File:
         return self._rows[rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, "WAE, early stopping"])
 @pytest.mark.parametrize("rows", WITHIN)
 def test_goes_on_within_an_epoch(X, tmp_path, monkeypatch, every_step, case, rows):

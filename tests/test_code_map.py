@@ -104,6 +104,7 @@ def standardised(codes, tolerance):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [HEBAETransformer, WAETransformer])
 @pytest.mark.parametrize("form", ["dense", "early_stopping", "batch"])
 def test_codes_of_the_training_rows_are_standard(cls, form):
@@ -148,6 +149,7 @@ def test_codes_without_full_rank_stay_finite(X):
     assert np.isfinite(model.sample(20, random_state=0)).all()
 
 
+@pytest.mark.slow
 def test_bounds_are_those_of_the_mapped_code():
     """The score is that of a model whose codes are standard: it depends on the map and not on A."""
     model = HEBAETransformer(2, hidden_layer_sizes=(), random_state=0, whiten=True).fit(rows())
@@ -167,6 +169,7 @@ def test_bounds_are_those_of_the_mapped_code():
     assert code_map is not None
 
 
+@pytest.mark.slow
 def test_samples_from_the_prior_have_the_moments_of_the_rows():
     """Before, 0.81 of the variance."""
     X = rows(2000)
@@ -194,6 +197,7 @@ def test_the_map_survives_every_copy_and_continued_training(tmp_path):
     assert torch.equal(model.fitted_.model.code_map.matrix, before)
 
 
+@pytest.mark.slow
 def test_codes_of_a_stream_are_about_standard():
     X = rows(400)
     model = HEBAETransformer(2, random_state=0, whiten=True)

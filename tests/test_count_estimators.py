@@ -55,6 +55,7 @@ def fitted(request, data):
     return model.fit(counts, batch=batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", COUNTS)
 def test_means_are_found(likelihood, data):
     """Decoded means are nearer to the true ones than the counts and than the shares."""
@@ -74,6 +75,7 @@ def test_means_are_found(likelihood, data):
         assert_allclose(decoded.sum(axis=1), totals, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_theta_is_found():
     counts, _, batch, _ = cells()
     model = HEBAETransformer(3, likelihood="negative_binomial", random_state=0)
@@ -88,6 +90,7 @@ def test_theta_is_found():
     assert hasattr(model, "noise_variance_")
 
 
+@pytest.mark.slow
 def test_decoder_takes_the_batch_off_the_codes(data):
     counts, kind, batch, _ = data
     half = np.arange(N) < N // 2
@@ -107,6 +110,7 @@ def test_decoder_takes_the_batch_off_the_codes(data):
     assert accuracy(within, kind) > 0.95
 
 
+@pytest.mark.slow
 def test_batch_share_moves_batches_onto_each_other(data):
     """Also where one batch has no cell of a type: that is the price."""
     counts, kind, batch, _ = data
@@ -127,6 +131,7 @@ def test_batch_share_moves_batches_onto_each_other(data):
     assert matched[1] < free[1]
 
 
+@pytest.mark.slow
 def test_transform_needs_no_labels_and_no_neighbours(fitted, data):
     counts, _, _, _ = data
     codes = fitted.transform(counts)
@@ -223,6 +228,7 @@ def test_labels_may_be_numbers(labels, data, tmp_path):
     assert_array_equal(row, model.inverse_transform(np.zeros((1, 2)), batch=labels[0]))
 
 
+@pytest.mark.slow
 def test_encoder_may_see_the_batch(data):
     counts, _, batch, _ = data
     model = HEBAETransformer(3, likelihood="negative_binomial", encode_batch=True, random_state=0)
@@ -258,6 +264,7 @@ def test_decoders_of_the_user_see_the_batch_behind_the_code(data):
     assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_batches_go_with_every_likelihood(likelihood, data):
     counts, _, batch, _ = data
@@ -285,6 +292,7 @@ def test_partial_fit_and_warm_start_keep_the_batches(data):
     assert list(model.batches_) == ["ctrl", "stim"]
 
 
+@pytest.mark.slow
 def test_early_stopping_and_bfloat16_take_batches(data):
     counts, _, batch, _ = data
     model = HEBAETransformer(

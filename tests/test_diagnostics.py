@@ -99,6 +99,7 @@ def test_numbers_of_the_whole(vae, table):
     assert report.mutual_information < report.row_kl
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_share", [0.0, 0.3, 1.0])
 def test_training_bound_is_minus_the_loss(table, row_share):
     estimator = HEBAETransformer(
@@ -134,6 +135,7 @@ def test_vae_weight_is_in_the_training_bound(collapsed, table):
     assert_allclose(report.training_bound, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_report_of_perfect_codes(monkeypatch, vanished):
     # Codes drawn from N(0, I): whatever compares them with it says so.
     rng = np.random.default_rng(3)
@@ -181,6 +183,7 @@ def test_a_healthy_vae_gives_no_warning(vae, table):
         latent_report(vae, table)
 
 
+@pytest.mark.slow
 def test_wae_has_no_noise_by_design(table, quick):
     wae = WAETransformer(**quick).fit(table)
     with warnings.catch_warnings():
@@ -299,6 +302,7 @@ def test_to_frame_without_pandas_names_the_cure(vae, table, monkeypatch):
         report.to_frame()
 
 
+@pytest.mark.slow
 def test_import_needs_no_optional_package():
     code = (
         "import sys; before = set(sys.modules); import torch, sklearn.mixture; "
@@ -330,6 +334,7 @@ def test_a_report_keeps_no_rows(vae, table):
     assert max(sizes) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_share", [0.0, 0.4, 1.0])
 def test_training_bound_has_the_share_of_batches(table, batch_share):
     batch = np.arange(len(table)) % 3

@@ -217,6 +217,7 @@ def test_two_processes_learn_what_one_does(pair, case):
     assert_allclose(together.noise_variance_, alone.noise_variance_, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["HEBAE", "WAE"])
 def test_a_gather_without_gradients_does_not(pair, case):
     (losses, alone), (losses_of_two, together) = one_and_two(pair, case, ["cut"])
@@ -340,6 +341,7 @@ def test_codes_are_kept_in_proportion_to_rows(counts):
 cuts = st.lists(st.integers(0, 60), max_size=4).map(sorted)
 
 
+@pytest.mark.slow
 @given(cuts, st.integers(0, 2**31 - 1))
 def test_moments_of_shards_merge_to_those_of_the_table(cuts, seed):
     rng = np.random.default_rng(seed)

@@ -68,6 +68,7 @@ def model(wine):
 # The parts of the examples
 
 
+@pytest.mark.slow
 def test_laplace_density(wine, model):
     likelihood = model.fitted_.likelihood
     mean = model.inverse_transform(model.transform(wine))
@@ -128,6 +129,7 @@ def test_the_prior_is_used_everywhere(wine, model):
     assert likelihood > model.elbo(wine).mean() - 0.05
 
 
+@pytest.mark.slow
 def test_a_picture_does_not_call_another_prior_the_standard_one(wine, model, table, quick):
     pytest.importorskip("matplotlib").use("agg")
     from skhebae.plotting import LatentDisplay
@@ -140,6 +142,7 @@ def test_a_picture_does_not_call_another_prior_the_standard_one(wine, model, tab
     assert "prior N(0, I)" in [text.get_text() for text in standard.ax_.artists[-1].get_texts()]
 
 
+@pytest.mark.slow
 def test_free_bits_are_free(wine):
     """Without an allowance it is the VAE, to the last bit."""
 
@@ -164,6 +167,7 @@ def quiet_report(model, X):
 # The contract
 
 
+@pytest.mark.slow
 def test_none_is_hebae(table, quick):
     batch = np.arange(len(table)) % 3
     ours = AutoencoderTransformer(**quick).fit(table, batch=batch)
@@ -196,6 +200,7 @@ def test_copies_and_files(wine, model, tmp_path):
         HEBAETransformer.load(path)
 
 
+@pytest.mark.slow
 def test_superfluous_factories_are_named(table, quick, tmp_path):
     AutoencoderTransformer(**quick).fit(table).save(tmp_path / "model")
     for name, factory in FACTORIES.items():
@@ -203,6 +208,7 @@ def test_superfluous_factories_are_named(table, quick, tmp_path):
             AutoencoderTransformer.load(tmp_path / "model", **{name: factory})
 
 
+@pytest.mark.slow
 def test_a_likelihood_of_ones_own_in_every_estimator(wine):
     model = VAETransformer(2, likelihood=parts.LaplaceLikelihood, random_state=0).fit(wine)
     assert set(model.fitted_.learned) == {"width_"}
@@ -221,6 +227,7 @@ class Anchored(parts.LaplaceLikelihood):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [HEBAETransformer, VAETransformer])  # row weights 0 and 1
 def test_an_extra_loss_is_added_whatever_the_objective(wine, cls):
     model = cls(2, likelihood=Anchored, random_state=0).fit(wine)
@@ -262,6 +269,7 @@ def the_same_prior(n_components):
     return SAME_PRIOR
 
 
+@pytest.mark.slow
 def test_models_share_no_part_that_a_factory_returned_twice(wine, monkeypatch):
     params = {
         "objective": the_same_objective,
@@ -325,6 +333,7 @@ def test_a_fit_does_not_continue_with_another_prior(wine):
         model.set_params(prior=parts.WidePrior).partial_fit(wine)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize("params", [{}, FACTORIES], ids=["default", "own parts"])
@@ -396,6 +405,7 @@ def test_partial_factories_are_told_apart(wine, tmp_path):
         AutoencoderTransformer(**params, objective=second).fit(wine, checkpoint=path)
 
 
+@pytest.mark.slow
 def test_files_hold_what_was_fitted_whatever_the_parameters_say_now(table, quick, tmp_path):
     model = VAETransformer(**quick).fit(table)
     codes = model.transform(table)

@@ -133,6 +133,7 @@ def test_files_name_the_factories_and_do_not_hold_them(cls, images, tmp_path):
         cls.load(path, encoder=conv_encoder)
 
 
+@pytest.mark.slow
 def test_one_factory_alone(cls, table):
     for params in ({"encoder": linear_encoder}, {"decoder": linear_decoder}):
         model = cls(2, random_state=0, max_iter=50, **params).fit(table)

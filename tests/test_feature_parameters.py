@@ -203,6 +203,7 @@ def test_missing_entries_do_not_count():
     assert_allclose(results[0], 3.0, rtol=0.4)
 
 
+@pytest.mark.slow
 def test_a_gene_of_three_counts_stays_sane():
     rng = np.random.default_rng(0)
     X = rng.poisson(rng.gamma(2.0, 2.0, (1000, 6))).astype(float)
@@ -225,6 +226,7 @@ def poisson_table(n, mean=100.0, scale=0.0, seed=0):
     return rng.poisson(mean * depth * np.ones((1, 8))).astype(float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("max_iter", [5, "auto"])
 def test_poisson_counts_are_found_to_be_poisson(cls, max_iter):
@@ -249,6 +251,7 @@ def test_theta_does_not_depend_on_the_budget(likelihood, max_iter):
     assert_allclose(np.log(found), np.log(theta), atol=0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["negative_binomial", "gaussian"])
 def test_streams_end_near_what_a_fit_finds(likelihood):
     X = poisson_table(800)
@@ -306,6 +309,7 @@ def test_uncertain_codes_take_a_gain_towards_1_and_not_beyond(plain, spread, hid
         assert_allclose(gain, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson"])
 def test_decoded_means_have_the_contrast_of_the_rows(likelihood):
     """The regression of rows on what their codes decode to has slope 1; before, about 1.2."""

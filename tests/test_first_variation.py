@@ -46,6 +46,7 @@ def errors(model, X):
     return ((model.inverse_transform(model.transform(X)) - X) ** 2).mean(axis=0) / X.var(axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 def test_a_feature_that_varies_later_spoils_no_other(cls, unit):
     X = table()
@@ -151,6 +152,7 @@ def test_no_influence_on_codes_until_then(cls, brief, likelihood, value):
         assert_array_equal(model.inverse_transform(model.transform(X))[:, AT], 0.0)
 
 
+@pytest.mark.slow
 def test_not_even_of_noise(quick):
     """What is added to the encoder's input stays away from it, too."""
     X = table()[:100]
@@ -164,6 +166,7 @@ def test_not_even_of_noise(quick):
     assert (weights[:, 0] != at_first[:, 0]).any()
 
 
+@pytest.mark.slow
 def test_counts_of_a_gene_that_comes_later(cls, quick):
     X = counts()
     model = cls(**quick, likelihood="negative_binomial")
@@ -228,6 +231,7 @@ def test_copies_know(quick, tmp_path, way):
     assert np.delete(errors(copy, X), AT).max() < 1.2
 
 
+@pytest.mark.slow
 def test_warm_start_takes_it_in(quick):
     X = table()
     model = HEBAETransformer(**quick, warm_start=True).fit(X[:100])

@@ -85,6 +85,7 @@ def test_equal_posteriors_carry_no_information_and_distant_ones_all():
     assert_allclose(apart.mutual_information, np.log(20.0), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_mutual_information_is_the_integral():
     # Two rows, one dimension: I = sum_i 1/2 int q_i log(q_i / q) by quadrature.
     mean = torch.tensor([[-0.7], [0.9]], dtype=torch.float64)
@@ -124,6 +125,7 @@ def test_parts_add_up_to_the_divergence_of_the_rows_draw_by_draw():
     assert_allclose(parts.mutual_information + parts.aggregate, of_row - of_prior, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [

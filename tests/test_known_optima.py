@@ -55,6 +55,7 @@ def error(model, rows):
     return np.square(model.inverse_transform(model.transform(rows)) - rows).mean()
 
 
+@pytest.mark.slow
 def test_linear_hebae_spans_the_principal_subspace(linear_hebae, gaussian):
     train, _, basis = gaussian
     of_sample = PCA(N_COMPONENTS).fit(train).components_.T
@@ -83,6 +84,7 @@ def test_deterministic_codes_copy_no_feature(cls, gaussian):
     np.testing.assert_allclose(estimator.noise_variance_, 0.25, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_linear_vae_is_factor_analysis(linear_vae, gaussian):
     train, test, _ = gaussian
     analysis = FactorAnalysis(N_COMPONENTS, tol=1e-8, max_iter=10_000).fit(train)
@@ -164,6 +166,7 @@ def test_hebae_over_six_decades_of_the_weight(digits):
     assert errors[1e3] < error(PCA(10).fit(train), test)
 
 
+@pytest.mark.slow
 def test_vae_loses_dimensions_at_a_weight_of_ten(digits):
     train, test, *_ = digits
     # From a linear start it would take more steps to lose them.
@@ -171,6 +174,7 @@ def test_vae_loses_dimensions_at_a_weight_of_ten(digits):
     assert (vae.transform(test).var(axis=0) < 0.01).sum() >= 3
 
 
+@pytest.mark.slow
 def test_fewer_rows_in_a_minibatch_than_dimensions(digits):
     train, test, *_ = digits
     with pytest.warns(ConvergenceWarning):  # a fraction of "auto" is enough for the bounds below

@@ -72,6 +72,7 @@ def test_measured_moments_are_numpys():
     assert_allclose(moments.spread, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     sizes=st.lists(st.integers(2, 60), min_size=2, max_size=5),

@@ -231,6 +231,7 @@ def test_components_by_share_in_other_ways_of_fitting(table, tmp_path):
 # The trial
 
 
+@pytest.mark.slow
 def test_perceptrons_are_kept_where_they_help(curve):
     train, test = curve[:500], curve[500:]
     estimator = HEBAETransformer(2, random_state=0).fit(train)
@@ -243,6 +244,7 @@ def test_perceptrons_are_kept_where_they_help(curve):
     assert error < 0.7 * reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [HEBAETransformer, WAETransformer])
 def test_noise_is_left_to_principal_components(cls):
     rng = np.random.default_rng(1)
@@ -301,6 +303,7 @@ def test_checkpoints_know_all_verdicts():
     assert {int(verdict) for verdict in gate.Verdict} == set(range(N_VERDICTS))
 
 
+@pytest.mark.slow
 def test_few_rows_stay_linear_and_many_have_no_trial(table, monkeypatch):
     assert HEBAETransformer(2, random_state=0).fit(table[:60]).is_linear_
 
@@ -321,6 +324,7 @@ def test_a_number_of_epochs_is_kept(table):
     assert estimator.n_iter_ == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["table", "curve"])
 def test_a_resumed_fit_keeps_its_verdict(rows, request, tmp_path, monkeypatch):
     X = request.getfixturevalue(rows)
@@ -397,6 +401,7 @@ def test_a_standardised_table_keeps_its_units():
     np.testing.assert_allclose(other.scale, plain.scale * factors, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_features_count_alike_in_training(table):
     # As in principal component analysis; each has its own noise variance only afterwards.
     estimator = HEBAETransformer(3, random_state=0).fit(table)
@@ -407,6 +412,7 @@ def test_features_count_alike_in_training(table):
     assert len(np.unique(plain.fitted_.likelihood.train().noise_variance().detach())) == 12
 
 
+@pytest.mark.slow
 def test_digits_are_rebuilt_far_better_than_by_pca():
     X = load_digits().data / 16.0
     train, test = X[:1300], X[1300:]

@@ -195,6 +195,7 @@ def test_rows_without_any_entry_have_the_code_of_the_prior(name, table):
     assert_allclose(factor[0] / scale[:, None], np.eye(3), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_row_means_the_same_alone_and_among_others(fitted, table):
     some = table[:60]
     calls = {
@@ -312,6 +313,7 @@ def counts_with_holes(seed=0):
     return counts, np.where(rng.random_sample(counts.shape) < 0.2, np.nan, counts), share, depth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["poisson", "negative_binomial"])
 @pytest.mark.parametrize("made_sparse", [False, True])
 def test_counts_are_measured_by_what_is_observed(scale, made_sparse):
@@ -371,6 +373,7 @@ def test_each_estimator_and_family_takes_them(name, likelihood, complete, holes)
         assert_array_equal(drawn, np.rint(drawn))
 
 
+@pytest.mark.slow
 def test_sparse_and_stored_tables_with_nan_are_the_same_table(table):
     dense = HEBAETransformer(3, **QUICK).fit(table)
     X = np.where(np.abs(table) < 0.3, 0.0, table)
@@ -545,6 +548,7 @@ def test_imputed_values_of_a_linear_model_are_exact(linear, table, holes):
         assert_allclose(found[missing], conditionals(linear, row)[1], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_draws_of_a_linear_model_have_the_exact_moments(linear, table, holes):
     row = table[np.argmax(holes.sum(axis=1))][None]
     drawn = linear.impute(row, n_draws=4000)[:, 0, np.isnan(row[0])]
@@ -614,6 +618,7 @@ def test_bad_numbers_of_draws(n_draws, fitted, table):
         fitted.impute(table, n_draws=n_draws)
 
 
+@pytest.mark.slow
 def test_batches_are_decoded_for_their_own_rows(table):
     batch = np.arange(len(table)) % 2
     shifted = table + 3.0 * batch[:, None]
@@ -626,6 +631,7 @@ def test_batches_are_decoded_for_their_own_rows(table):
         model.impute(shifted)
 
 
+@pytest.mark.slow
 def test_rows_that_gain_nothing_from_perceptrons_are_filled_by_factor_analysis(tmp_path):
     """In closed form; and so they are in copies and files."""
     rng = np.random.RandomState(0)
@@ -650,6 +656,7 @@ def test_rows_that_gain_nothing_from_perceptrons_are_filled_by_factor_analysis(t
 # The imputer
 
 
+@pytest.mark.slow
 def test_imputer_is_a_step_of_a_pipeline(table, holes):
     y = load_breast_cancer().target[: len(table)]
     model = make_pipeline(HEBAEImputer(HEBAETransformer(3, **QUICK)), LogisticRegression())
@@ -658,6 +665,7 @@ def test_imputer_is_a_step_of_a_pipeline(table, holes):
     assert search.fit(table, y).best_score_ > 0.8
 
 
+@pytest.mark.slow
 def test_imputer_gives_what_impute_gives(table):
     imputer = HEBAEImputer(HEBAETransformer(3, **QUICK))
     filled = imputer.fit_transform(table)
@@ -669,6 +677,7 @@ def test_imputer_gives_what_impute_gives(table):
     assert HEBAEImputer().fit(table).autoencoder_.n_components == 10
 
 
+@pytest.mark.slow
 def test_imputer_is_better_than_the_nearest_rows(complete, holes, table):
     def error(filled):
         return np.square(filled - complete)[holes].mean()
@@ -677,6 +686,7 @@ def test_imputer_is_better_than_the_nearest_rows(complete, holes, table):
     assert error(ours) < error(KNNImputer().fit_transform(table))
 
 
+@pytest.mark.slow
 def test_scores_choose_parameters_on_incomplete_rows(table):
     search = GridSearchCV(HEBAETransformer(**QUICK), {"n_components": [1, 3]}, cv=2).fit(table)
     assert search.best_params_ == {"n_components": 3}
@@ -696,6 +706,7 @@ def mixed_frame(complete):
     return frame, rng.random_sample(frame.shape) < 0.15
 
 
+@pytest.mark.slow
 def test_mixed_rows_are_completed_in_their_own_types(mixed_frame):
     frame, removed = mixed_frame
     incomplete = frame.mask(removed)
@@ -715,6 +726,7 @@ def test_mixed_rows_are_completed_in_their_own_types(mixed_frame):
     assert [copy_.dtypes.to_dict() for copy_ in drawn] == [frame.dtypes.to_dict()] * 2
 
 
+@pytest.mark.slow
 def test_fits_to_mixed_rows_with_holes(mixed_frame):
     frame, removed = mixed_frame
     incomplete = frame.mask(removed)

@@ -91,6 +91,7 @@ def test_copies_do_the_same(model, frame, tmp_path, how):
     assert other.get_params()["likelihood"] == model.get_params()["likelihood"]
 
 
+@pytest.mark.slow
 def test_files_name_classes_of_the_users(frame, tmp_path):
     likelihood = {"children": Half, "job": "categorical"}
     model = HEBAETransformer(**{**OPTIONS, "likelihood": likelihood}).fit(frame)
@@ -122,6 +123,7 @@ def via_path(model, folder):
     return folder / "m"
 
 
+@pytest.mark.slow
 def test_a_clone_fits_the_same(model, frame):
     assert_array_equal(clone(model).fit_transform(frame), model.transform(frame))
 
@@ -137,6 +139,7 @@ def test_pipelines_grids_and_output(frame):
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.slow
 def test_reports_scores_and_attributes(model, frame):
     report = latent_report(model, frame)
     assert (
@@ -157,6 +160,7 @@ def test_reports_scores_and_attributes(model, frame):
     assert factor.shape == (150, 2, 2)
 
 
+@pytest.mark.slow
 def test_codes_know_the_columns(frame):
     """The first component is what all columns but one have in common."""
     model = VAETransformer(2, random_state=0).fit(frame)
@@ -207,6 +211,7 @@ def test_further_calls(frame, tmp_path):
     assert 1 <= share.n_components_ < 8
 
 
+@pytest.mark.slow
 def test_checkpoints_know_the_frame(frame, tmp_path):
     path = tmp_path / "checkpoint"
     first = HEBAETransformer(**OPTIONS).fit(frame, checkpoint=path)
@@ -254,6 +259,7 @@ def test_odd_frames(name):
 # Given values
 
 
+@pytest.mark.slow
 def test_given_values_are_kept_and_the_rest_follows():
     frame = survey(600)
     model = VAETransformer(2, random_state=0).fit(frame)
@@ -269,6 +275,7 @@ def test_given_values_are_kept_and_the_rest_follows():
     assert (date["day"] == pd.Timestamp("2024-02-03")).all()
 
 
+@pytest.mark.slow
 def test_given_is_exact_for_a_linear_gaussian_model():
     rng = np.random.default_rng(0)
     covariance = np.array([[1.0, 0.7, 0.3], [0.7, 1.0, 0.2], [0.3, 0.2, 1.0]])
@@ -305,6 +312,7 @@ def test_what_cannot_be_given(model, given, message):
         model.sample(2, given=given)
 
 
+@pytest.mark.slow
 def test_rare_values_warn():
     frame = survey()
     model = HEBAETransformer(**{**OPTIONS, "likelihood": {"income": "gaussian"}}).fit(frame)
@@ -312,6 +320,7 @@ def test_rare_values_warn():
         model.sample(2, given={"job": "farm", "income": 1e6, "children": 9}, random_state=0)
 
 
+@pytest.mark.slow
 def test_counts_cannot_be_given():
     rng = np.random.default_rng(0)
     model = HEBAETransformer(1, hidden_layer_sizes=(2,), likelihood="poisson")

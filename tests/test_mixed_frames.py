@@ -184,6 +184,7 @@ def model():
     )
 
 
+@pytest.mark.slow
 def test_a_frame_comes_back_as_a_frame(model):
     frame = survey()
     codes = model.transform(frame)
@@ -220,6 +221,7 @@ def test_missing_categories_and_numbers_do_not_count(model):
     assert_array_equal(codes, codes[:1].repeat(3, axis=0))
 
 
+@pytest.mark.slow
 def test_unseen_categories(model):
     frame = survey(5)
     missing = frame.copy()

@@ -49,6 +49,7 @@ def test_pools_are_renewed_and_follow_the_generator(pool):
     assert float(large.std()) == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_training_uses_a_pool_where_it_pays(monkeypatch):
     """The fit is as good as with noise drawn afresh, and reproducible."""

@@ -134,6 +134,7 @@ def test_calibration_scores_are_those_of_the_held_out_rows(table):
     assert not np.isin(folds.calibration_scores_, -folds.score_samples(table)).any()
 
 
+@pytest.mark.slow
 def test_references_of_folds_and_of_all_rows_are_of_as_many_rows(table, monkeypatch):
     """Or rows that were held out would be further from theirs than new rows are from the last."""
     seen = []
@@ -1049,6 +1050,7 @@ def explained():
         return detector(HEBAETransformer(3, max_iter=60)).fit(X[:500]), X[500:]
 
 
+@pytest.mark.slow
 def test_a_corrupted_column_is_named_first(explained):
     model, X = explained
     rng = np.random.default_rng(1)

@@ -127,6 +127,7 @@ def test_expectations_over_codes_of_a_linear_model(linear):
         assert_allclose(expected_reconstruction(model, minibatch, q), nats, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_expectations_over_codes_of_a_curved_model(curved):
     """The cubature is exact to degree 3, so with little noise it is close to Monte Carlo."""
     model, minibatch = curved

@@ -96,6 +96,7 @@ def draw(display, estimator, X, **options):
 # All displays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_draws_on_new_and_on_given_axes(display, hebae, table):
     drawn = draw(display, hebae, table)
@@ -163,6 +164,7 @@ def test_numpydoc(display, method):
     assert [error for error in errors["errors"] if error[0] not in ignored] == []
 
 
+@pytest.mark.slow
 def test_import_does_not_load_matplotlib():
     code = (
         "import sys, skhebae; assert 'skhebae.plotting' not in sys.modules;"
@@ -361,6 +363,7 @@ def test_latent_needs_two_components(table):
 # CovarianceDisplay
 
 
+@pytest.mark.slow
 def test_covariance_of_the_posterior_and_of_rows(hebae, vae, table):
     models = {"HEBAE": hebae, "VAE": vae}
     posterior = CovarianceDisplay.from_estimators(models)
@@ -415,6 +418,7 @@ def test_covariance_numbers():
     assert not CovarianceDisplay({"model": np.eye(12)}).plot(ax=tiny).ax_[0, 0].texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_components", [2, 12])
 def test_covariance_numbers_fit_their_cells(n_components):
     matrix = np.full((n_components, n_components), -0.25)
@@ -712,6 +716,7 @@ def test_novelty_writes_dates_as_dates(brief):
     assert "size = 1,600" in names
 
 
+@pytest.mark.slow
 def test_novelty_takes_any_table_batches_and_mixed_values(hebae, table):
     batch = np.arange(len(table)) % 2
     model = NoveltyDetector(hebae, calibration=0.2).fit(table, batch=batch)

@@ -105,6 +105,7 @@ def test_components_are_eigenvectors_of_the_decoders_metric_by_decreasing_eigenv
     assert_allclose(mean_metric(model, rows()[::3]), axes.distances, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_collapsed_dimensions_come_last():
     # They hardly differ between rows, so that slopes on them alone would be of any size.
     X = load_digits().data[:600].astype(np.float32) / 16.0
@@ -164,6 +165,7 @@ def test_jacobians_by_the_chain_rule():
 # Nothing else changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{}, {"row_share": 0.5}, {"reg_weight": 0.0}])
 def test_a_rotation_changes_no_density(own):
     X = rows()
@@ -229,6 +231,7 @@ def test_every_scale_is_a_view_of_the_same_model(cls, likelihood):
     assert ((reliability > 0.0) & (reliability < 1.0)).all()
 
 
+@pytest.mark.slow
 def test_unwhitened_codes_are_as_far_apart_as_what_they_say_of_rows():
     """As what a linear regression makes of them, and a linear model decodes them to."""
     X = rows()
@@ -245,6 +248,7 @@ def test_unwhitened_codes_are_as_far_apart_as_what_they_say_of_rows():
     assert_allclose(one, other, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_components_without_effect_stay_finite():
     """More codes than the table has dimensions."""
     X = rows(100)[:, :1] @ np.ones((1, 4), dtype=np.float32)
@@ -276,6 +280,7 @@ def test_truncated_codes_reconstruct_what_the_shares_say(model):
     assert shares[0] > shares[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
 def test_shares_of_counts_are_those_of_the_deviance(likelihood):
     X = counts()
@@ -299,6 +304,7 @@ def test_shares_of_counts_are_those_of_the_deviance(likelihood):
         assert_allclose(1.0 - deviance(mean) / null, shares[:k].sum(), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_shares_of_the_last_components_are_small():
     X = load_digits().data[:600]
     # Axes are those of a regression on codes: only a linear decoder must have the same order.
@@ -336,6 +342,7 @@ def test_linear_networks_are_pca(cls):
         assert_allclose(ratio, 1.0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_decoding_of_linear_networks_is_the_mean_and_the_components(model):
     X = rows()
     linear = type(model)(3, hidden_layer_sizes=(), random_state=0).fit(X)
@@ -384,6 +391,7 @@ def test_batches_and_early_stopping():
     assert (np.diff(model.fitted_.axes.distances.diagonal()) <= 0.0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whiten", FORMS)
 def test_streams_keep_their_axes(whiten):
     X = rows(400)
@@ -471,6 +479,7 @@ def test_damaged_axes(tmp_path, damage):
         VAETransformer.load(path)
 
 
+@pytest.mark.slow
 def test_misfits_of_counts_take_any_strides():
     likelihood = VAETransformer(**SMALL, likelihood="negative_binomial", max_iter="auto")
     likelihood = likelihood.fit(counts(40)).fitted_.likelihood

@@ -85,6 +85,7 @@ def test_small_tables_are_no_worse_than_pca(load, n_components):
     assert np.mean(ratios) <= 1.0
 
 
+@pytest.mark.slow
 def test_small_tables_with_seed_zero():
     for load, n_components in ((load_breast_cancer, 5), (load_wine, 2)):
         error, error_of_pca = errors_of_small_table(load, n_components, 0)

@@ -46,6 +46,7 @@ def test_mixture_is_as_faithful_as_any(noise):
     assert_allclose((drawn.var(axis=0) / X.var(axis=0)).mean(), 1.0, atol=0.12)
 
 
+@pytest.mark.slow
 def test_mixture_is_better_where_codes_are_clustered():
     rng = np.random.default_rng(0)
     centres = 3.0 * rng.normal(size=(5, 8))
@@ -87,6 +88,7 @@ def shifted(n=400):
     return X, batch
 
 
+@pytest.mark.slow
 def test_noise_around_the_average_batch_is_that_of_one_row():
     X, batch = shifted()
     model = HEBAETransformer(2, random_state=0, max_iter=40).fit(X, batch=batch)
@@ -194,6 +196,7 @@ def test_rows_come_back_in_a_dtype_that_holds_their_spread(cls, offset, unit, dt
     assert_allclose(drawn.astype(float).std(axis=0) / X.std(axis=0), 1.0, atol=0.35)
 
 
+@pytest.mark.slow
 def test_one_feature_with_an_offset_and_a_constant():
     X = np.concatenate([rows(200), np.full((200, 1), 1e8)], axis=1)
     model = HEBAETransformer(2, random_state=0).fit(X)
@@ -210,6 +213,7 @@ def test_one_feature_with_an_offset_and_a_constant():
 # What the scores of counts are
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
 def test_likelihood_at_a_size_factor_sums_to_one(likelihood):
     rng = np.random.default_rng(0)

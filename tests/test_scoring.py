@@ -38,6 +38,7 @@ def row_divergence(estimator, X):
     return 0.5 * (trace + np.square(mean).sum(axis=1) - mean.shape[1] - log_det)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -69,6 +70,7 @@ def test_mean_elbo_on_digits_is_right_to_a_twentieth_of_a_nat(digits):
     assert abs(difference) < 4.0 * np.sqrt(np.square(error).sum()) / len(X) + 0.05
 
 
+@pytest.mark.slow
 def test_elbo_of_vanished_noise_is_low_and_of_points_minus_infinity(vanished, table, quick):
     # Each of 3 dimensions pays about -log sigma, with sigma under a hundredth.
     assert vanished.elbo(table).mean() < vanished.score(table) - 5.0
@@ -86,11 +88,13 @@ def test_bounds_of_rows_far_out_are_finite(fitted, table):
         assert np.isfinite(bound).all()
 
 
+@pytest.mark.slow
 def test_noise_of_rows_raises_the_elbo(vanished, table, quick):
     noisy = HEBAETransformer(**quick, row_share=0.1).fit(table)
     assert vanished.elbo(table).mean() + 3.0 < noisy.elbo(table).mean()
 
 
+@pytest.mark.slow
 def test_hebae_bound_is_the_papers(table, quick):
     # Theorem 1: E log p(x | z) minus the divergence of the aggregate's moments.
     estimator = HEBAETransformer(**quick, reg_weight=3.0, row_share=0.1, whiten=True)
@@ -118,6 +122,7 @@ def test_only_hebae_has_the_bound_of_its_paper():
     assert not hasattr(WAETransformer(), "hebae_bound")
 
 
+@pytest.mark.slow
 def test_log_likelihood_rises_with_draws_and_lies_above_the_bounds(cls, quick, table):
     fitted = cls(**quick, linear_path=False).fit(table)
     X = table[:100]
@@ -132,6 +137,7 @@ def test_log_likelihood_rises_with_draws_and_lies_above_the_bounds(cls, quick, t
     assert likelihood >= fitted.elbo(X).mean() - 0.02
 
 
+@pytest.mark.slow
 def test_log_likelihood_is_the_integral(table):
     # One dimension: p(x) = int N(z; 0, 1) p(x | z) dz by the trapezium rule.
     estimator = HEBAETransformer(1, hidden_layer_sizes=(8,), random_state=0).fit(table)
@@ -183,6 +189,7 @@ def test_log_likelihood_is_repeatable_and_per_row(fitted, table):
     assert together.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_log_likelihood_takes_one_draw_of_a_chunk_of_rows_at_a_time(fitted, table, monkeypatch):
     model, sizes = fitted.fitted_.model, set()
     decode = model.decode
@@ -215,6 +222,7 @@ def test_bad_n_draws(fitted, table, n_draws):
         fitted.log_likelihood(table, n_draws=n_draws)
 
 
+@pytest.mark.slow
 def test_bernoulli_likelihood_of_binary_rows_sums_to_at_most_one():
     # All 16 binary rows of 4 features: p(x) sums to 1, its lower bound to no more.
     rng = np.random.default_rng(0)

@@ -99,6 +99,7 @@ def test_number_of_checks():
     assert not any(tag.non_deterministic for tag in (e.__sklearn_tags__() for e in estimators()))
 
 
+@pytest.mark.slow
 def test_warnings_point_to_the_callers_line(table, quick, monkeypatch):
     """Whatever wrappers of ours and of scikit-learn lie in between, and in subclasses."""
 

@@ -43,6 +43,7 @@ print(*("torch._dynamo" in sys.modules, "sympy" in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_a_first_fit_imports_neither_compiler_nor_algebra():
     """Each takes longer than the fit: torch's compiler and sympy."""
     done = subprocess.run(

@@ -157,6 +157,7 @@ def test_no_more_than_three_windows_are_kept(small_blocks):
         assert len(rows._read) <= windows.WINDOWS_IN_MEMORY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "negative_binomial"])
 def test_fit_from_a_file(h5, small_blocks, likelihood):
     """The same scaling, other minibatches: the same kind of fit, and reproducible."""
@@ -204,6 +205,7 @@ def test_a_file_that_fails_while_training_says_so(small_blocks):
     assert not hasattr(model, "n_iter_")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_window_mb_bounds_the_rows_in_memory(h5, small_blocks, monkeypatch):
     """Blocks of 8 rows of 5 numbers: a window takes what three windows leave it."""
@@ -266,6 +268,7 @@ def test_an_ordered_pass_over_some_rows_reads_every_block_once(small_blocks):
     assert sum(stop - start for start, stop, _ in source.reads) <= 400
 
 
+@pytest.mark.slow
 def test_the_trial_and_the_axes_read_a_file_window_by_window(small_blocks, monkeypatch):
     monkeypatch.setattr("skhebae.fitted.linear_start.START_NUMBERS", 400 * 5 // 3)
     monkeypatch.setattr("skhebae.fitted.geometry.REGRESSED_NUMBERS", 400 * 5 // 3)

@@ -268,6 +268,7 @@ def test_empty_tables_are_left_out(quick, chunks, form):
         model.partial_fit(form(empty))
 
 
+@pytest.mark.slow
 def test_the_first_call_needs_two_rows(cls, quick, chunks):
     with pytest.raises(ValueError, match="1 sample"):
         cls(**quick).partial_fit(chunks[0][:1])

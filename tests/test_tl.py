@@ -514,6 +514,7 @@ def test_models_of_other_makes(trained):
         skhebae.tl.project(adata, HEBAETransformer())
 
 
+@pytest.mark.slow
 def test_without_anndata_the_extra_is_named():
     code = (
         "import sys; sys.modules['anndata'] = None\n"

@@ -46,6 +46,7 @@ def test_the_warning_points_to_the_caller(table, quick, method):
     assert record[0].filename == __file__
 
 
+@pytest.mark.slow
 def test_max_iter_stops_when_flat_without_warning(cls, table, quick):
     # (No linear path: its trial would train for the time of the fit again.)
     estimator = cls(**quick, max_iter=1000, tol=0.05, linear_path=False).fit(table)
@@ -111,6 +112,7 @@ def test_auto_input_noise_fades(table):
     assert auto_input_noise(model, 2, starts_linear=False) == 0.0
 
 
+@pytest.mark.slow
 def test_early_stopping_restores_best_weights(cls, table, brief):
     estimator = cls(**{**brief, "max_iter": 120}, early_stopping=True).fit(table)
     held_out = np.array(estimator.history_["validation_loss"])
@@ -166,6 +168,7 @@ def test_fit_forgets_without_warm_start(cls, table, brief):
     )
 
 
+@pytest.mark.slow
 def test_partial_fit_learns_a_stream(cls, table, quick):
     estimator = cls(**quick)
     rng = np.random.default_rng(0)
@@ -249,6 +252,7 @@ def test_non_finite_codes_after_the_last_step(cls, table, quick):
     assert public_state(estimator) == {}
 
 
+@pytest.mark.slow
 def test_a_rising_loss_is_not_convergence(digits):
     train, *_ = digits
     estimator = HEBAETransformer(
@@ -317,6 +321,7 @@ def test_constant_features_and_rows(cls, brief):
     assert np.isfinite(identical.sample(3, random_state=0)).all()
 
 
+@pytest.mark.slow
 def test_noise_variance_counts_residuals_and_uncertain_codes(table):
     # A point code hides what its posterior leaves open: v = residual^2 + diag(W P^-1 W^T).
     estimator = WAETransformer(3, hidden_layer_sizes=(), whiten=True, random_state=0).fit(table)
@@ -346,6 +351,7 @@ def test_noise_variance_of_a_vae_is_its_expected_square_residual(table, quick):
     assert abs(np.mean(estimator.noise_variance_ / expected) - 1.0) < 0.1
 
 
+@pytest.mark.slow
 def test_noise_variance_floor():
     # A rank-1 table is reproduced to the last digit; the loss stays finite.
     X = np.outer(np.linspace(-1, 1, 300), [1.0, 2.0, -3.0])
@@ -374,6 +380,7 @@ def test_any_batch_size(cls, table, quick, batch_size):
     assert np.isfinite(estimator.history_["loss"]).all()
 
 
+@pytest.mark.slow
 def test_linear_hebae_on_a_table_of_low_rank():
     # A log-scale head, whose exponential is unbounded, drove this to a loss of 1e18.
     rng = np.random.default_rng(0)
@@ -415,6 +422,7 @@ def test_codes_are_measured_in_blocks(cls, table, quick, monkeypatch):
     np.testing.assert_allclose(blocks.fitted_.mixture.means, whole.fitted_.mixture.means, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_reported_penalty_is_above_that_of_the_prior(digits):
     # The divergence of the moments of 128 draws from N(0, I) is 0.26 nats on average.
     train, *_ = digits
@@ -424,6 +432,7 @@ def test_reported_penalty_is_above_that_of_the_prior(digits):
     np.testing.assert_allclose(hebae.history_["loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_collinear_codes_far_from_unit_size(table, quick):
     # Without a penalty nothing bounds the codes; their covariance is still factored.
     X = np.outer(table[:, 0], np.arange(1.0, 6.0))

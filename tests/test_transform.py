@@ -238,6 +238,7 @@ def test_score_samples(fitted, table):
     assert np.median(fitted.score_samples(shuffled)) < np.median(scores) - 3.0
 
 
+@pytest.mark.slow
 def test_score_of_linear_models_is_below_the_exact_likelihood(cls):
     # z ~ N(0, I), x = W z + b + noise: the marginal is Gaussian and known.
     rng = np.random.default_rng(0)
@@ -321,6 +322,7 @@ def test_bernoulli(cls, digits, fitted_bernoulli):
     assert np.isfinite(estimator.score_samples(test)).all()
 
 
+@pytest.mark.slow
 def test_pipeline_composition(cls, digits, brief):
     train, test, y_train, y_test = digits
     head = LogisticRegression(max_iter=2000)
@@ -364,6 +366,7 @@ def test_unfitted(cls, table, method):
         getattr(cls(), method)(argument)
 
 
+@pytest.mark.slow
 def test_hebae_variants(table, brief):
     rows = {}
     for covariance in ("full", "diag"):
@@ -433,6 +436,7 @@ def test_tensor_views(fitted, table):
         fitted.transform(rows.to_sparse())
 
 
+@pytest.mark.slow
 def test_fitting_in_threads(table, brief):
     from concurrent.futures import ThreadPoolExecutor
 

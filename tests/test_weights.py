@@ -176,6 +176,7 @@ def test_the_discrepancy_is_that_of_repeated_codes(seed):
     )
 
 
+@pytest.mark.slow
 @given(st.floats(1.0, 1e5), st.sampled_from([1, 4, 10]))
 def test_the_constant_of_a_weight_lies_between_those_of_numbers_of_rows(weight, d):
     low, high = (expected_prior_kl(n, d, 1.0) for n in (int(weight), int(weight) + 1))
