@@ -49,7 +49,7 @@ ERRORS = [
     ("frobnicate", USAGE, "invalid choice: 'frobnicate'"),
     ("fit", USAGE, "required: table"),
     ("fit t.csv --frob", USAGE, "--frob"),
-    ("fit nothing.csv", FAILED, "'nothing.csv' is not there"),
+    ("fit nothing.csv", FAILED, "'nothing.csv' does not exist"),
     ("fit .", FAILED, "'.' is a folder"),
     ("fit t.xlsx", USAGE, "suffix '.xlsx'. Use .csv"),
     ("fit junk", USAGE, "no suffix. Use .csv"),
@@ -58,7 +58,7 @@ ERRORS = [
     ("fit t.csv -o model", FAILED, "'model' exists. Pass --force"),
     ("fit t.csv -o no/m", FAILED, "Create it first"),
     ("fit t.csv -o .", FAILED, "is a folder. Name a file"),
-    ("fit t.csv -o m --drop z", USAGE, "--drop: no column 'z'. There are 'x', 'y', 'kind'"),
+    ("fit t.csv -o m --drop z", USAGE, "--drop: no column 'z'. The known ones are 'x', 'y', 'kind'"),
     ("fit t.csv -o m --columns x,kin", USAGE, "Did you mean 'kind'?"),
     ("fit t.csv -o m --index z", USAGE, "--index: no column 'z'"),
     ("fit t.csv -o m --weight z", USAGE, "--weight: no column 'z'"),
@@ -98,7 +98,7 @@ ERRORS = [
     ("fit junk.csv.gz -o m", FAILED, "'junk.csv.gz' is no readable gzip file"),
     ("fit junk.parquet -o m", FAILED, "'junk.parquet' is no readable Parquet file"),
     ("fit junk.h5ad -o m", FAILED, "'junk.h5ad' is no readable .h5ad file"),
-    ("transform nothing t.csv", FAILED, "'nothing' is not there"),
+    ("transform nothing t.csv", FAILED, "'nothing' does not exist"),
     ("transform junk t.csv", FAILED, "'junk' is not a readable model file"),
     ("transform cut t.csv", FAILED, "'cut' is not a readable model file"),
     ("transform t.csv model", USAGE, "the model comes first"),
@@ -118,7 +118,7 @@ ERRORS = [
     ("sample model 0", USAGE, "'0' is not a whole number of at least 1"),
     ("sample model 3 --given kind", USAGE, "not of the form COLUMN=VALUE"),
     ("sample model 3 --given z=1", USAGE, "--given: no column 'z'"),
-    ("sample model 3 --given kind=c", USAGE, "'kind' had no 'c' in the fit. There are 'a', 'b'."),
+    ("sample model 3 --given kind=c", USAGE, "'kind' had no 'c' in the fit. The known ones are 'a', 'b'."),
     ("sample model 3 --given x=old", USAGE, "'old' is no value of the column 'x'"),
     ("sample model 3 --batch a", USAGE, "no --batch"),
     ("sample of_cells 3", USAGE, "--batch is needed: one of p, q, or average"),
@@ -236,7 +236,7 @@ def test_a_process_has_the_status(folder):
     command = [sys.executable, "-m", "skhebae", "score", "model", "nothing.csv"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "skhebae: error: 'nothing.csv' is not there.\n"
+    assert done.stderr == "skhebae: error: 'nothing.csv' does not exist.\n"
     assert done.stdout == ""
 
 

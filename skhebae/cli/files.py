@@ -62,13 +62,13 @@ def check_input(path: str) -> str:
     Raises
     ------
     CommandError, UsageError
-        If it is not there, is a folder, or has an unknown suffix.
+        If it does not exist, is a folder, or has an unknown suffix.
     """
     if path != STANDARD:
         if os.path.isdir(path):
             raise CommandError(f"{path!r} is a folder, not a table.")
         if not os.path.exists(path):
-            raise CommandError(f"{path!r} is not there.")
+            raise CommandError(f"{path!r} does not exist.")
     return format_of(path, "the table")
 
 

@@ -91,4 +91,4 @@ def shown(names: Sequence[Any]) -> str:
 def close_to(name: str, names: Sequence[Any]) -> str:
     """Suggest a name that is meant, or list those that are there."""
     close = get_close_matches(name, [str(known) for known in names], n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"There are {shown(names)}."
+    return f"Did you mean {close[0]!r}?" if close else f"The known ones are {shown(names)}."

@@ -40,7 +40,7 @@ def load_model(path: str) -> Any:
     Raises
     ------
     CommandError
-        If the file is not there, is damaged, or needs the user's own code.
+        If the file does not exist, is damaged, or needs the user's own code.
     """
     try:
         document = read_document(path)

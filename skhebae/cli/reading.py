@@ -79,7 +79,7 @@ def read_table(
     Raises
     ------
     CommandError, UsageError
-        If the file is not there or is no such table.
+        If the file does not exist or is no such table.
     """
     kind = check_input(path)
     pandas = require("pandas")

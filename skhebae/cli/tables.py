@@ -66,7 +66,7 @@ def split_names(given: Sequence[str] | None, names: Sequence[str], option: str) 
     Raises
     ------
     UsageError
-        If one is not there.
+        If one does not exist.
     """
     found: list[str] = []
     for text in given or ():
@@ -83,7 +83,7 @@ def take_index(raw: Raw, name: str | None, *, needed: bool = True, keep: Any = (
     Raises
     ------
     UsageError
-        If the column is not there, and the user asked for it.
+        If the column does not exist, and the user asked for it.
     """
     if name is None or name == NAMELESS or (not needed and name not in raw.frame):
         return raw.index
@@ -101,7 +101,7 @@ def read_for_fit(options: Namespace, notes: Notes) -> Table:
     Raises
     ------
     CommandError, UsageError
-        If nothing is left to fit to, or an option names a column that is not there.
+        If nothing is left to fit to, or an option names a column that does not exist.
     """
     # A name may have commas, so that only the header tells which names --text lists.
     text = {part for given in options.text or () for part in (given, *given.split(","))}
@@ -137,7 +137,7 @@ def take_weight(raw: Raw, name: str | None) -> Any:
     Raises
     ------
     CommandError, UsageError
-        If the column is not there, or has gaps.
+        If the column does not exist, or has gaps.
     """
     if name is None:
         return None
@@ -194,7 +194,7 @@ def read_for_model(options: Namespace, model: Any, notes: Notes) -> Table:
     Raises
     ------
     CommandError
-        If a column is not there, or has other values.
+        If a column does not exist, or has other values.
     """
     known = noted(model)
     missing = [*known.get("missing", []), *(options.missing or [])]
