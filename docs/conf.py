@@ -24,7 +24,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
-exclude_patterns = ["_build", "_templates", "**/GALLERY_HEADER.rst", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_templates", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 default_role = "code"  # single backticks in docstrings
 
@@ -49,7 +49,7 @@ sphinx_gallery_conf = {
         "../examples/cells",
         "../examples/training",
     ],
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "NumberOfCodeLinesSortKey",
     "abort_on_example_error": True,
     "plot_gallery": os.environ.get("SKHEBAE_GALLERY", "run") == "run",
     "doc_module": ("skhebae",),
@@ -57,7 +57,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
-    "min_reported_time": 600,
+    "write_computation_times": False,
     "image_srcset": ["2x"],
     "thumbnail_size": (480, 320),
 }
@@ -66,6 +66,8 @@ warnings.filterwarnings("ignore", module=r"(anndata|scanpy|umap|numba|legacy_api
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skhebae"
+html_context = {"default_mode": "auto"}  # light or dark, as the system has it
+html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["skhebae.css"]
 html_show_sourcelink = False
@@ -83,7 +85,7 @@ ALONE = (
 )
 html_sidebars = {page: [] for page in ALONE}
 html_theme_options = {
-    "logo": {"text": "skhebae"},
+    "logo": {"text": "skhebae", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "navbar_align": "left",
     "header_links_before_dropdown": 7,
     "show_prev_next": True,
