@@ -85,7 +85,11 @@ ALONE = (
 )
 html_sidebars = {page: [] for page in ALONE}
 html_theme_options = {
-    "logo": {"text": "skhebae", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
+    "logo": {
+        "text": "skhebae",
+        "image_light": "_static/logo.svg",
+        "image_dark": "_static/logo.svg",
+    },
     "navbar_align": "left",
     "header_links_before_dropdown": 7,
     "show_prev_next": True,

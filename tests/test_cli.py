@@ -230,6 +230,7 @@ def test_genes_are_found_by_name_and_cells_sampled(tmp_path, capsys):
     assert list(drawn.obs["batch"]) == ["day1"] * 7
 
 
+@pytest.mark.slow
 def test_as_a_process(folder, tmp_path):
     command = [sys.executable, "-m", "skhebae"]
     table = (folder / "new.csv").read_text()

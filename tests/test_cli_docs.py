@@ -38,6 +38,7 @@ def without_numbers(line):
     return line if line.startswith("skhebae:") else line.count(",")
 
 
+@pytest.mark.slow
 def test_commands_of_the_page(tmp_path, monkeypatch, capsys):
     write_all(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -236,6 +236,7 @@ def curve(n_rows=420):
     return np.stack(waves, axis=1) + 0.05 * rng.normal(size=(n_rows, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "cut"), [("HEBAE, row_share", 0), ("HEBAE, row_share", 240), ("WAE", 1)]
 )
@@ -561,6 +562,7 @@ def test_a_feature_that_varies_later_in_one_process(pair):
         assert_allclose(model.fitted_.scaling.scale[2], expected.scale[2], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dropout", "in part idle"])
 def test_networks_of_the_user(pair, tmp_path, name):
     X = table()
@@ -614,6 +616,7 @@ def test_pickles_of_before_have_no_such_parameter():
     old.fit(table())
 
 
+@pytest.mark.slow
 def test_no_rows_have_no_codes(pair):
     X = table()
     codes, none = pair.run(fit_transform, (QUICK, X), (QUICK, X[:0]))
@@ -622,6 +625,7 @@ def test_no_rows_have_no_codes(pair):
     assert none.dtype == np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [3000, 5000])
 def test_rows_of_a_file(pair, tmp_path, cut):
     h5py = pytest.importorskip("h5py")
@@ -635,6 +639,7 @@ def test_rows_of_a_file(pair, tmp_path, cut):
     assert_allclose(models[0].fitted_.scaling.location, X.mean(axis=0, dtype=float), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saved_model_needs_no_group(pair, tmp_path):
     X = table()
     models = pair.run(fit_with, (QUICK, X[::2], {}), (QUICK, X[1::2], {}))
@@ -797,6 +802,7 @@ def test_goes_on_within_an_epoch(pair, tmp_path, n_files):
     assert_same_result(models[1], expected[0])
 
 
+@pytest.mark.slow
 def test_rows_and_labels_of_every_process_count(pair, tmp_path):
     X, path = table(400), str(tmp_path / "fit")
     params = {**QUICK, "max_iter": 2}

@@ -83,7 +83,7 @@ def test_form(name):
     for unwanted in ("argparse", "mpl.use", "matplotlib.use", "__main__", "fetch_", "savefig"):
         assert unwanted not in source
     assert not re.search(r"[\"'](/|~|[A-Z]:\\)", source), "an absolute path"
-    assert len(source.splitlines()) <= 120
+    assert len(source.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,7 +96,8 @@ def test_stated_results_are_checked(name):
         known = {share, f"{float(share) / 100:g}", f"{1 - float(share) / 100:g}"}
         numbers = set(re.findall(r"\d+(?:\.\d+)?", code))
         assert known & numbers, f"{share} % is neither in the code nor in the checks"
-    for number in re.findall(r"\b\d+\.\d+\b(?! ?%)", prose_of(name)):
+    prose = re.sub(r"arXiv:\S+|arxiv\.org/\S+", "", prose_of(name))
+    for number in re.findall(r"\b\d+\.\d+\b(?! ?%)", prose):
         assert number in code, f"{number} is neither in the code nor in the checks"
 
 
