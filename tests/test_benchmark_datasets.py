@@ -281,6 +281,7 @@ def of_folder(name, folder):
     return load(name, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "n_labels"),
     [("pbmc3k", (2638, 2000), 8), ("paul15", (2730, 2000), 19), ("kang", (12261, 1287), 8)],

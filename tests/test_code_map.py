@@ -128,6 +128,7 @@ def test_codes_of_the_training_rows_are_standard(cls, form):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{"cls": VAETransformer}, {"reg_weight": 0.0}, {"row_share": 0.5}])
 def test_codes_whose_objective_promises_no_such_moments_stay(own):
     model = own.pop("cls", HEBAETransformer)(2, random_state=0, max_iter="auto", **own)

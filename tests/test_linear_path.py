@@ -171,6 +171,7 @@ def test_other_families_have_no_path_by_default():
         assert not model.is_linear_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [HEBAETransformer, VAETransformer, WAETransformer])
 def test_fewer_directions_than_components(cls):
     rng = np.random.default_rng(0)

@@ -348,6 +348,7 @@ def test_usual_shares_do_not_depend_on_which_rows_lack_a_feature():
     assert_allclose(totals.mean(), counts.sum(axis=1).mean(), rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "likelihood"),
     list(product(ESTIMATORS, ["bernoulli", "zero_inflated_negative_binomial", "gaussian"])),

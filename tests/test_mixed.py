@@ -80,6 +80,7 @@ COPIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", list(COPIES))
 def test_copies_do_the_same(model, frame, tmp_path, how):
     other = COPIES[how](model, tmp_path)
@@ -243,6 +244,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ODD))
 def test_odd_frames(name):
     values, likelihood = ODD[name]

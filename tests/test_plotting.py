@@ -118,6 +118,7 @@ def test_draws_on_new_and_on_given_axes(display, hebae, table):
         drawn.plot(ax=[1] * np.size(first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_changes_no_setting(display, hebae, table):
     before = dict(mpl.rcParams)
@@ -173,6 +174,7 @@ def test_import_does_not_load_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_without_matplotlib_names_the_extra(display, hebae, table, monkeypatch):
     drawn = draw(display, hebae, table)

@@ -196,6 +196,7 @@ def test_reconstructions_are_those_of_the_encoders_own_codes(model):
         own.principal_axes  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:max_iter")
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("likelihood", TABLES)

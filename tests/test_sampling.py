@@ -168,6 +168,7 @@ def test_totals_of_two_kinds_are_drawn_of_two_kinds():
 # Units
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offset", "unit", "dtype"),
     [

@@ -184,6 +184,7 @@ def test_bad_streams(quick, chunks, stream, error, message):
 COUNTS = "zero_inflated_negative_binomial"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, torch.from_numpy, list])
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", COUNTS])
 def test_a_table_of_one_row(cls, quick, chunks, likelihood, form):

@@ -113,6 +113,7 @@ def test_keys_that_no_file_can_hold(model, tool, key, error):
         TOOLS[tool](cells(), model, key_added=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_view_becomes_actual_before_the_work(model, tool, monkeypatch):
     """So that whoever makes the warning an error loses no work."""
