@@ -168,7 +168,7 @@ def test_columns_weights_and_types_of_a_fit(tmp_path, capsys):
         "weight", "--text", "smoker", "--likelihood", "age=gaussian", "--method", "wae",
         *options)  # fmt: skip
     said = capsys.readouterr().err
-    assert "'patient' has another text in nearly every row" in said
+    assert "'patient' has a different text in nearly every row" in said
     assert "'empty' is left out" in said
     assert "'number' numbers the rows" in said
     model = WAETransformer.load(tmp_path / "m")

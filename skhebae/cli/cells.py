@@ -33,7 +33,7 @@ def read_cells(options: Namespace) -> AnnData:
     try:
         adata: AnnData = anndata.read_h5ad(options.table, backed="r" if options.backed else None)
     except Exception as error:  # whatever h5py and anndata make of a damaged file
-        raise CommandError(f"{options.table!r} is no readable .h5ad file ({error}).") from error
+        raise CommandError(f"{options.table!r} is not a readable .h5ad file ({error}).") from error
     return adata
 
 
@@ -142,7 +142,7 @@ def sample(options: Namespace, model: Any, path: str) -> None:
         raise UsageError("--given is for models of tables.")
     batches = [str(label) for label in autoencoder.fitted_.batches]
     if batches and options.batch is None:
-        raise UsageError(f"--batch is needed: one of {', '.join(batches)}, or average.")
+        raise UsageError(f"--batch is required. Pass one of {', '.join(batches)}, or average.")
     adata = tl.sample(
         autoencoder,
         options.n_rows,

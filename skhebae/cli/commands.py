@@ -49,7 +49,9 @@ def fit(options: Namespace) -> None:
     refuse_options(options, OF_TABLES if kind == "h5ad" else OF_CELLS, kind)
     path = options.output or default_model(options.table)
     if suffix_of(path) or path == STANDARD:
-        raise UsageError(f"-o {path!r} is to be a model file. Use {MODEL_SUFFIX} or no suffix.")
+        raise UsageError(
+            f"-o {path!r} must name a model file. Use the suffix {MODEL_SUFFIX}, or none."
+        )
     check_output(path, force=options.force)
     params = parameters_of(options)
     if kind == "h5ad":
@@ -82,7 +84,7 @@ def default_model(table: str) -> str:
         If the table has no name.
     """
     if table == STANDARD:
-        raise UsageError("-o FILE is needed where the table comes from stdin.")
+        raise UsageError("-o FILE is required when the table comes from stdin.")
     name = os.path.basename(table)
     return name[: len(name) - len(suffix_of(table))] + MODEL_SUFFIX
 
@@ -147,10 +149,10 @@ def read_likelihood(given: list[str] | None) -> Any:
     families = [*LIKELIHOODS, *BY_DTYPE]
     if not by_column:
         if given[-1] not in families:
-            raise UsageError(f"--likelihood {given[-1]!r} is none of {', '.join(families)}.")
+            raise UsageError(f"--likelihood {given[-1]!r} is not one of {', '.join(families)}.")
         return given[-1]
     if len(by_column) < len(given):
-        raise UsageError("--likelihood is a family, or COLUMN=FAMILY, and not both.")
+        raise UsageError("pass --likelihood as FAMILY or as COLUMN=FAMILY, not as both.")
     return by_column
 
 
@@ -165,7 +167,9 @@ def new_model(options: Namespace, params: dict[str, Any]) -> Any:
     if not options.novelty:
         return autoencoder
     if options.checkpoint is not None:
-        raise UsageError("--checkpoint does not go with --novelty, which fits several models.")
+        raise UsageError(
+            "--checkpoint cannot be combined with --novelty, which fits several models."
+        )
     return NoveltyDetector(autoencoder, random_state=options.seed)
 
 
@@ -196,7 +200,7 @@ def use(options: Namespace) -> tuple[Any, str, Table | None]:
     if kind == "h5ad":
         return model, path, None
     if out == "h5ad":
-        raise UsageError(f"the output {path!r} of a table is to be .csv, .tsv or .parquet.")
+        raise UsageError(f"the output {path!r} of a table must end in .csv, .tsv or .parquet.")
     return model, path, read_for_model(options, model, Notes(options.quiet))
 
 
@@ -262,7 +266,9 @@ def sample(options: Namespace) -> None:
         cells.sample(options, model, path)
         return
     if out == "h5ad" or options.batch is not None:
-        raise UsageError(f"{options.model!r} was fitted to a table: no .h5ad output, no --batch.")
+        raise UsageError(
+            f"{options.model!r} was fitted to a table. It has no .h5ad output and no --batch."
+        )
     given = read_given(model, options.given)
     autoencoder = autoencoder_of(model)
     rows = autoencoder.sample(

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             COMMANDS[options.command](options)
             sys.stdout.flush()
     except KeyboardInterrupt:
-        again = " The same command goes on from the checkpoint."
+        again = " The same command resumes from the checkpoint."
         with_checkpoint = getattr(options, "checkpoint", None) is not None
         say("interrupted", f"nothing was written.{again if with_checkpoint else ''}")
         return INTERRUPTED

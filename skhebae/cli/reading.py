@@ -106,7 +106,7 @@ def read_parquet(path: str, pandas: Any) -> Raw:
     try:
         frame = pandas.read_parquet(path)
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise CommandError(f"{path!r} is no readable Parquet file ({error}).") from error
+        raise CommandError(f"{path!r} is not a readable Parquet file ({error}).") from error
     frame.columns = [str(name) for name in frame.columns]
     refuse_twins(list(frame.columns), path)
     index = None if isinstance(frame.index, pandas.RangeIndex) else frame.index
@@ -164,7 +164,7 @@ def read_csv(
         if isinstance(error, pandas.errors.ParserWarning):
             what = "rows have more fields than the first line"
         raise CommandError(
-            f"{name} is no readable CSV file with the separator {separator!r} ({what}). Pass "
+            f"{name} is not a readable CSV file with the separator {separator!r} ({what}). Pass "
             "--separator if it is another."
         ) from error
     raw = Raw(frame, name, True, separator, options.decimal)
@@ -215,7 +215,7 @@ def first_bytes(source: Any) -> bytes:
         with opener(source, "rb") as file:
             start = file.read(LOOKED_AT)
     except (gzip.BadGzipFile, EOFError) as error:
-        raise CommandError(f"{source!r} is no readable gzip file ({error}).") from error
+        raise CommandError(f"{source!r} is not a readable gzip file ({error}).") from error
     return bytes(start)
 
 
@@ -266,7 +266,7 @@ def first_rows(start: bytes, encoding: str, separator: str) -> tuple[list[str], 
         )
         rows = [row for _, row in zip(range(2), (row for row in reader if row), strict=False)]
     except csv.Error as error:
-        raise CommandError(f"the first line cannot be read ({error}).") from error
+        raise CommandError(f"cannot read the first line ({error}).") from error
     header = [field.strip() for field in rows[0]] if rows else []
     return header, len(rows[1]) if len(rows) > 1 else len(header)
 
@@ -307,7 +307,7 @@ def refuse_twins(names: list[str], source: str) -> None:
     twins = [name for name, times in Counter(names).items() if times > 1]
     if twins:
         raise CommandError(
-            f"{source} has several columns of one name: {shown(twins)}. Rename them."
+            f"{source} has several columns with the same name: {shown(twins)}. Rename them."
         )
 
 

@@ -113,12 +113,15 @@ def read_for_fit(options: Namespace, notes: Notes) -> Table:
     weight = take_weight(raw, options.weight)
     kept, naming = choose_columns(raw, options, notes)
     if not kept:
-        raise CommandError(f"{raw.name} has no column to fit to: {shown(list(raw.frame))} are out.")
+        raise CommandError(
+            f"{raw.name} has no column left to fit to. These are left out: "
+            f"{shown(list(raw.frame))}."
+        )
     if index is None and naming:
         index = require("pandas").Index(raw.frame[naming[0]])
         notes.add(
-            f"column {naming[0]!r} has another text in nearly every row. It is left out of the "
-            "fit, and names the rows in the outputs."
+            f"column {naming[0]!r} has a different text in nearly every row. It is left out of the "
+            "fit and names the rows in the outputs."
         )
     ignored = [name for name in raw.frame.columns if name not in kept]
     remembered = {
@@ -145,7 +148,7 @@ def take_weight(raw: Raw, name: str | None) -> Any:
     series = raw.frame.pop(name)
     weight = convert(raw, series, None)
     if weight.isna().any():
-        raise CommandError(f"the weight {name!r} is missing in some rows.")
+        raise CommandError(f"the weight column {name!r} has missing values.")
     return weight.to_numpy(dtype=float)
 
 
@@ -177,8 +180,8 @@ def choose_columns(raw: Raw, options: Namespace, notes: Notes) -> tuple[dict[str
                 notes.add(remark)
     for name in naming[0 if options.index or raw.index is not None else 1 :]:
         notes.add(
-            f"column {name!r} is left out, because it has another text in nearly every row. Pass "
-            f"--columns to keep it."
+            f"column {name!r} is left out, because it has a different text in nearly every row. "
+            "Pass --columns to keep it."
         )
     return kept, naming
 
@@ -225,7 +228,7 @@ def read_for_model(options: Namespace, model: Any, notes: Notes) -> Table:
         )
     more = [name for name in frame if name not in {*map(str, names), *known.get("ignored", [])}]
     if more and known:
-        notes.add(f"columns that the fit did not have are ignored: {shown(more)}.")
+        notes.add(f"columns that were not in the fit are ignored: {shown(more)}.")
     whole = frame.copy()
     for j, name in enumerate(names):
         column = None if columns is None else columns.items[j]
@@ -303,4 +306,4 @@ def read_value(text: str, name: str, column: Any) -> Any:
             return text
         return as_numbers(series).tolist()[0]
     except CommandError as error:
-        raise UsageError(f"--given: {text!r} is no value of the column {name!r}.") from error
+        raise UsageError(f"--given: {text!r} is not a value of the column {name!r}.") from error
