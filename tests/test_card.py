@@ -127,7 +127,8 @@ def test_card_of_every_autoencoder(fitted):
     scores = as_dict(tables["Scores"][0])
     for name in ("loss", "reconstruction", "penalty"):
         assert (
-            scores[f"{name} in the last epoch"] == f"{fitted.history_[name][-1]:.4f} nats per row"
+            scores[f"{name} in the last epoch"]
+            == f"{fitted.history_[name][-1]:.4f} nats per row as training saw it, lower is better"
         )
     assert ("ELBO in the last epoch" in scores) == (type(fitted) is not WAETransformer)
     total = fitted.explained_variance_ratio_.sum()

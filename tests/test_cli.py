@@ -270,3 +270,50 @@ def test_first_lines(tmp_path, monkeypatch, capsys):
         scores.append([line.split(",")[-1] for line in lines[1:]])
     assert len(scores[0]) == 12
     assert scores == [scores[0]] * 4
+
+
+def test_dates_with_points_and_text_of_many_values(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 366, 120), unit="D")
+    frame = pd.DataFrame(
+        {
+            "size": rng.normal(size=120).round(3),
+            "visit": days.strftime("%d.%m.%Y"),
+            "version": [f"{number % 60}.13.2020" for number in range(120)],  # no months
+        }
+    )
+    frame.loc[3, "visit"] = None
+    frame.to_csv("t.csv", index=False)
+    assert main(["fit", "t.csv", "-o", "m", "--epochs", "1", "--components", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "column 'visit' is read as dates, day before month." in said
+    assert "column 'version' is read as text with 60 different values, such as '0.13.2020'." in said
+    assert main(["impute", "m", "t.csv", "-o", "filled.csv"]) == 0
+    filled = pd.read_csv("filled.csv")
+    observed = frame["visit"].notna()
+    expected = pd.to_datetime(frame["visit"][observed], format="%d.%m.%Y")
+    assert (pd.to_datetime(filled["visit"])[observed] == expected).all()
+    assert "2024-01-01" <= filled["visit"][3] <= "2024-12-31"
+    frame.loc[5, "visit"] = "32.01.2024"
+    frame.to_csv("bad.csv", index=False)
+    assert main(["transform", "m", "bad.csv"]) == 1
+    assert "column 'visit' has '32.01.2024' in row 6" in capsys.readouterr().err
+
+
+def test_decoded_means_need_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (60, 12)).astype(np.float32)
+    cells = ad.AnnData(counts, layers={"counts": counts})
+    cells.write_h5ad("c.h5ad")
+    fit = ["fit", "c.h5ad", "-o", "m", "--epochs", "1", "--components", "2", "--layer", "counts"]
+    assert main(fit) == 0
+    assert main(["denoise", "m", "c.h5ad"]) == 2
+    assert "-o FILE is required" in capsys.readouterr().err
+    del cells.layers["counts"]
+    cells.write_h5ad("raw.h5ad")
+    assert main(["transform", "m", "raw.h5ad"]) == 1  # the layer of the fit is not there
+    assert main(["transform", "m", "c.h5ad", "-o", "a.csv"]) == 0
+    assert main(["transform", "m", "raw.h5ad", "--layer", "X", "-o", "b.csv"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv("a.csv"), pd.read_csv("b.csv"))

@@ -71,22 +71,30 @@ def add_reading(parser: Parser, *, is_fit: bool) -> None:
     """Add how a table is read."""
     group = parser.add_argument_group("reading the table")
     group.add_argument("--index", metavar="COLUMN", help="names of rows, carried to the outputs")
-    group.add_argument("--missing", action="append", metavar="MARK", help="a further mark of a gap")
-    group.add_argument("--separator", metavar="CHAR", help="of a CSV file; found by default")
+    group.add_argument(
+        "--missing", action="append", metavar="MARK", help="also read this text as a missing value"
+    )
+    group.add_argument("--separator", metavar="CHAR", help="between fields; found by default")
     group.add_argument("--decimal", choices=[".", ","], help="decimal mark; found by default")
-    group.add_argument("--encoding", default=None, help="of a CSV file, by default UTF-8")
+    group.add_argument("--encoding", default=None, help="of a CSV file; UTF-8 by default")
     group.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
         help="whether the first line of a CSV file has the names of columns",
     )
     cells = parser.add_argument_group("cells (.h5ad)")
-    cells.add_argument("--layer", metavar="NAME", help="layer instead of X")
+    cells.add_argument("--layer", metavar="NAME", help="layer with the counts; X for the matrix X")
     cells.add_argument("--backed", action="store_true", help="leave the matrix on disk")
     if is_fit:
-        cells.add_argument("--batch-key", metavar="COLUMN", help="batches, a column of obs")
-        cells.add_argument("--size-factor-key", metavar="COLUMN", help="exposures, of obs")
-        cells.add_argument("--mask-var", metavar="COLUMN", help="genes to use, a column of var")
+        cells.add_argument(
+            "--batch-key", metavar="COLUMN", help="column of obs with the batch of each cell"
+        )
+        cells.add_argument(
+            "--size-factor-key", metavar="COLUMN", help="column of obs with size factors"
+        )
+        cells.add_argument(
+            "--mask-var", metavar="COLUMN", help="column of var that marks the genes to use"
+        )
 
 
 def add_output(parser: Parser, text: str) -> None:
@@ -96,7 +104,9 @@ def add_output(parser: Parser, text: str) -> None:
 
 def add_seed(parser: Parser) -> None:
     """Add the seed."""
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="by default 0")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of random numbers; 0 by default"
+    )
 
 
 def add_fit(commands: Any) -> None:
@@ -104,20 +114,29 @@ def add_fit(commands: Any) -> None:
     parser = add_command(commands, "fit", "Fit a model to a table and save it.")
     parser.add_argument("table", help=".csv, .tsv, .parquet or .h5ad file")
     add_output(parser, "model file, by default the table's name with .skhebae")
-    parser.add_argument("--method", choices=["hebae", "vae", "wae"], default="hebae")
+    parser.add_argument(
+        "--method", choices=["hebae", "vae", "wae"], default="hebae", help="kind of autoencoder"
+    )
     parser.add_argument("--novelty", action="store_true", help="fit a detector of strange rows")
-    parser.add_argument("--components", type=components, default=10, metavar="N", help="of codes")
+    parser.add_argument(
+        "--components", type=components, default=10, metavar="N", help="dimensions of the codes"
+    )
     parser.add_argument(
         "--likelihood",
         action="append",
         metavar="[COLUMN=]FAMILY",
-        help="of all columns, or of one, for example age=gaussian",
+        help="family of all columns, or of one, for example age=gaussian",
     )
     parser.add_argument("--columns", action="append", metavar="A,B", help="use only these columns")
     parser.add_argument("--drop", action="append", metavar="A,B", help="leave out these columns")
     parser.add_argument("--text", action="append", metavar="A,B", help="read these as categories")
-    parser.add_argument("--weight", metavar="COLUMN", help="weights of rows")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="chosen by default")
+    parser.add_argument("--weight", metavar="COLUMN", help="column with the weight of each row")
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="passes over the table; chosen from its size by default",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or mps")
     parser.add_argument("--checkpoint", metavar="FILE", help="resume from it after an interruption")
     parser.add_argument(
@@ -127,7 +146,11 @@ def add_fit(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="any other parameter of the estimator, for example batch_size=256",
     )
-    parser.add_argument("--progress", action="store_true", help="show it even if not a terminal")
+    parser.add_argument(
+        "--progress",
+        action="store_true",
+        help="show the progress bar even if stderr is not a terminal",
+    )
     add_seed(parser)
     add_reading(parser, is_fit=True)
 
@@ -149,12 +172,16 @@ def add_sample(commands: Any) -> None:
     parser.add_argument("n_rows", type=positive, help="rows to generate")
     add_output(parser, "result, by default CSV to stdout")
     parser.add_argument(
-        "--given", action="append", default=[], metavar="COLUMN=VALUE", help="a value of all rows"
+        "--given",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="value that all rows get",
     )
     parser.add_argument(
         "--batch", metavar="LABEL", help="batch of the cells, where fit had batches"
     )
-    parser.add_argument("--mean", action="store_true", help="means without noise")
+    parser.add_argument("--mean", action="store_true", help="write means, without noise")
     add_seed(parser)
 
 

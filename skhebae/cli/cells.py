@@ -41,7 +41,7 @@ def fit(options: Namespace, params: dict[str, Any]) -> Any:
     """Fit an autoencoder, or a detector, to cells."""
     adata = read_cells(options)
     keys: dict[str, Any] = {
-        "layer": options.layer,
+        "layer": named_layer(options),
         "batch_key": options.batch_key,
         "size_factor_key": options.size_factor_key,
     }
@@ -65,7 +65,12 @@ def fit(options: Namespace, params: dict[str, Any]) -> Any:
 
 def layer_of(options: Namespace) -> dict[str, Any]:
     """Return the layer to use, where the user names one; else that of the fit."""
-    return {} if options.layer is None else {"layer": options.layer}
+    return {} if options.layer is None else {"layer": named_layer(options)}
+
+
+def named_layer(options: Namespace) -> str | None:
+    """Return the layer that the user names, None for X."""
+    return None if options.layer == "X" else options.layer
 
 
 def is_h5ad(path: str) -> bool:
@@ -116,7 +121,15 @@ def score(options: Namespace, model: Any, path: str) -> None:
 
 
 def denoise(options: Namespace, model: Any, path: str) -> None:
-    """Write decoded means to a layer of a new file, or as a table of genes."""
+    """Write decoded means to a layer of a new file, or as a table of genes.
+
+    Raises
+    ------
+    UsageError
+        If no file is named: the table has a number per cell and gene.
+    """
+    if path == STANDARD and options.output is None:
+        raise UsageError("-o FILE is required. Decoded means of all genes are a large table.")
     adata, autoencoder = read_cells(options), autoencoder_of(model)
     given = layer_of(options)
     if options.batch is not None:

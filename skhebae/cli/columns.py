@@ -19,6 +19,12 @@ CODE = r"[+-]?0\d+|[+-]?\d{16,}"
 #: Text of dates, as ISO 8601 writes them.
 DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
 
+#: Text of dates with points, which have the day first everywhere.
+DOTTED_DATE = r"\d{1,2}\.\d{1,2}\.\d{4}"
+
+#: Text with so many different values gets a note: it may be dates or numbers that were not read.
+MANY_VALUES = 50
+
 #: Text of truth.
 TRUTH = {"true": True, "false": False}
 
@@ -57,6 +63,13 @@ def find_type(series: Any, separator: str, decimal: str | None) -> tuple[Any, st
         return as_truth(series), None
     if text.str.fullmatch(DATE).all():
         return as_dates(series), None
+    if text.str.fullmatch(DOTTED_DATE).all() and parse_dates(text).notna().all():
+        return as_dates(series), f"column {series.name!r} is read as dates, day before month."
+    if len(text) > MANY_VALUES:
+        return as_text(series), (
+            f"column {series.name!r} is read as text with {len(text)} different values, such as "
+            f"{text.iloc[0]!r}. Dates are read in the form 2024-01-31. --drop leaves it out."
+        )
     return as_text(series), None
 
 
@@ -132,12 +145,20 @@ def as_dates(series: Any) -> Any:
     CommandError
         Naming a value that is none.
     """
-    pandas = require("pandas")
     text = series.astype(object)
-    zoned = text.dropna().astype(str).str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$").any()
-    dates = pandas.to_datetime(text, format="ISO8601", errors="coerce", utc=bool(zoned))
+    dates = parse_dates(text)
     refuse_odd(text, dates.isna() & series.notna(), "a date such as 2024-01-31")
     return dates
+
+
+def parse_dates(text: Any) -> Any:
+    """Return dates, those of ISO 8601 or all with points, and NaT where there is none."""
+    to_datetime = require("pandas").to_datetime
+    values = text.dropna().astype(str).str.strip()
+    if len(values) and values.str.fullmatch(DOTTED_DATE).all():
+        return to_datetime(text, format="%d.%m.%Y", errors="coerce")
+    zoned = values.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$").any()
+    return to_datetime(text, format="ISO8601", errors="coerce", utc=bool(zoned))
 
 
 def refuse_odd(series: Any, odd: Any, what: str) -> None:

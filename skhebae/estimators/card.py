@@ -80,7 +80,8 @@ LIMITS = (
     "Generated rows give no privacy. They can resemble rows of the training data, so do not "
     "publish them in place of rows that you may not publish.",
     "The model knows the ranges that it saw in `fit`. Codes, scores and reconstructions of rows "
-    "far outside them are unreliable; an `OutOfRangeWarning` names the columns.",
+    "outside them are unreliable. A `NoveltyDetector` finds such rows; an `OutOfRangeWarning` "
+    "appears only very far outside.",
     "Missing values are taken to be missing at random: whether a value is missing may depend on "
     "observed values of the row, but not on the missing value itself.",
     "Scores in nats compare rows of one table, or models of the same table in the same units. "
@@ -88,7 +89,10 @@ LIMITS = (
     "Nothing here says how the model treats groups of people. Test that before you use it in "
     "decisions about them.",
 )
-MIXED_LIMIT = "A category that `fit` did not see counts as a missing value."
+MIXED_LIMIT = (
+    "A category that `fit` did not see counts as a missing value. The model file holds single "
+    "values of columns of numbers and dates, all of them if there are fewer than about 500 rows."
+)
 LINEAR_LIMIT = (
     "Codes of this model are linear in the rows: hidden layers did not pay off on held-out rows."
 )

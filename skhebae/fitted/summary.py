@@ -189,7 +189,9 @@ def score_facts(fitted: FittedAutoencoder) -> tuple[Fact, ...]:
     for key, name in LOSSES.items():
         values = fitted.history.get(key, [])
         if values and math.isfinite(values[-1]):
-            facts.append(Fact(f"{name} in the last epoch", f"{values[-1]:.4f} nats per row"))
+            better = "higher" if key == "elbo" else "lower"
+            told = f"{values[-1]:.4f} nats per row as training saw it, {better} is better"
+            facts.append(Fact(f"{name} in the last epoch", told))
     if fitted.axes is not None:
         shares = fitted.axes.explained_variance_ratio
         joined = ", ".join(f"{share:.3f}" for share in shares[:SHOWN_COMPONENTS])
