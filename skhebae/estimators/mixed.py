@@ -10,9 +10,9 @@ from sklearn.utils.validation import validate_data
 
 from skhebae._sklearn import BaseEstimator
 from skhebae.data import Columns, encode_frame, find_kinds, find_library, measure_columns
-from skhebae.distributed import Group
+from skhebae.distributed import SINGLE, Group
 from skhebae.estimators.recognise import named
-from skhebae.likelihoods import BY_DTYPE, choose_families, is_mixed
+from skhebae.likelihoods import BY_DTYPE, choose_families, is_mixed, resolve_likelihood
 
 
 def find_columns(X: Any, likelihood: Any, group: Group) -> Columns | None:
@@ -45,6 +45,12 @@ def find_columns(X: Any, likelihood: Any, group: Group) -> Columns | None:
     merged = columns[0].merge(columns[1:])
     refuse_empty(merged)
     return merged
+
+
+def is_gaussian(X: Any, likelihood: Any) -> bool:
+    """Whether a table is gaussian as a whole, if `likelihood` is the parameter of an estimator."""
+    is_mixed = find_columns(X, likelihood, SINGLE) is not None
+    return bool(resolve_likelihood(likelihood, is_mixed=is_mixed) == "gaussian")
 
 
 def has_only_numbers(X: Any, library: str) -> bool:

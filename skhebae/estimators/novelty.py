@@ -30,6 +30,7 @@ from skhebae.estimators.card import DETECTOR_LIMITS
 from skhebae.estimators.described import Described
 from skhebae.estimators.explain import explain_rows
 from skhebae.estimators.hebae import HEBAETransformer
+from skhebae.estimators.mixed import is_gaussian
 from skhebae.estimators.saving_detector import load_detector, save_detector
 from skhebae.estimators.selection import Selection
 from skhebae.exceptions import (
@@ -60,9 +61,9 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-#: ``calibration="auto"``: folds for tables of fewer rows, else a share that is held out, at most so
-#: many rows.
-FOLDS, FOLDED_ROWS, HELD_OUT_SHARE, MOST_HELD_OUT = 5, 1000, 0.2, 2000
+#: ``calibration="auto"``: folds for gaussian tables of fewer rows, else a held-out share. That has
+#: at least as many rows as p <= 0.05 takes, or half of them, and at most so many.
+FOLDS, FOLDED_ROWS, HELD_OUT_SHARE, FEWEST_HELD_OUT, MOST_HELD_OUT = 5, 1000, 0.2, 19, 2000
 
 #: Fewest rows: two to fit to, and one held out.
 FEWEST_ROWS = 3
@@ -98,8 +99,11 @@ class NoveltyDetector(OutlierMixin, Described):
     calibration : float, int or "auto", default="auto"
         Which rows are held out of the fit for p-values. A float is the share of the rows. An
         integer is a number of folds: the autoencoder is fitted to all rows, and once more without
-        each fold, which takes that many times longer. "auto" is 5 folds for tables of fewer than
-        1,000 rows, else a share of 0.2, but at most 2,000 rows.
+        each fold, which takes that many times longer. "auto" is 5 folds for gaussian tables of
+        fewer than 1,000 rows. Else it is a share of 0.2, but at most 2,000 rows, and at least 19 or
+        half of the rows. Folds compare scores of several fits, which agree for gaussian
+        tables. The codes of mixed frames and of counts spread further in a fit of more rows, so
+        their p-values by folds are too small.
     random_state : int, RandomState instance or None, default=None
         Seed of the held-out rows, of the reference points, and of an autoencoder without a
         `random_state` of its own. None takes that of the `autoencoder`.
@@ -229,7 +233,9 @@ class NoveltyDetector(OutlierMixin, Described):
         table = Selection.of(
             X, batch, size_factor, window_mb=base.window_mb, image_shape=base.image_shape
         )
-        folds = [table.leave_batches(fold) for fold in self._held_out(table, rng)]
+        folds_hold = is_gaussian(table.X, base.likelihood)
+        drawn = self._held_out(table, rng, folds_hold=folds_hold)
+        folds = [table.leave_batches(fold) for fold in drawn]
         if not any(map(len, folds)):
             raise ValueError(
                 "No row can be held out of the fit for p-values, because the decoder has to see "
@@ -250,7 +256,9 @@ class NoveltyDetector(OutlierMixin, Described):
         self._adopt(model, reference, np.concatenate(parts), table)
         return self
 
-    def _held_out(self, table: Selection, rng: np.random.RandomState) -> list[NDArray[np.intp]]:
+    def _held_out(
+        self, table: Selection, rng: np.random.RandomState, *, folds_hold: bool
+    ) -> list[NDArray[np.intp]]:
         """Choose the rows of each fold, or of the only share that is held out."""
         n_rows = len(table)
         if n_rows < FEWEST_ROWS:
@@ -261,7 +269,8 @@ class NoveltyDetector(OutlierMixin, Described):
         wanted = self.calibration
         if wanted == "auto":
             most = min(HELD_OUT_SHARE, MOST_HELD_OUT / n_rows)
-            wanted = FOLDS if n_rows < FOLDED_ROWS else most
+            enough = min(FEWEST_HELD_OUT / n_rows, 0.5)
+            wanted = FOLDS if folds_hold and n_rows < FOLDED_ROWS else max(most, enough)
         if isinstance(wanted, Integral):
             order = rng.permutation(n_rows)
             # Two rows at least are left to fit to.
@@ -516,9 +525,8 @@ class NoveltyDetector(OutlierMixin, Described):
 
         The p-value is ``(1 + #{held-out rows at least as strange}) / (n_held_out + 1)``. If you
         call rows novelties at p <= alpha, at most a share alpha of the rows like those of `fit` are
-        false alarms [1]_. With folds, held-out rows were scored by models of fewer rows, so
-        p-values are a little too large if anything. No p-value is below
-        ``1 / (n_held_out + 1)``.
+        false alarms [1]_. With folds this holds approximately, because held-out rows were scored by
+        models of fewer rows (see `calibration`). No p-value is below ``1 / (n_held_out + 1)``.
 
         Parameters
         ----------
