@@ -661,6 +661,7 @@ def test_a_broken_copy_fails(name, copy, run_tests):
     # Otherwise the code has moved on, and this mutant with it.
     assert source.count(mutant.old) == 1
     path.write_text(source.replace(mutant.old, mutant.new))
-    status = run_tests(copy, mutant.tests)
+    slow_too = ("-m", "") if "::" in mutant.tests else ()
+    status = run_tests(copy, *slow_too, mutant.tests)
     # A failed test, not a module that cannot be imported.
     assert status == pytest.ExitCode.TESTS_FAILED, (copy / "output.txt").read_text()
