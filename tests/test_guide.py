@@ -39,6 +39,9 @@ PAGES = sorted(path.name for path in GUIDE.glob("*.md"))
 #: Pages small enough for the quick tests.
 QUICK = {"generate.md", "ship.md"}
 
+#: The five-minute start, which is no page of the guide but is written like one.
+START = "../start.md"
+
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<language>\S*)[^\n]*\n(?P<body>.*?)^(?P=fence)\s*$", re.M | re.S
 )
@@ -135,7 +138,7 @@ def page_parameters() -> list[object]:
     """Return the pages, all but the small ones marked as slow."""
     return [
         pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name)
-        for name in PAGES
+        for name in (*PAGES, START)
     ]
 
 
@@ -162,7 +165,7 @@ def test_page_prints_what_it_shows(page, tmp_path, monkeypatch):
             sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, START])
 def test_page_is_well_formed(page):
     text = (GUIDE / page).read_text(encoding="utf-8")
     assert text.startswith("# ")
