@@ -249,11 +249,9 @@ def test_search_finds_impute(browser, address):
     resize(browser, "desktop")
     browser.get_log("browser")
     open_page(browser, f"{address}/search.html?q=impute")
-    wait_until(browser, "document.querySelectorAll('ul.search li a').length > 2")
-    titles = browser.execute_script(
-        "return [...document.querySelectorAll('ul.search li > a')].map(a => a.innerText)"
-    )
-    assert any("missing values" in title.lower() for title in titles), titles
+    # Results come one after the other.
+    titles = "[...document.querySelectorAll('ul.search li > a')].map(a => a.innerText)"
+    wait_until(browser, f"{titles}.some(title => /missing values/i.test(title))")
     assert console_errors(browser) == []
     browser.save_screenshot(str(SCREENSHOTS / "search_impute.png"))
 
