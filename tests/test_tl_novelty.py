@@ -85,8 +85,11 @@ def test_default_is_the_autoencoder_of_hebae():
     detector = skhebae.tl.novelty_detector(adata)
     model = skhebae.tl.hebae(adata, return_model=True)
     assert detector.autoencoder.get_params() == model.get_params()
+    assert len(detector.calibration_scores_) == round(0.2 * adata.n_obs)
     # With folds, all cells are in the last fit.
-    assert_allclose(detector.autoencoder_.transform(used(adata)), adata.obsm["X_hebae"], atol=1e-5)
+    folded = NoveltyDetector(detector.autoencoder, calibration=2)
+    folded = skhebae.tl.novelty_detector(adata, folded)
+    assert_allclose(folded.autoencoder_.transform(used(adata)), adata.obsm["X_hebae"], atol=1e-5)
 
 
 def test_the_given_detector_stays_unfitted():
