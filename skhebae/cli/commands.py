@@ -16,7 +16,6 @@ from skhebae.cli.files import (
     STANDARD,
     check_input,
     check_output,
-    complete_file,
     format_of,
     require,
     suffix_of,
@@ -70,8 +69,7 @@ def fit(options: Namespace) -> None:
         model.fit(table.frame, **given)
         note(model, table.notes or {})
     autoencoder_of(model).set_params(verbose=0)  # that of this terminal
-    with complete_file(path) as beside:
-        model.save(beside)
+    model.save(path)
     notes.add(f"the model is in {path!r}.")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skhebae.cli.messages import CommandError, UsageError
+from skhebae.files import write_file
 
 #: Formats by suffix.
 FORMATS = {
@@ -95,7 +96,10 @@ def check_output(path: str, *, force: bool) -> None:
 
 @contextmanager
 def complete_file(path: str) -> Iterator[str]:
-    """Yield the name of a file beside `path` that takes its place if the block succeeds."""
+    """Yield the name of a file beside `path` that takes its place if the block succeeds.
+
+    For libraries that write to a path; where there are bytes, `write_file` does more.
+    """
     target = os.path.realpath(path)
     # The suffix stays, because pandas takes the compression from it.
     beside = os.path.join(
@@ -131,8 +135,7 @@ def write_text(text: str, path: str) -> None:
     if path == STANDARD:
         sys.stdout.write(text)
         return
-    with complete_file(path) as beside:
-        Path(beside).write_text(text, encoding="utf-8")
+    write_file(path, [text.encode()])
 
 
 def require(name: str) -> Any:

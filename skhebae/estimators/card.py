@@ -17,7 +17,7 @@ import numpy as np
 from skhebae.fitted.build import FACTORIES, factory_name
 from skhebae.fitted.held_out import RowScore
 from skhebae.fitted.record import versions
-from skhebae.fitted.summary import UNKNOWN, Fact, count
+from skhebae.fitted.summary import UNKNOWN, Fact, FitSummary, count
 from skhebae.likelihoods import likelihood_name
 from skhebae.markup import markdown_table, markdown_text
 
@@ -133,10 +133,11 @@ def model_card(
     own_limits : sequence of str
     """
     fitted = model.fitted_
+    summary = fitted.summary()
     sections = {
         "Data": data_section(model),
-        "Training": training_section(estimator, model, own_facts),
-        "Scores": scores_section(fitted, scores, n_scored, report),
+        "Training": training_section(model, summary, own_facts),
+        "Scores": scores_section(summary, scores, n_scored, report),
         "Limits": limits_section(fitted, own_limits),
         "Versions": versions_section(fitted),
         "How to load it": loading_section(estimator, model),
@@ -205,9 +206,8 @@ def describe_columns(
     return ("Column", "Missing values"), [(str(n), missing(j)) for j, n in enumerate(names)]
 
 
-def training_section(estimator: Any, model: BaseAutoencoder, own_facts: Sequence[Fact]) -> str:
+def training_section(model: BaseAutoencoder, summary: FitSummary, own_facts: Sequence[Fact]) -> str:
     """Tell parameters, what "auto" stood for, and how training ended."""
-    summary = model.fitted_.summary()
     parts = []
     if own_facts:
         parts.append(markdown_table(("", "Fitted", "Parameter as set"), own_facts))
@@ -252,10 +252,10 @@ def show_value(value: Any) -> str:
 
 
 def scores_section(
-    fitted: FittedAutoencoder, scores: Sequence[RowScore], n_scored: int, report: Any
+    summary: FitSummary, scores: Sequence[RowScore], n_scored: int, report: Any
 ) -> str:
     """Tell the scores that the fit knows, and those of rows that the caller has given."""
-    rows = [(fact.name, fact.value) for fact in fitted.summary().scores]
+    rows = [(fact.name, fact.value) for fact in summary.scores]
     parts = [markdown_table(("", "Rows of the fit"), rows)]
     if n_scored:
         head = ("", f"{n_scored:,} rows given to card(), ± standard error")

@@ -233,8 +233,7 @@ class NoveltyDetector(OutlierMixin, Described):
         table = Selection.of(
             X, batch, size_factor, window_mb=base.window_mb, image_shape=base.image_shape
         )
-        folds_hold = is_gaussian(table.X, base.likelihood)
-        drawn = self._held_out(table, rng, folds_hold=folds_hold)
+        drawn = self._held_out(table, base.likelihood, rng)
         folds = [table.leave_batches(fold) for fold in drawn]
         if not any(map(len, folds)):
             raise ValueError(
@@ -257,7 +256,7 @@ class NoveltyDetector(OutlierMixin, Described):
         return self
 
     def _held_out(
-        self, table: Selection, rng: np.random.RandomState, *, folds_hold: bool
+        self, table: Selection, likelihood: Any, rng: np.random.RandomState
     ) -> list[NDArray[np.intp]]:
         """Choose the rows of each fold, or of the only share that is held out."""
         n_rows = len(table)
@@ -267,10 +266,12 @@ class NoveltyDetector(OutlierMixin, Described):
                 f"by {type(self).__name__}, which holds rows out of the fit."
             )
         wanted = self.calibration
-        if wanted == "auto":
+        # Whether a frame is gaussian takes a look at all of it, so this is asked last.
+        if wanted == "auto" and n_rows < FOLDED_ROWS and is_gaussian(table.X, likelihood):
+            wanted = FOLDS
+        elif wanted == "auto":
             most = min(HELD_OUT_SHARE, MOST_HELD_OUT / n_rows)
-            enough = min(FEWEST_HELD_OUT / n_rows, 0.5)
-            wanted = FOLDS if folds_hold and n_rows < FOLDED_ROWS else max(most, enough)
+            wanted = max(most, min(FEWEST_HELD_OUT / n_rows, 0.5))
         if isinstance(wanted, Integral):
             order = rng.permutation(n_rows)
             # Two rows at least are left to fit to.

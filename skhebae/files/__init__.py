@@ -2,7 +2,7 @@
 
 from skhebae.files.checks import check_array, check_floats, check_integer, check_like
 from skhebae.files.documents import read_document, write_document
-from skhebae.files.writing import file_kind, remove_leftovers
+from skhebae.files.writing import file_kind, remove_leftovers, write_file
 
 __all__ = [
     "check_array",
@@ -13,4 +13,5 @@ __all__ = [
     "read_document",
     "remove_leftovers",
     "write_document",
+    "write_file",
 ]
